@@ -1,0 +1,120 @@
+"""Does every recipe learn, how fast, and on how many problems? Each run is a process of its own, one after another.
+
+    python benchmarks/learning.py                     # every recipe; hours on two cores
+    python benchmarks/learning.py default --seeds 10  # the default training alone
+    python benchmarks/learning.py --table             # print the table of all results so far
+
+Results are appended to benchmarks/learning.jsonl, a line a run; the table is printed as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+RECIPES: dict[str, list[str]] = {
+    "default": [],
+    "a2c": ["--algorithm", "a2c"],
+    "grpo": ["--algorithm", "grpo"],
+    "rloo": ["--algorithm", "rloo"],
+    "reinforce": ["--algorithm", "reinforce"],
+    "transformer": ["--core", "transformer"],
+    "mingru": ["--core", "mingru"],
+    "open-loop": ["--dials", "feedback=none"],
+    "no-copy-head": ["--core", "tutorial-gru"],
+    "threshold, no hints": ["--curriculum", "threshold", "--minutes", "10", "--updates", "1000000"],
+    "learnability, no hints": ["--curriculum", "learnability", "--minutes", "10", "--updates", "1000000"],
+}
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor()
+
+
+def measure(recipe: str, seed: int) -> dict[str, object]:
+    """One training, from the command line to its verdict."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "modelnative", "train", "--seed", str(seed), "--out", str(run), *RECIPES[recipe]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not (run / "result.json").exists():
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+        result = json.loads((run / "result.json").read_text())
+        threads = json.loads((run / "config.json").read_text())["threads"]
+    rates: dict[str, dict[str, float]] = {}
+    for kind in ("evaluation", "sampled"):
+        for count in result[kind]["counts"]:
+            rates.setdefault(f"{kind} {count['split']}", {})[count["stage"]] = count["rate"]
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "solved": result["evaluation"]["perfect"],
+        "line": result["evaluation"]["line"],
+        **{name: result[name] for name in ("seconds", "updates", "episodes", "steps")},
+        "rates": rates,
+        "machine": {**result["machine"], "processor": processor(), "cores": os.cpu_count(), "threads": threads},
+    }
+
+
+def table(lines: list[dict]) -> str:
+    """All results as Markdown: medians with their range, and every seed's verdict."""
+    rows = [
+        "| recipe | seeds | all 111,000 right | seconds, median (range) | updates | episodes | steps | worst greedy T0 / T1 / T2 |"
+        " worst sampled |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for recipe in RECIPES:
+        runs = [line for line in lines if line["recipe"] == recipe]
+        if not runs:
+            continue
+
+        def spread(name: str, digits: int = 0, runs: list[dict] = runs) -> str:
+            values = [run[name] for run in runs]
+            return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+
+        def worst(kind: str, stage: str, runs: list[dict] = runs) -> float:
+            return min(rates[stage] for run in runs for name, rates in run["rates"].items() if name.startswith(kind))
+
+        greedy = " / ".join(f"{int(worst('evaluation', s) * 1e4) / 1e4:.4f}" for s in ("T0", "T1", "T2"))
+        sampled = min(worst("sampled", s) for s in ("T0", "T1", "T2"))
+        solved = sum(run["solved"] for run in runs)
+        rows.append(
+            f"| {recipe} | {len(runs)} | {solved} of {len(runs)} | {spread('seconds', 1)} | {spread('updates')} |"
+            f" {spread('episodes')} | {spread('steps')} | {greedy} | {sampled:.4f} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Measure, keep, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="recipe", help=", ".join(RECIPES))
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N - 1 (default 10)")
+    parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
+    arguments = parser.parse_args()
+    unknown = set(arguments.recipes) - set(RECIPES)
+    if unknown:
+        parser.error(f"unknown recipe {sorted(unknown)[0]!r}; choose from {', '.join(RECIPES)}")
+    if not arguments.table:
+        for recipe in arguments.recipes or RECIPES:
+            for seed in range(arguments.seeds):
+                line = measure(recipe, seed)
+                with open(RESULTS, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(recipe, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)
+    print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Train, verify and understand model-native agents: one network that plans, remembers and uses tools by itself.
+
+Names are imported when they are first used, so that `import modelnative` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelnative.api import Agent, evaluate, explain, load, make_task, resume, train
+    from modelnative.errors import UserError
+    from modelnative.training.config import TrainConfig, recipe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(("Agent", "evaluate", "explain", "load", "make_task", "resume", "train"), "modelnative.api"),
+    **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
+    "UserError": "modelnative.errors",
+}
+
+__all__ = ["Agent", "TrainConfig", "UserError", "evaluate", "explain", "load", "make_task", "recipe", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'modelnative' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

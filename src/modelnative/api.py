@@ -1,0 +1,174 @@
+"""What a program calls; the command line calls nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelnative.evidence.evaluate import Evaluation, episodes
+from modelnative.evidence.evaluate import evaluate as _evaluate
+from modelnative.evidence.explain import Explanation
+from modelnative.evidence.explain import explain as _explain
+from modelnative.policies.policy import Policy
+from modelnative.runs.files import append_lines, begin_lines
+from modelnative.runs.run import Run
+from modelnative.runs.training import Event, Finished, Interrupted, Training
+from modelnative.studio.report import write_report
+from modelnative.studio.tutorial import Comparison, compare
+from modelnative.tasks import make_task
+from modelnative.tasks.task import AnyTask, Split
+from modelnative.training.config import TrainConfig, recipe, with_fields
+
+Watch = Callable[[Event], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A trained policy and the task that it was trained on."""
+
+    policy: Policy
+    task: AnyTask
+    run: Run
+
+
+def train(
+    task: str = "arithmetic",
+    *,
+    core: str = "gru",
+    algorithm: str = "ppo",
+    curriculum: str = "hints",
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+    **fields: Any,
+) -> Finished:
+    """Train a policy until every training problem is verified, and write the run.
+
+    Args:
+        task, core, algorithm, curriculum: names; together they choose the recipe.
+        out: the run folder, which must not exist; by default a new one under `runs/`.
+        watch: is given every event as it happens.
+        fields: fields of `TrainConfig` to change, nested ones as dictionaries: `seed=3, policy={"width": 32}`.
+
+    Returns:
+        The verdict on the best weights, and where they are.
+
+    Raises:
+        UserError: a name or field is wrong, or the folder cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
+
+    Example:
+        >>> import modelnative as mn
+        >>> finished = mn.train(seed=1, out="runs/mine")  # doctest: +SKIP
+        >>> finished.evaluation.line()  # doctest: +SKIP
+        'T0=1.000 T1=1.000 T2=1.000 (111000/111000 problems)'
+    """
+    config = with_fields(recipe(task, core, algorithm, curriculum), fields)
+    return train_config(config, out, watch)
+
+
+def train_config(config: TrainConfig, out: str | Path | None = None, watch: Watch | None = None) -> Finished:
+    """As `train`, from a whole configuration."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{config.seed}"
+    path = Path(out) if out is not None else Path("runs") / name.replace(":", ".")
+    return _follow(Training.start(path, config), watch)
+
+
+def resume(run: str | Path, *, watch: Watch | None = None) -> Finished:
+    """Continue an interrupted run from its newest checkpoint, bit for bit as if it had never stopped.
+
+    Raises:
+        UserError: it is not a run, is finished, or its checkpoint is damaged or of another task.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed again.
+    """
+    return _follow(Training.resume(Path(run)), watch)
+
+
+def load(run: str | Path) -> Agent:
+    """The best verified policy of a run; the newest checkpoint's while it is still training.
+
+    Raises:
+        UserError: it is not a run, or its weights are damaged or of another task.
+    """
+    opened = Run.open(Path(run))
+    task = opened.task()
+    return Agent(opened.policy(task), task, opened)
+
+
+def evaluate(
+    agent: Agent | str | Path,
+    *,
+    stages: Sequence[str] | None = None,
+    split: Split = "all",
+    sampled: bool = False,
+    episodes_file: str | Path | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Play every problem once, greedily unless `sampled`, and count; nothing is estimated.
+
+    Args:
+        agent: an agent or a run folder.
+        stages: names; all by default.
+        split: `train`, `heldout`, or `all`, which counts both apart.
+        sampled: draw the actions at temperature 1, from the run's seed.
+        episodes_file: write a JSON line for every episode there; what stood there is replaced.
+        watch: is given the number of episodes played, chunk by chunk.
+
+    Raises:
+        UserError: an unknown stage or split, or a file that cannot be written.
+    """
+    agent = agent if isinstance(agent, Agent) else load(agent)
+    task, generator = agent.task, None
+    if sampled:
+        generator = torch.Generator().manual_seed(agent.run.config.seed)
+    file = Path(episodes_file) if episodes_file is not None else None
+    if file is not None:
+        begin_lines(file)
+
+    def keep(rollout: Any) -> None:
+        if file is not None:
+            append_lines(file, episodes(task, rollout))
+        if watch is not None:
+            watch(len(rollout.success))
+
+    return _evaluate(agent.policy, task, stages=stages, split=split, generator=generator, watch=keep)
+
+
+def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:
+    """One problem, token by token, beside the oracle's program.
+
+    Raises:
+        UserError: an unknown stage, or a problem that is not of it.
+    """
+    agent = agent if isinstance(agent, Agent) else load(agent)
+    return _explain(agent.policy, agent.task, stage, problem)
+
+
+def tutorial(*, seed: int = 0, updates: int = 100) -> Comparison:
+    """The published tutorial's recipe beside a mended one: its published score, and the success by the declared target.
+
+    Raises:
+        UserError: `seed` or `updates` is not allowed.
+    """
+    return compare(seed, updates)
+
+
+def _follow(training: Training, watch: Watch | None) -> Finished:
+    """Run to the end, tell `watch`, write the report."""
+    for event in training.events():
+        if isinstance(event, Finished):
+            write_report(training.run)
+        if watch is not None:
+            watch(event)
+        if isinstance(event, Interrupted):
+            raise KeyboardInterrupt(f"resume with: modelnative resume {training.run.path}")
+        if isinstance(event, Finished):
+            return event
+    raise AssertionError("a training ends with Finished or Interrupted")
+
+
+__all__ = ["Agent", "evaluate", "explain", "load", "make_task", "resume", "train", "train_config", "tutorial"]

@@ -1,0 +1,405 @@
+"""The commands: parse, call, print. Whatever is wrong with the input is one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
+
+import tyro
+from tyro.conf import Positional, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from modelnative.errors import UserError, choose
+from modelnative.training.config import TrainConfig, recipe, with_fields
+
+PROGRAM = "modelnative"
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy until every training problem is verified, and write the run.
+
+    The defaults below are the recipe for the chosen --task, --core, --algorithm and --curriculum; name those before
+    --help to see theirs. Ctrl-C stops the training so that `modelnative resume RUN` continues it bit for bit.
+    The exit code is 0 whether or not every problem was solved; the last lines, and RUN/result.json, say which.
+    """
+
+    out: Path | None = None
+    """The run folder, which must not exist; by default a new one under runs/."""
+    config_file: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
+    """TOML or JSON with the fields below, such as another run's config.json; flags override it."""
+    config: Annotated[TrainConfig, arg(name="")] = field(default_factory=recipe)
+
+    def run(self) -> int:
+        from modelnative import api
+
+        return _watched(lambda watch: api.train_config(self.config, self.out, watch))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue an interrupted run from its newest checkpoint, bit for bit as if it had never stopped."""
+
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The run folder."""
+
+    def run(self) -> int:
+        from modelnative import api
+
+        return _watched(lambda watch: api.resume(self.folder, watch=watch))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play every problem once, greedily, and count. Nothing is estimated."""
+
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The run folder."""
+    stage: tuple[str, ...] = ()
+    """Stages to play, such as T2; by default all."""
+    split: str = "all"
+    """train, heldout (never seen in training), or all, which shows both."""
+    episodes: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write a JSON line for every episode to this file."""
+    sampled: bool = False
+    """Draw the actions from the policy (temperature 1), from the run's seed, instead of acting greedily."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        from modelnative import api
+        from modelnative.studio import show
+
+        evaluation = api.evaluate(
+            self.folder,
+            stages=self.stage or None,
+            split=self.split,  # type: ignore[arg-type]  # evaluate checks it
+            sampled=self.sampled,
+            episodes_file=self.episodes,
+        )
+        if self.json:
+            print(json.dumps(evaluation.as_dict(), indent=2))
+        else:
+            show.console().print(show.results(evaluation))
+            print(evaluation.line())
+        return 0
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Show one problem token by token: how sure the policy was, what the tool did, what the oracle would write."""
+
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The run folder."""
+    stage: str
+    """The problem's stage, such as T2."""
+    problem: str
+    """The problem's operands, such as "3 7 2 4 5"."""
+
+    def run(self) -> int:
+        from modelnative import api
+        from modelnative.studio import show
+
+        explanation = api.explain(self.folder, stage=self.stage, problem=self.problem)
+        console = show.console()
+        console.print(f"{explanation.stage}: {explanation.problem}", style="bold")
+        console.print(show.trajectory(explanation))
+        console.print(show.verdict(explanation))
+        return 0
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """List the tasks; with a name, describe one: stages, vocabulary, dials, the oracle's program."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")] = ""
+    """A task's name, or package.module:Class."""
+
+    def run(self) -> int:
+        from modelnative.studio import show
+
+        console = show.console()
+        for part in show.task_page(self.name) if self.name else [show.task_list()]:
+            console.print(part)
+        return 0
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """Run the published tutorial's recipe and the mended one, and show what the published score measures."""
+
+    seed: int = 0
+    """Seed of both trainings."""
+    updates: int = 100
+    """Updates of the mended recipe; the published one has 60."""
+
+    def run(self) -> int:
+        from modelnative import api
+        from modelnative.studio import show
+
+        console = show.console()
+        for part in show.comparison(api.tutorial(seed=self.seed, updates=self.updates)):
+            console.print(part)
+        return 0
+
+
+class Command(Protocol):
+    """What each of the classes above is: its fields are the arguments, its docstring is the help."""
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "train": Train,
+    "resume": Resume,
+    "evaluate": Evaluate,
+    "explain": Explain,
+    "tasks": Tasks,
+    "tutorial": Tutorial,
+}
+
+
+def main() -> None:
+    """The command `modelnative`; reads `sys.argv`, leaves by `SystemExit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show γ shows ?
+    try:
+        code = _dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except UserError as error:
+        code = _complain(str(error))
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `modelnative tasks | head -1`; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        code = _complain(f"{error.filename or 'output'}: {error.strerror}")
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        code = _complain("not enough memory; choose fewer --episodes or a smaller --policy.width")
+    sys.exit(code)
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        from modelnative import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    name = choose("command", argv[0], COMMANDS)
+    default = Train(config=_recipe(argv[1:])) if name == "train" else None
+    return _parse(COMMANDS[name], argv[1:], f"{PROGRAM} {name}", default).run()
+
+
+def _overview() -> str:
+    lines = [
+        f"usage: {PROGRAM} COMMAND [-h] [OPTIONS]",
+        "",
+        "Train small networks that plan, remember and use tools by themselves, and prove that they do.",
+        "",
+        "commands:",
+        *(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        "",
+        "Start with:",
+        f"  {PROGRAM} train --out runs/first           train the default agent: one file of weights, one report",
+        f"  {PROGRAM} evaluate runs/first              play every problem",
+        f'  {PROGRAM} explain runs/first --stage T2 --problem "3 7 2 4 5"',
+        "",
+        f"{PROGRAM} COMMAND --help teaches a command. Exit codes: 0 done, 2 bad input, 130 and 143 interrupted.",
+    ]
+    return "\n".join(lines)
+
+
+T = TypeVar("T")
+
+
+def _parse(kind: type[T], argv: Sequence[str], program: str, default: T | None, *, partly: bool = False) -> T:
+    """An instance of a dataclass from flags. With `partly`, flags that are not its own are left to someone else.
+
+    Raises:
+        UserError: a flag is unknown (the message has the nearest one), or a value is missing or of the wrong type.
+    """
+    said = io.StringIO()
+    try:
+        # Tyro draws a box of several lines around what it has to say; one line of it is enough.
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(
+                kind,
+                prog=program,
+                args=list(argv),
+                default=tyro.MISSING_NONPROP if default is None else default,
+                registry=REGISTRY,
+                return_unknown_args=True,
+                add_help=not partly,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(said.getvalue(), program)) from None
+    if unknown and not partly:
+        raise UserError(_unknown(unknown[0], _flags(kind if default is None else default), program))
+    return parsed
+
+
+def _one_line(box: str, program: str) -> str:
+    """What stands in tyro's box, up to its first rule."""
+    lines: list[str] = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╭╮╰╯ ")
+        if lines and set(text) <= {"─"}:
+            break
+        lines.append(text)
+    message = " ".join(lines)
+    for pattern, said in PHRASES.items():
+        message = re.sub(pattern, said, message)
+    return f"{message.rstrip('.')}; see: {program} --help"
+
+
+PHRASES = {
+    "Error parsing ": "",
+    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not a whole number",
+    r"could not convert string to float: (.*)": r"\1 is not a number",
+    r"no type matching {None}\|INT could be instantiated from \['(.*)'\]": r"'\1' is not a whole number",
+    r"Missing value for argument '(.*)'\. Expected 1 values\.": r"\1: a value is missing",
+    r"Missing from [^:]*: (\S+).*": r"\1 is missing",
+}
+
+
+def _unknown(token: str, flags: list[str], program: str) -> str:
+    """What to say of an argument that no field takes."""
+    name = token.split("=")[0].replace("_", "-")
+    if not name.startswith("-"):
+        return f"{token!r} is one argument too many; see: {program} --help"
+    by_leaf = {flag.lstrip("-").rpartition(".")[2]: flag for flag in reversed(flags)}
+    near = difflib.get_close_matches(name, flags, n=1)
+    near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(name.lstrip("-"), by_leaf, n=1)]
+    hint = f"; did you mean {near[0]}?" if near else ";"
+    return f"{name}: unknown flag{hint} see: {program} --help"
+
+
+def _flags(fields: Any, path: str = "") -> list[str]:
+    """The flags that tyro makes of a dataclass, or of an instance, which has nested ones."""
+    flags = []
+    for f in dataclasses.fields(fields):
+        value = getattr(fields, f.name, None)
+        if dataclasses.is_dataclass(value):
+            flags += _flags(value, "" if f.name == "config" else f"{path}{f.name}.")
+        else:
+            flags.append(f"--{path}{f.name}".replace("_", "-").replace("--config-file", "--config"))
+    return flags
+
+
+# Configuration
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides the defaults of all other fields of a training."""
+
+    task: str | None = None
+    core: str | None = None
+    algorithm: str | None = None
+    curriculum: str | None = None
+    config: Path | None = None
+
+
+def _recipe(argv: Sequence[str]) -> TrainConfig:
+    """The defaults of `train`: the recipe for the names among the flags, changed by the file among them."""
+    chosen = dataclasses.asdict(_parse(Choice, argv, f"{PROGRAM} train", None, partly=True))
+    path = chosen.pop("config")
+    table = _read_config(path) if path else {}
+    names = {name: table.get(name) if value is None else value for name, value in chosen.items()}
+    config = recipe(**{name: value for name, value in names.items() if value is not None})
+    changed: TrainConfig = with_fields(config, {name: v for name, v in table.items() if chosen.get(name) is None})
+    return changed
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The fields in a TOML or JSON file.
+
+    Raises:
+        UserError: it cannot be read, or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"config: {str(path)!r} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"config: {str(path)!r} is neither TOML nor JSON ({error})") from error
+    table.pop("format", None)  # stands in a run's config.json
+    return dict(table)
+
+
+REGISTRY = ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def _dials(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, Any]] | None:
+    """A task's dials on the command line: KEY=VALUE …, the value as JSON if it is, else as it stands."""
+    if info.type_origin is not dict:
+        return None
+
+    def read(words: list[str]) -> dict[str, Any]:
+        if wrong := [word for word in words if "=" not in word]:
+            raise ValueError(f"{wrong[0]!r} is not allowed; expected KEY=VALUE, such as feedback=none")
+        return {key: _json_or_text(value) for key, _, value in (word.partition("=") for word in words)}
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY=VALUE …",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda dials: [f"{key}={json.dumps(value)}" for key, value in dials.items()],
+    )
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+# Printing
+
+
+def _watched(start: Any) -> int:
+    """Follow a training on the terminal, to its end or to the signal that stopped it."""
+    from modelnative.studio import show
+    from modelnative.studio.live import LiveView
+
+    with LiveView() as view:
+        try:
+            finished = start(view)
+        except KeyboardInterrupt:
+            view.close()
+            print(view.farewell(), flush=True)
+            return 128 + view.signal
+    for line in show.finished(finished):
+        print(line)
+    return 0
+
+
+def _complain(message: str) -> int:
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

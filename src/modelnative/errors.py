@@ -1,0 +1,34 @@
+"""The one exception that means "the input is at fault, and here is the remedy"."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input. The message names the field, the value and what is allowed.
+
+    The command line prints it as one line and exits with code 2; from Python it is an ordinary `ValueError`.
+    """
+
+
+def choose(field: str, value: object, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`; otherwise raise, naming the nearest of them.
+
+    Raises:
+        UserError: `value` is not in `allowed`.
+
+    Example:
+        >>> choose("core", "gru", ["gru", "mingru"])
+        'gru'
+        >>> choose("core", "grru", ["gru", "mingru"])
+        Traceback (most recent call last):
+        modelnative.errors.UserError: core: unknown value 'grru'; did you mean 'gru'? Allowed: gru, mingru
+    """
+    names = list(allowed)
+    if isinstance(value, str) and value in names:
+        return value
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise UserError(f"{field}: unknown value {value!r}{hint} Allowed: {', '.join(names)}")

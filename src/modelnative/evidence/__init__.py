@@ -1,0 +1,1 @@
+"""What was really learned: evaluate every problem, explain one, statistics."""

@@ -1,0 +1,143 @@
+"""Every problem of a task, played and judged: nothing is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modelnative.errors import choose
+from modelnative.policies.policy import Policy
+from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split
+from modelnative.training.rollout import Rollout, play
+
+CHUNK = 1 << 13  # episodes played at once: large enough to be fast, small enough for the caches
+
+
+@dataclass(frozen=True)
+class Count:
+    """Successes among all problems of one stage and split."""
+
+    stage: str
+    split: str
+    successes: int
+    problems: int
+
+    @property
+    def rate(self) -> float:
+        """Successes over problems; 1 for an empty split."""
+        return self.successes / self.problems if self.problems else 1.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The verdict on a policy, a count for each stage and split."""
+
+    counts: tuple[Count, ...]
+    greedy: bool
+
+    @property
+    def perfect(self) -> bool:
+        """Every problem was solved."""
+        return all(count.successes == count.problems for count in self.counts)
+
+    def total(self, stage: str | None = None, split: str | None = None) -> Count:
+        """The sum over the counts of a stage, a split, or all."""
+        chosen = [c for c in self.counts if stage in (None, c.stage) and split in (None, c.split)]
+        successes, problems = sum(c.successes for c in chosen), sum(c.problems for c in chosen)
+        return Count(stage or "all", split or "all", successes, problems)
+
+    def line(self) -> str:
+        """The verdict in one line.
+
+        Example:
+            >>> Evaluation((Count("T0", "train", 3, 4), Count("T0", "heldout", 1, 1)), greedy=True).line()
+            'T0=0.800 (4/5 problems)'
+        """
+        stages = list(dict.fromkeys(count.stage for count in self.counts))
+        whole = self.total()
+        rates = " ".join(f"{stage}={floor(self.total(stage).rate)}" for stage in stages)
+        return f"{rates} ({whole.successes}/{whole.problems} problems)"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        counts = [{**vars(count), "rate": count.rate} for count in self.counts]
+        return {"greedy": self.greedy, "perfect": self.perfect, "counts": counts, "line": self.line()}
+
+
+def floor(rate: float) -> str:
+    """Three decimals, rounded down: only a perfect stage is shown as 1.000."""
+    return f"{int(rate * 1000 + 1e-9) / 1000:.3f}"
+
+
+def evaluate(
+    policy: Policy,
+    task: AnyTask,
+    *,
+    stages: Sequence[str] | None = None,
+    split: Split = "all",
+    generator: torch.Generator | None = None,
+    watch: Callable[[Rollout], None] | None = None,
+    stop_at_failure: bool = False,
+) -> Evaluation:
+    """Play every problem of some stages once, greedily unless a generator is given, and count.
+
+    Args:
+        policy, task: who plays what.
+        stages: names; all by default.
+        split: `train`, `heldout`, or `all`, which counts both apart.
+        generator: draws the actions from the policy (temperature 1) instead.
+        watch: is given every rollout, to write episodes or show progress.
+        stop_at_failure: end after the first chunk with a failure, the hardest stage first; for a quick "is it solved?".
+
+    Raises:
+        UserError: an unknown stage or split, or a stage whose problems cannot be enumerated.
+    """
+    choose("split", split, SPLITS)
+    names = list(stages) if stages is not None else list(task.spec.stages)
+    parts: tuple[Split, ...] = ("train", "heldout") if split == "all" else (split,)
+    device = next(policy.parameters()).device
+    counts = []
+    for name in reversed(names) if stop_at_failure else names:
+        for part in parts:
+            successes = problems = 0
+            chunk: Problems
+            for chunk in task.enumerate(task.spec.stage_index(name), part, CHUNK):
+                rollout = play(policy, task, chunk.to(device), generator=generator)
+                successes += int(rollout.success.sum())
+                problems += len(chunk)
+                if watch is not None:
+                    watch(rollout)
+                if stop_at_failure and successes < problems:
+                    return Evaluation((Count(name, part, successes, problems),), generator is None)
+            counts.append(Count(name, part, successes, problems))
+    return Evaluation(tuple(counts), generator is None)
+
+
+def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:
+    """A JSON-ready record of every episode: its stage, its problem, the actions, the answer, the target, the verdict.
+
+    The actions end with the one that ended the episode; an outsider can replay them.
+    """
+    names, stages = task.spec.vocabulary, task.spec.stages
+    columns = zip(
+        task.records(rollout.problems, rollout.final),
+        rollout.problems.stage.tolist(),
+        rollout.action.T.tolist(),
+        rollout.length.tolist(),
+        rollout.success.tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "stage": stages[stage],
+            **{name: value for name, value in record.items() if name not in ("answer", "target")},
+            "actions": [names[token] for token in actions[:length]],
+            "answer": record["answer"],
+            "target": record["target"],
+            "success": success,
+        }
+        for record, stage, actions, length, success in columns
+    ]

@@ -1,0 +1,1 @@
+"""The networks: embeddings, a core, heads, under one contract."""

@@ -1,0 +1,25 @@
+"""The shape of a policy. Free of torch, so that the command line answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CoreName = Literal["gru", "transformer", "mingru", "tutorial-gru"]
+CORES: tuple[CoreName, ...] = ("gru", "transformer", "mingru", "tutorial-gru")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The network."""
+
+    width: int = 64
+    """Units of the core's hidden state."""
+    layers: int | None = None
+    """Layers of the core; by default 1 for gru and 2 for transformer and mingru."""
+    heads: int = 4
+    """Attention heads of the transformer; they divide the width."""
+    copy: bool = True
+    """Add a copy head: attention over the context, as probability of the tokens attended to."""
+    stage_aware: bool = True
+    """Tell the network the stage."""

@@ -1,0 +1,142 @@
+"""What carries an episode from one token to the next: GRU, Transformer, minGRU. One contract for the three.
+
+A core turns inputs x, float [T, n, width], and its memory, a tensor with the batch first, into hidden states
+[T, n, width] and the new memory. Acting is T = 1, learning is the whole episode; both are the same call, so that
+they cannot drift apart. Row i of a result depends on row i of the arguments alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class GRU(nn.Module):
+    """Gated recurrent unit (Cho et al., 2014). Memory: float [n, layers, width]."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.cell = nn.GRU(width, width, layers)
+        for name, parameter in self.cell.named_parameters():
+            if "weight_hh" in name:
+                for gate in parameter.data.chunk(3):
+                    nn.init.orthogonal_(gate)
+
+    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
+        """The memory before the first token, from the context's embeddings [n, C, width] and their sum [n, width]."""
+        return summary.tanh()[:, None].expand(-1, self.layers, -1)
+
+    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, last = self.cell(x, memory.transpose(0, 1).contiguous())
+        return hidden, last.transpose(0, 1)
+
+
+class MinGRU(nn.Module):
+    """Layers of minGRU (Feng et al., 2024) with residual feed-forward. Memory: float [n, layers, width].
+
+    Gate and candidate depend on the input alone, so that h_t = (1 - z_t) h_{t-1} + z_t c_t is a linear recurrence,
+    solved for all t at once by a parallel scan.
+    """
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(layers))
+        self.mixers = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
+
+    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
+        return summary.tanh()[:, None].expand(-1, len(self.gates), -1)
+
+    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        after = []
+        for gate, mixer, norm, h0 in zip(self.gates, self.mixers, self.norms, memory.unbind(1), strict=True):
+            update, candidate = gate(norm(x)).chunk(2, -1)
+            z = update.sigmoid()
+            h = scan(1 - z, z * candidate, h0)
+            after.append(h[-1])
+            x = mixer(x + h)
+        return self.last(x), torch.stack(after, 1)
+
+
+def scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """h_t = a_t h_{t-1} + b_t for all t, in log2(T) steps (Hillis and Steele, 1986).
+
+    Args:
+        a, b: float [T, ...].
+        h0: float [...], the state before t = 0.
+
+    Example:
+        >>> scan(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0]), torch.tensor(2.0)).tolist()
+        [2.0, 2.0]
+    """
+    reach = 1
+    while reach < len(a):
+        b = torch.cat([b[:reach], b[reach:] + a[reach:] * b[:-reach]])
+        a = torch.cat([a[:reach], a[reach:] * a[:-reach]])
+        reach *= 2
+    return a * h0 + b
+
+
+class FeedForward(nn.Module):
+    """x + W2 gelu(W1 norm(x))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
+
+
+class Transformer(nn.Module):
+    """Decoder-only Transformer, pre-norm, with learned positions. Memory: the keys and values of every token so far.
+
+    The context is the prefix of the sequence; `begin` computes its keys and values once. Memory: float
+    [n, layers, 2, tokens so far, width].
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, context: int, horizon: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.context = context
+        self.position = nn.Embedding(horizon, width)
+        nn.init.normal_(self.position.weight, std=1 / math.sqrt(width))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(layers))
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.mixers = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
+
+    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
+        n, _, width = context.shape
+        empty = context.new_zeros(n, len(self.qkv), 2, 0, width)
+        return self._attend(context + summary[:, None], empty)[1]
+
+    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        start = memory.shape[3] - self.context
+        x = x + self.position.weight[start : start + len(x), None]
+        hidden, memory = self._attend(x.transpose(0, 1), memory)
+        return hidden.transpose(0, 1), memory
+
+    def _attend(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        n, tokens, width = x.shape
+        past = memory.shape[3]
+        age = torch.arange(past, past + tokens, device=x.device)[:, None]
+        causal = torch.arange(past + tokens, device=x.device) <= age
+        after = []
+        for layer, (norm, qkv, out, mixer) in enumerate(zip(self.norms, self.qkv, self.out, self.mixers, strict=True)):
+            query, new = qkv(norm(x)).split([width, 2 * width], -1)
+            cache = torch.cat([memory[:, layer], new.view(n, tokens, 2, width).transpose(1, 2)], 2)
+            split = (self.heads, width // self.heads)
+            key, value = cache.unflatten(-1, split).transpose(2, 3).unbind(1)
+            mixed = scaled_dot_product_attention(query.unflatten(-1, split).transpose(1, 2), key, value, causal)
+            x = mixer(x + out(mixed.transpose(1, 2).flatten(2)))
+            after.append(cache)
+        return self.last(x), torch.stack(after, 1)

@@ -1,0 +1,1 @@
+"""A run on disk: configuration, metrics, checkpoints, weights. Written so that it survives a kill at any moment."""

@@ -1,0 +1,288 @@
+"""From a configuration to a verified policy: train, verify, keep, until all is solved or the budget is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from modelnative.errors import UserError
+from modelnative.evidence.evaluate import Evaluation, evaluate
+from modelnative.runs.files import read_tensors, write_json
+from modelnative.runs.run import Run
+from modelnative.tasks import make_task
+from modelnative.training.config import TrainConfig, validate
+from modelnative.training.trainer import Metrics, Trainer
+
+REST = 4  # updates between two verifications
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first event.
+
+    Attributes:
+        run: the folder.
+        update: updates that an earlier part of the training has done.
+        stages: the names of the task's stages.
+        parameters: numbers in the network.
+    """
+
+    run: Run
+    update: int
+    stages: tuple[str, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Updated:
+    """An update is done; `elapsed` is the training's seconds so far, verification included."""
+
+    metrics: Metrics
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Every problem of the training split was played greedily."""
+
+    update: int
+    evaluation: Evaluation
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end; the best verified weights are written.
+
+    Attributes:
+        run: the folder.
+        evaluation: of the best weights, every problem, train and held-out apart, greedily.
+        sampled: the same, with actions drawn at temperature 1.
+        updates, episodes, steps, seconds: what the training cost; seconds without the final evaluation.
+    """
+
+    run: Run
+    evaluation: Evaluation
+    sampled: Evaluation
+    updates: int
+    episodes: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A signal asked to stop; everything up to `update` is in the checkpoint."""
+
+    run: Run
+    update: int
+    signal: int
+
+
+Event = Started | Updated | Verified | Finished | Interrupted
+
+
+@dataclass
+class Progress:
+    """What the driver itself must remember across a continuation.
+
+    Attributes:
+        elapsed: seconds of training.
+        verified: the update of the last verification.
+        best: successes of the best verified weights.
+        solved: the newest verification found no failure, so that nothing is left to learn.
+    """
+
+    elapsed: float = 0.0
+    verified: int = -REST
+    best: int = -1
+    solved: bool = False
+
+
+@dataclass
+class Training:
+    """A run under way: iterate over `events()`.
+
+    Example:
+        >>> training = Training.start(Path("run"), recipe())  # doctest: +SKIP
+        >>> for event in training.events():  # doctest: +SKIP
+        ...     print(event)
+    """
+
+    run: Run
+    trainer: Trainer
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def start(cls, path: Path, config: TrainConfig) -> Training:
+        """A new run folder, with a first checkpoint.
+
+        Raises:
+            UserError: a field is not sensible, or the folder cannot be made.
+        """
+        validate(config)
+        require_device(config.device)
+        config = dataclasses.replace(config, threads=config.threads or choose_threads(config))
+        torch.set_num_threads(config.threads)
+        trainer = Trainer(make_task(config.task, **config.dials), config)
+        run = Run.create(path, config)
+        try:
+            run.save(trainer, dataclasses.asdict(Progress()))
+        except UserError:
+            run.remove()  # a folder without a checkpoint can be neither resumed nor started again
+            raise
+        return cls(run, trainer)
+
+    @classmethod
+    def resume(cls, path: Path) -> Training:
+        """The run in `path`, at its newest checkpoint.
+
+        Raises:
+            UserError: it is not a run, is finished, or its checkpoint is damaged or of another task.
+        """
+        run = Run.open(path)
+        if run.result_path.exists():
+            raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
+        require_device(run.config.device)
+        torch.set_num_threads(run.config.threads)
+        trainer = Trainer(run.task(), run.config)
+        progress = Progress(**run.restore(trainer))
+        run.forget_after(trainer.updates)
+        return cls(run, trainer, progress)
+
+    def events(self) -> Iterator[Event]:
+        """Train to the end; every step is told as it is done.
+
+        Ctrl-C and SIGTERM end it after the current update, with a checkpoint; a second Ctrl-C ends it at once.
+
+        Raises:
+            UserError: the disk is full, or the numbers are no longer finite; the newest checkpoint stands.
+        """
+        config, trainer, progress = self.run.config, self.trainer, self.progress
+        parameters = sum(p.numel() for p in trainer.policy.parameters())
+        yield Started(self.run, trainer.updates, trainer.task.spec.stages, parameters)
+        with _signals() as received:
+            while trainer.updates < config.updates and not progress.solved:
+                if config.minutes and progress.elapsed >= config.minutes * 60:
+                    break
+                start = time.perf_counter()
+                metrics = trainer.update()
+                self._require_finite(metrics)
+                self.run.append([dataclasses.asdict(metrics)])
+                progress.elapsed += time.perf_counter() - start
+                yield Updated(metrics, progress.elapsed)
+                if self._due(metrics):
+                    yield self._verify()
+                if trainer.updates % config.checkpoint_every == 0 or received:
+                    self.save()
+                if received and not progress.solved:
+                    yield Interrupted(self.run, trainer.updates, received[0])
+                    return
+            if progress.verified != trainer.updates:
+                yield self._verify()
+            self.save()
+            yield self._finish()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.run.save(self.trainer, dataclasses.asdict(self.progress))
+
+    def _due(self, metrics: Metrics) -> bool:
+        confident = self.trainer.curriculum.failure <= 1 - self.run.config.confidence
+        return confident and metrics.update >= self.progress.verified + REST
+
+    def _verify(self) -> Verified:
+        start = time.perf_counter()
+        evaluation = evaluate(self.trainer.policy, self.trainer.task, split=self.run.config.split)  # type: ignore[arg-type]
+        progress = self.progress
+        progress.verified, progress.solved = self.trainer.updates, evaluation.perfect
+        if evaluation.total().successes > progress.best:
+            progress.best = evaluation.total().successes
+            self.run.save_weights(self.trainer.policy)
+        progress.elapsed += time.perf_counter() - start
+        return Verified(self.trainer.updates, evaluation, progress.elapsed)
+
+    def _finish(self) -> Finished:
+        trainer, config = self.trainer, self.run.config
+        trainer.policy.load_state_dict(read_tensors(self.run.weights_path)[0])
+        generator = torch.Generator(config.device).manual_seed(config.seed)
+        finished = Finished(
+            run=self.run,
+            evaluation=evaluate(trainer.policy, trainer.task),
+            sampled=evaluate(trainer.policy, trainer.task, generator=generator),
+            updates=trainer.updates,
+            episodes=trainer.episodes,
+            steps=trainer.steps,
+            seconds=self.progress.elapsed,
+        )
+        result = {name: getattr(finished, name) for name in ("updates", "episodes", "steps", "seconds")}
+        verdicts = {"evaluation": finished.evaluation.as_dict(), "sampled": finished.sampled.as_dict()}
+        write_json(self.run.result_path, {**verdicts, **result, "machine": machine()})
+        return finished
+
+    def _require_finite(self, metrics: Metrics) -> None:
+        if not all(map(math.isfinite, (metrics.policy_loss, metrics.value_loss, metrics.gradient_norm))):
+            raise UserError(
+                f"optimizer.learning_rate: {self.run.config.optimizer.learning_rate!r} made the numbers overflow at "
+                f"update {metrics.update}; start again with a smaller one"
+            )
+
+
+def choose_threads(config: TrainConfig) -> int:
+    """One thread where matrices are so small that a second would only wait; up to four where they are large."""
+    work = config.episodes // config.loss.minibatches * config.policy.width
+    return max(1, min(4, os.cpu_count() or 1)) if work >= 512 * 64 else 1
+
+
+def require_device(name: str) -> None:
+    """Raise a `UserError` unless torch can compute there."""
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises whichever
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device: {name!r} is not available here ({reason}); expected cpu") from error
+
+
+def machine() -> dict[str, Any]:
+    """What a figure was measured on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; the second SIGINT raises KeyboardInterrupt."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""What people look at: live terminal view, HTML report."""

@@ -1,0 +1,53 @@
+"""Records of tensors that share their first dimension."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+B = TypeVar("B", bound="Batch")
+
+
+class Batch:
+    """A dataclass whose fields are tensors (or other batches) with the same first dimension.
+
+    Subclasses are `@dataclass`es. Indexing, concatenation and moving act on every field at once, so that nobody
+    has to list the fields of a task's state.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Pair(Batch):
+        ...     x: Tensor
+        ...     y: Tensor
+        >>> pair = Pair(torch.arange(4), torch.zeros(4, 2))
+        >>> len(pair), pair[torch.tensor([3, 1])].x.tolist()
+        (4, [3, 1])
+    """
+
+    def fields(self) -> list[Tensor | Batch]:
+        """The values of the fields, in the order of their definition."""
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+
+    def map(self: B, function: Callable[[Tensor], Tensor]) -> B:
+        """A new batch with `function` applied to every tensor."""
+        return type(self)(*[v.map(function) if isinstance(v, Batch) else function(v) for v in self.fields()])
+
+    def __len__(self) -> int:
+        return len(self.fields()[0])
+
+    def __getitem__(self: B, index: Tensor | slice) -> B:
+        return self.map(lambda tensor: tensor[index])
+
+    def to(self: B, device: torch.device | str) -> B:
+        """The same batch on `device`."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    @staticmethod
+    def cat(parts: Sequence[B]) -> B:
+        """All `parts`, one after the other along the first dimension."""
+        columns = zip(*(part.fields() for part in parts), strict=True)
+        return type(parts[0])(*[Batch.cat(c) if isinstance(c[0], Batch) else torch.cat(c) for c in columns])

@@ -1,0 +1,114 @@
+"""Problems made of decimal operands: what `arithmetic` and `tutorial` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelnative.errors import UserError
+from modelnative.tasks.task import Problems, Split, in_split
+
+OPERANDS = "abcde"
+FORMULAS = ("a*b + c", "(a*b + c) - d", "(a*b + c) - d*e")  # the declared target of each stage
+
+
+@dataclass
+class ArithmeticProblems(Problems):
+    """Adds `operands`: int64 [n, 5] (a to e; those that a stage lacks are 0) and `target`: int64 [n]."""
+
+    operands: Tensor
+    target: Tensor
+
+
+class OperandSpace:
+    """Every choice of `counts[stage]` operands from 0 to 9, read as one decimal number: 37245 is a=3, b=7 and so on.
+
+    Args:
+        counts: operands of each of the three stages, 3 to 5.
+        mark: the token that closes a context.
+        pad: the token that fills it up.
+
+    Example:
+        >>> space = OperandSpace((3, 4, 5), mark=10, pad=17)
+        >>> problems = space.parse(1, "3 7 2 4")
+        >>> problems.context.tolist(), problems.target.tolist()
+        ([[3, 7, 2, 4, 10, 17]], [19])
+    """
+
+    def __init__(self, counts: tuple[int, int, int], mark: int, pad: int) -> None:
+        self.counts = counts
+        self.mark = mark
+        self.pad = pad
+        self._numbers: dict[tuple[int, Split], Tensor] = {}
+        self._tables: dict[tuple[Split, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def numbers(self, stage: int, split: Split) -> Tensor:
+        """The numbers of every problem of a stage and split: int64, ascending."""
+        if (stage, split) not in self._numbers:
+            numbers = torch.arange(10 ** self.counts[stage])
+            self._numbers[stage, split] = numbers[in_split(_key(torch.tensor(stage), numbers), split)]
+        return self._numbers[stage, split]
+
+    def sample(self, stage: Tensor, generator: torch.Generator, split: Split) -> ArithmeticProblems:
+        """As `Task.sample`."""
+        if (split, stage.device) not in self._tables:
+            parts = [self.numbers(s, split) for s in range(len(self.counts))]
+            sizes = torch.tensor([len(part) for part in parts])
+            self._tables[split, stage.device] = (torch.cat(parts).to(stage.device), sizes.to(stage.device))
+        table, sizes = self._tables[split, stage.device]
+        starts = sizes.cumsum(0) - sizes
+        unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
+        return self.problems(stage, table[(unit * sizes[stage]).long() + starts[stage]])
+
+    def enumerate(self, stage: int, split: Split, chunk: int) -> Iterator[ArithmeticProblems]:
+        """As `Task.enumerate`."""
+        for numbers in self.numbers(stage, split).split(chunk):
+            yield self.problems(torch.full_like(numbers, stage), numbers)
+
+    def parse(self, stage: int, text: str) -> ArithmeticProblems:
+        """As `Task.parse`."""
+        words = text.replace(",", " ").split()
+        count = self.counts[stage]
+        if len(words) != count or not all(word.isascii() and word.isdigit() and len(word) == 1 for word in words):
+            raise UserError(
+                f"problem: {text!r} is not allowed; expected {count} operands from 0 to 9 for stage T{stage}, "
+                f"such as {' '.join('37245'[:count])!r}"
+            )
+        return self.problems(torch.tensor([stage]), torch.tensor([int("".join(words))]))
+
+    def render(self, problems: ArithmeticProblems, i: int) -> str:
+        """As `Task.render`."""
+        stage = int(problems.stage[i])
+        values = problems.operands[i, : self.counts[stage]].tolist()
+        given = " ".join(f"{name}={value}" for name, value in zip(OPERANDS, values, strict=False))
+        return f"{given}; compute {FORMULAS[stage]}"
+
+    def records(self, problems: ArithmeticProblems, value: Tensor, answered: Tensor) -> list[dict[str, Any]]:
+        """As `Task.records`, from the value that stands (int64 [n]) and whether it is the answer (bool [n])."""
+        columns = (problems.stage, problems.operands, problems.target, value, answered)
+        return [
+            {"operands": operands[: self.counts[stage]], "answer": answer if given else None, "target": target}
+            for stage, operands, target, answer, given in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+
+    def problems(self, stage: Tensor, number: Tensor) -> ArithmeticProblems:
+        """Problems from stages and numbers, both int64 [n]."""
+        count = torch.tensor(self.counts, device=stage.device)[stage]
+        places = torch.arange(len(OPERANDS), device=stage.device)
+        power = (count[:, None] - 1 - places).clamp_min(0)
+        given = places < count[:, None]
+        operands = torch.where(given, number[:, None] // 10**power % 10, 0)
+        a, b, c, d, e = operands.unbind(1)
+        target = a * b + c - torch.where(stage == 2, d * e, torch.where(stage == 1, d, 0))
+        context = torch.full((len(stage), len(OPERANDS) + 1), self.pad, device=stage.device)
+        context[:, :-1] = torch.where(given, operands, self.pad)
+        context = context.scatter(1, count[:, None], self.mark)
+        return ArithmeticProblems(stage, context, _key(stage, number), operands, target)
+
+
+def _key(stage: Tensor, number: Tensor) -> Tensor:
+    return number + stage * 10**6

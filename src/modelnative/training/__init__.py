@@ -1,0 +1,1 @@
+"""Rollout, advantage, loss, update, under a curriculum. Yields progress, touches no file."""

@@ -1,0 +1,215 @@
+"""Which stages, and which head starts, the next batch is drawn from.
+
+A curriculum's state is tensors (module buffers), so that it is checkpointed with the weights. It sees the verdicts
+of the verifier, never the reward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modelnative.tasks.batch import Batch
+from modelnative.training.config import CurriculumConfig, CurriculumName
+
+
+@dataclass
+class Draw(Batch):
+    """What to play.
+
+    Attributes:
+        stage: int64 [n].
+        free: int64 [n], tokens that the policy writes itself; the oracle's program before them is forced. The horizon:
+            no hint.
+        explore: float [n], probability that an action is drawn blindly, at each of the first `reach` free tokens.
+        reach: int64 [n].
+    """
+
+    stage: Tensor
+    free: Tensor
+    explore: Tensor
+    reach: Tensor
+
+
+class Curriculum(nn.Module):
+    """Draws stages by weight, without hints; subclasses say the weights.
+
+    Args:
+        lengths: int64 [S], the longest oracle program of each stage; 0 where the oracle does not succeed.
+        horizon: the most tokens of an episode.
+        config: its numbers.
+
+    Attributes:
+        success: float [S], smoothed success of the episodes without a hint, measured without exploration.
+        seen: bool [S], whether `success` has a measurement.
+    """
+
+    lengths: Tensor
+    success: Tensor
+    seen: Tensor
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.horizon = horizon
+        self.register_buffer("lengths", torch.where(lengths > 0, lengths, horizon), persistent=False)
+        self.register_buffer("success", torch.zeros(len(lengths)))
+        self.register_buffer("seen", torch.zeros(len(lengths), dtype=torch.bool))
+
+    def weights(self, progress: float) -> Tensor:
+        """Relative frequency of each stage, float [S]; `progress` is the share of the update budget that is spent."""
+        return torch.ones_like(self.success)
+
+    def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
+        """Draw n episodes. Half of those of a stage that fails explore, each at a rate of its own."""
+        stage = torch.multinomial(self.weights(progress), n, replacement=True, generator=generator)
+        half, rate = torch.rand(2, n, generator=generator, device=stage.device)
+        explore = self.config.explore * (1 - self.success[stage]) * rate * (half < 0.5)
+        whole = torch.full_like(stage, self.horizon)
+        return Draw(stage, whole, explore, whole)
+
+    def observe(self, draw: Draw, success: Tensor) -> None:
+        """Learn from the verdicts, bool [n]."""
+        rate, count = _rates(draw.stage, success, (draw.free >= self.lengths[draw.stage]) & (draw.explore == 0), self)
+        kept = torch.where(self.seen, self.config.memory, 0.0)
+        self.success.copy_(torch.where(count > 0, kept * self.success + (1 - kept) * rate, self.success))
+        self.seen |= count > 0
+
+    @property
+    def failure(self) -> float:
+        """Smoothed failure, without hints, of the worst stage: what is left to learn; 1 until every stage was seen."""
+        return 1.0 - float(torch.where(self.seen, self.success, 0.0).min())
+
+    def describe(self) -> list[str]:
+        """Where each stage stands, in a word or two, for people."""
+        return ["" for _ in self.lengths]
+
+
+class Uniform(Curriculum):
+    """All stages alike, from the start."""
+
+
+class Threshold(Curriculum):
+    """Stages open one after the other, each when the one before succeeds; none is ever forgotten.
+
+    Attributes:
+        opened: int64 [], how many stages are open.
+    """
+
+    opened: Tensor
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
+        super().__init__(lengths, horizon, config)
+        self.register_buffer("opened", torch.tensor(1))
+
+    def weights(self, progress: float) -> Tensor:
+        is_open = torch.arange(len(self.lengths), device=self.opened.device) < self.opened
+        return is_open * (1 - self.success).clamp_min(self.config.maintain)
+
+    def observe(self, draw: Draw, success: Tensor) -> None:
+        super().observe(draw, success)
+        if self.opened < len(self.lengths) and self.success[self.opened - 1] > self.config.threshold:
+            self.opened += 1
+
+    def describe(self) -> list[str]:
+        return ["" if s < self.opened else "locked" for s in range(len(self.lengths))]
+
+
+class Learnability(Curriculum):
+    """Stages by p(1 − p), p the success so far (Tzannetos et al., 2023; SFL, Rutherford et al., 2024)."""
+
+    def weights(self, progress: float) -> Tensor:
+        unknown = torch.where(self.seen, self.success * (1 - self.success), 0.25)
+        return unknown + self.config.maintain
+
+
+class Tutorial(Curriculum):
+    """The published tutorial's fixed schedule: half of the updates on T0, a third on T1, the last sixth on T2."""
+
+    SCHEDULE = (0, 0, 0, 1, 1, 2)
+
+    def weights(self, progress: float) -> Tensor:
+        stage = self.SCHEDULE[min(int(progress * len(self.SCHEDULE)), len(self.SCHEDULE) - 1)]
+        return (
+            torch.arange(len(self.lengths), device=self.success.device) == min(stage, len(self.lengths) - 1)
+        ).float()
+
+
+class Hints(Curriculum):
+    """Reverse curriculum (Florensa et al., 2017; Salimans and Chen, 2018): the oracle writes all but the last tokens.
+
+    Each stage has a frontier, the number of tokens that the policy writes itself. At the frontier's first token some
+    actions are drawn blindly, because what the policy has learned so far may be the wrong habit there. When the
+    frontier succeeds it moves back by one token, until no hint is left. A stage whose oracle does not succeed has
+    nothing to hint at: it is played whole from the start.
+
+    Attributes:
+        guided: bool [S], there are hints.
+        frontier: int64 [S], free tokens.
+        complete: bool [S], there are no hints, or no more: the whole program is free and succeeds.
+    """
+
+    guided: Tensor
+    frontier: Tensor
+    complete: Tensor
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
+        super().__init__(lengths, horizon, config)
+        self.register_buffer("guided", lengths > 0, persistent=False)
+        self.register_buffer("frontier", torch.where(self.guided, 1, self.lengths))
+        self.register_buffer("complete", ~self.guided)
+
+    def weights(self, progress: float) -> Tensor:
+        mastered = (1 - self.success).clamp_min(self.config.maintain)
+        learning = 1.2 - (self.frontier - 1) / self.lengths
+        return torch.where(self.complete, mastered, learning)
+
+    def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
+        stage = torch.multinomial(self.weights(progress), n, replacement=True, generator=generator)
+        frontier, complete = self.frontier[stage], self.complete[stage]
+        depth, choice = torch.rand(2, n, generator=generator, device=stage.device)
+        below = 1 + (depth * frontier).long()
+        ahead = (choice < self.config.frontier) | self.complete.all() | ~self.guided[stage]
+        free = torch.where(ahead, frontier, below)
+        explore = torch.where(ahead & ~complete, self.config.explore, 0.0)
+        whole = free >= self.lengths[stage]
+        return Draw(stage, torch.where(whole, self.horizon, free), explore, torch.ones_like(stage))
+
+    def observe(self, draw: Draw, success: Tensor) -> None:
+        super().observe(draw, success)
+        # Without exploration nothing tells the frontier's episodes from those below that were drawn as long.
+        frontier = draw.free.minimum(self.lengths[draw.stage]) == self.frontier[draw.stage]
+        rate, count = _rates(draw.stage, success, draw.explore > 0 if self.config.explore else frontier, self)
+        moves = (count > 0) & (rate > self.config.threshold) & ~self.complete
+        self.complete |= moves & (self.frontier == self.lengths)
+        self.frontier += moves & (self.frontier < self.lengths)
+
+    def describe(self) -> list[str]:
+        return [
+            "" if done else f"{free}/{length} free"
+            for done, free, length in zip(
+                self.complete.tolist(), self.frontier.tolist(), self.lengths.tolist(), strict=True
+            )
+        ]
+
+
+def _rates(stage: Tensor, success: Tensor, chosen: Tensor, curriculum: Curriculum) -> tuple[Tensor, Tensor]:
+    """Success rate and number of the `chosen` episodes of each stage: float [S], int64 [S]."""
+    stages = len(curriculum.lengths)
+    count = torch.bincount(stage[chosen], minlength=stages)
+    wins = torch.bincount(stage[chosen & success], minlength=stages)
+    return wins / count.clamp_min(1), count
+
+
+def make_curriculum(name: CurriculumName | str, lengths: Tensor, horizon: int, config: CurriculumConfig) -> Curriculum:
+    """The curriculum of that name (see `CURRICULA`)."""
+    kinds: dict[str, type[Curriculum]] = {
+        "hints": Hints,
+        "uniform": Uniform,
+        "threshold": Threshold,
+        "learnability": Learnability,
+        "tutorial": Tutorial,
+    }
+    return kinds[name](lengths, horizon, config)

@@ -1,0 +1,67 @@
+"""One loss for all algorithms: clipped surrogate, self-imitation, value, entropy. Only free tokens enter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modelnative.policies.policy import Thought
+from modelnative.training.config import LossConfig
+
+
+@dataclass
+class Terms:
+    """The loss and what to report of it; scalar tensors, detached but for `loss`."""
+
+    loss: Tensor
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    approximate_kl: Tensor
+    clip_fraction: Tensor
+
+
+def surrogate(
+    thought: Thought,
+    action: Tensor,
+    behaviour: Tensor,
+    advantage: Tensor,
+    target: Tensor,
+    free: Tensor,
+    explored: Tensor,
+    config: LossConfig,
+    entropy_weight: float,
+) -> Terms:
+    """The loss of given actions under a fresh forward pass; all tensors are [T, m].
+
+    The ratio is against the probability with which the action was really drawn, exploration included, so the
+    surrogate is unbiased (PPO, Schulman et al., 2017, eq. 7). Where the policy gives a good explored action next to no
+    probability that ratio also vanishes, and with it the gradient; such tokens are imitated instead: -log π(a) times
+    the advantage, where it is positive (Oh et al., 2018, eq. 2).
+    """
+    count = free.sum().clamp_min(1)
+
+    def mean(x: Tensor) -> Tensor:
+        return torch.where(free, x, 0.0).sum() / count
+
+    log_prob = thought.log_probs.gather(-1, action[..., None])[..., 0]
+    difference = torch.where(free, log_prob - behaviour, 0.0)  # a NaN outside must not reach the gradient
+    ratio = difference.exp()
+    gain = ratio * advantage
+    clipped = torch.zeros_like(free)
+    if config.clip_low or config.clip_high:
+        bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+        gain = torch.minimum(gain, bounded * advantage)
+        clipped = ratio != bounded
+    if config.imitation_weight:
+        gain = torch.where(explored & (advantage > 0), config.imitation_weight * advantage * log_prob, gain)
+    entropy = mean(-(thought.log_probs.exp() * thought.log_probs).sum(-1))
+    policy_loss = -mean(gain)
+    value_loss = mean((thought.value - target).square())
+    loss = policy_loss + config.value_weight * value_loss - entropy_weight * entropy
+    with torch.no_grad():
+        kl = mean(ratio - 1 - difference)  # k3 of Schulman (2020): unbiased and never negative
+        fraction = mean(clipped.float())
+    return Terms(loss, policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, fraction)

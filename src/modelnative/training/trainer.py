@@ -1,0 +1,294 @@
+"""The whole update on one screen: draw, play, advantage, gradient steps, measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelnative.policies.policy import Policy
+from modelnative.tasks.task import AnyTask, program_length
+from modelnative.training.advantages import advantages
+from modelnative.training.config import TrainConfig, validate
+from modelnative.training.curricula import Draw, make_curriculum
+from modelnative.training.loss import Terms, surrogate
+from modelnative.training.rollout import Rollout, play
+
+COUNTERS = ("updates", "episodes", "steps")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one update took; the only part of the metrics that is not reproducible.
+
+    Attributes:
+        seconds: of this update.
+        steps_per_second: actions of running episodes over seconds.
+        rollout_share, update_share: the parts of it spent playing and learning.
+    """
+
+    seconds: float
+    steps_per_second: float
+    rollout_share: float
+    update_share: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one update did.
+
+    Attributes:
+        update: updates so far, this one included.
+        episodes, steps: so far; a step is one action of a running episode, forced ones included.
+        success: for each stage the smoothed success without hints, measured without exploration; None if unseen.
+        greedy: for each stage the greedy success on 256 training problems; None but every `evaluate_every` updates.
+        stages: for each stage where the curriculum stands.
+        mean_return: mean sum of rewards of the episodes.
+        entropy: mean over free tokens, in nats.
+        approximate_kl: mean of the k3 estimator between behaviour and new policy, in nats.
+        clip_fraction: share of free tokens whose ratio was clipped.
+        explained_variance: of the critic's targets by its values; 0 without a critic.
+        gradient_norm: before clipping, the mean of the steps.
+        invalid: presses without effect in an episode.
+        excess: presses of a successful episode without hint beyond the oracle's; None if there was none.
+        policy_loss, value_loss, learning_rate: as they are.
+        timing: how long it took.
+    """
+
+    update: int
+    episodes: int
+    steps: int
+    success: list[float | None]
+    greedy: list[float] | None
+    stages: list[str]
+    mean_return: float
+    entropy: float
+    approximate_kl: float
+    clip_fraction: float
+    explained_variance: float
+    gradient_norm: float
+    invalid: float
+    excess: float | None
+    policy_loss: float
+    value_loss: float
+    learning_rate: float
+    timing: Timing
+
+
+class Trainer:
+    """One training: policy, optimiser, curriculum and counters.
+
+    Everything random in update u is drawn from a generator seeded by (seed, u) alone, so that continuing from a
+    checkpoint needs no generator's state, and is the same to the bit.
+
+    Args:
+        task: what to learn.
+        config: how; see `recipe`.
+
+    Raises:
+        UserError: a field of `config` is not sensible.
+    """
+
+    def __init__(self, task: AnyTask, config: TrainConfig) -> None:
+        validate(config)
+        self.task, self.config = task, config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.policy = Policy(task.spec, config.core, config.policy).to(config.device)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.optimizer.learning_rate, eps=1e-5)
+        lengths = oracle_lengths(task)
+        self.curriculum = make_curriculum(config.curriculum, lengths, task.spec.horizon, config.curricula)
+        self.curriculum.to(config.device)
+        self.updates = self.episodes = self.steps = 0
+        self.generator = torch.Generator(config.device)
+
+    def __iter__(self) -> Iterator[Metrics]:
+        """Update after update, until the budget of updates is spent."""
+        while self.updates < self.config.updates:
+            yield self.update()
+
+    def update(self) -> Metrics:
+        """Play one batch of episodes and learn from it."""
+        config, loss = self.config, self.config.loss
+        start = time.perf_counter()
+        self.generator.manual_seed(config.seed * 1_000_003 + self.updates)
+        draw, rollout = self.collect()
+        played = time.perf_counter()
+
+        cooling = max(config.optimizer.floor, min(1.0, self.curriculum.failure / config.optimizer.cool_from))
+        rate = config.optimizer.learning_rate * cooling
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        advantage, target = advantages(config.algorithm, rollout, loss)
+        terms: list[Terms] = []
+        norms: list[Tensor] = []
+        for _ in range(loss.epochs):
+            order = torch.randperm(config.episodes, generator=self.generator, device=config.device)
+            for rows in order.tensor_split(loss.minibatches):
+                term = surrogate(
+                    self.unroll(rollout, rows),
+                    rollout.action[:, rows],
+                    rollout.behaviour[:, rows],
+                    advantage[:, rows],
+                    target[:, rows],
+                    rollout.free[:, rows],
+                    rollout.explored[:, rows],
+                    loss,
+                    loss.entropy_weight * cooling,
+                )
+                self.optimizer.zero_grad()
+                term.loss.backward()
+                norms.append(nn.utils.clip_grad_norm_(self.policy.parameters(), config.optimizer.max_gradient_norm))
+                self.optimizer.step()
+                terms.append(term)
+
+        self.curriculum.observe(draw, rollout.success)
+        self.updates += 1
+        self.episodes += config.episodes
+        steps = int(rollout.running.sum())
+        self.steps += steps
+        end = time.perf_counter()
+        return self.measure(rollout, target, terms, norms, steps, rate, (start, played, end))
+
+    def collect(self) -> tuple[Draw, Rollout]:
+        """Draw from the curriculum and play; with grpo and rloo, `group` episodes of each problem side by side."""
+        config, task = self.config, self.task
+        group = config.loss.group if config.algorithm in ("grpo", "rloo") else 1
+        draw = self.curriculum.draw(config.episodes // group, self.generator, self.updates / config.updates)
+        problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
+        if group > 1:
+            same = torch.arange(config.episodes, device=draw.stage.device) // group
+            draw, problems = draw[same], problems[same]
+        program = task.oracle(problems)
+        forced = (program_length(program, task.spec.end) - draw.free).clamp_min(0)
+        rollout = play(
+            self.policy,
+            task,
+            problems,
+            generator=self.generator,
+            program=program,
+            forced=forced,
+            explore=draw.explore,
+            reach=draw.reach,
+        )
+        return draw, rollout
+
+    def unroll(self, rollout: Rollout, rows: Tensor) -> Any:
+        """A fresh forward pass over some episodes, with gradients."""
+        problems = rollout.problems
+        thoughts = self.policy.begin(problems.context[rows], problems.stage[rows])
+        return self.policy.unroll(rollout.token[:, rows], rollout.feedback[:, rows], thoughts)[0]
+
+    def measure(
+        self,
+        rollout: Rollout,
+        target: Tensor,
+        terms: list[Terms],
+        norms: list[Tensor],
+        steps: int,
+        rate: float,
+        clock: tuple[float, float, float],
+    ) -> Metrics:
+        """The numbers of one update."""
+        start, played, end = clock
+
+        def mean(name: str) -> float:
+            return float(torch.stack([getattr(term, name) for term in terms]).mean())
+
+        free = rollout.free
+        spread = target[free].var(correction=0) if self.config.loss.value_weight else torch.tensor(0.0)
+        explained = (
+            1 - (target[free] - rollout.value[free]).var(correction=0) / spread if spread > 0 else torch.tensor(0.0)
+        )
+        oracle = program_length(self.task.oracle(rollout.problems), self.task.spec.end)
+        whole = rollout.success & free[0]
+        return Metrics(
+            update=self.updates,
+            episodes=self.episodes,
+            steps=self.steps,
+            success=[
+                value if seen else None
+                for value, seen in zip(self.curriculum.success.tolist(), self.curriculum.seen.tolist(), strict=True)
+            ],
+            greedy=self.greedy() if self.updates % self.config.evaluate_every == 0 else None,
+            stages=self.curriculum.describe(),
+            mean_return=float(rollout.reward.sum(0).mean()),
+            entropy=mean("entropy"),
+            approximate_kl=mean("approximate_kl"),
+            clip_fraction=mean("clip_fraction"),
+            explained_variance=float(explained),
+            gradient_norm=float(torch.stack(norms).mean()),
+            invalid=float(rollout.invalid.sum() / rollout.success.numel()),
+            excess=float((rollout.length - oracle)[whole].float().mean()) if bool(whole.any()) else None,
+            policy_loss=mean("policy_loss"),
+            value_loss=mean("value_loss"),
+            learning_rate=rate,
+            timing=Timing(
+                seconds=end - start,
+                steps_per_second=steps / (end - start),
+                rollout_share=(played - start) / (end - start),
+                update_share=(end - played) / (end - start),
+            ),
+        )
+
+    def greedy(self, problems: int = 256) -> list[float]:
+        """Greedy success of each stage on problems drawn from the training split."""
+        stages = len(self.task.spec.stages)
+        stage = torch.arange(stages, device=self.config.device).repeat_interleave(problems)
+        drawn = self.task.sample(stage, self.generator, self.config.split)  # type: ignore[arg-type]
+        return play(self.policy, self.task, drawn).success.view(stages, problems).float().mean(1).tolist()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """All that a continuation needs, to the bit: tensors by name, and counters."""
+        tensors = {f"policy.{name}": value for name, value in self.policy.state_dict().items()}
+        tensors |= {f"curriculum.{name}": value for name, value in self.curriculum.state_dict().items()}
+        names = [name for name, _ in self.policy.named_parameters()]
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items()}
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        return tensors, counters
+
+    def _moments(self) -> set[str]:
+        """The names of Adam's tensors once every parameter had a gradient."""
+        names = [name for name, _ in self.policy.named_parameters()]
+        return {f"optimizer.{name}.{key}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")}
+
+    def restore(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
+        """Continue from what `state` gave.
+
+        Raises:
+            KeyError, RuntimeError: a tensor is missing, left over, or of another shape.
+        """
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+        unknown = set(tensors) - set(self.state()[0]) - self._moments()
+        if unknown:
+            raise KeyError(f"left over: {', '.join(sorted(unknown)[:3])}")
+        self.policy.load_state_dict(part("policy."))
+        self.curriculum.load_state_dict(part("curriculum."))
+        moments = part("optimizer.")
+        state = {
+            index: {key: moments[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            for index, (name, _) in enumerate(self.policy.named_parameters())
+            if f"{name}.step" in moments
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for name in COUNTERS:
+            setattr(self, name, counters[name])
+
+
+def oracle_lengths(task: AnyTask) -> Tensor:
+    """The longest oracle program of each stage in 256 problems; 0 where the oracle does not succeed: int64 [S]."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = []
+    for stage, solvable in enumerate(task.spec.solvable or (True,) * len(task.spec.stages)):
+        problems = task.sample(torch.full((256,), stage), generator)
+        lengths.append(solvable * program_length(task.oracle(problems), task.spec.end).amax())
+    return torch.stack(lengths)

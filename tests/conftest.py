@@ -1,0 +1,26 @@
+"""Settings of the whole suite: one thread for each worker, a fixed seed for each test, no deadlines."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Results depend on the number of threads, and pytest-xdist has already given every core a worker. The variable is for
+# the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# The first call of a torch function can be a hundred times slower than the second, so no deadline means anything.
+settings.register_profile("dev", deadline=None, max_examples=30)
+settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, database=None, print_blob=True)
+settings.register_profile("thorough", deadline=None, max_examples=1000)  # pytest --hypothesis-profile=thorough
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """A test's networks are the same whichever tests ran before it in the same worker."""
+    torch.manual_seed(0)

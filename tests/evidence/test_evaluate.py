@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+import pytest
+import torch
+from worlds import SMALL, Scripted, Small, calculate
+
+from modelnative.errors import UserError
+from modelnative.evidence.evaluate import Count, Evaluation, episodes, evaluate
+from modelnative.policies.config import PolicyConfig
+from modelnative.policies.policy import Policy
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.task import in_split
+from modelnative.training.rollout import Rollout
+
+
+def scripted(task: Arithmetic) -> Policy:
+    return cast(Policy, Scripted(task))
+
+
+def naive(policy: Policy, task: Arithmetic, stage: int, split: Any) -> int:
+    """Successes, one episode after the other, without batches or rollouts."""
+    wins = 0
+    for problems in task.enumerate(stage, split):
+        for i in range(len(problems)):
+            problem = problems[i : i + 1]
+            state, thoughts = task.begin(problem), policy.begin(problem.context, problem.stage)
+            token, feedback = torch.tensor([task.spec.start]), task.feedback(state)
+            for _ in range(task.spec.horizon):
+                thought, thoughts = policy.step(token, feedback, thoughts)
+                token = thought.log_probs.argmax(-1)
+                step = task.step(state, token)
+                state, feedback = step.state, step.feedback
+                if step.done:
+                    wins += bool(step.success)
+                    break
+    return wins
+
+
+@pytest.mark.parametrize("kind", ["scripted", "network"])
+def test_counts_equal_a_naive_loop(kind: str) -> None:
+    task = Small()
+    policy = scripted(task) if kind == "scripted" else Policy(task.spec, "gru", PolicyConfig(width=16))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(3.0)  # a fresh network would always press the same key
+        for count in evaluate(policy, task).counts:
+            stage = task.spec.stage_index(count.stage)
+            assert count.problems == SMALL
+            assert count.successes == naive(policy, task, stage, count.split)
+
+
+def test_every_problem_is_played_once_and_the_verdicts_are_right() -> None:
+    task = Arithmetic()
+    lines: list[dict[str, Any]] = []
+
+    def keep(rollout: Rollout) -> None:
+        lines.extend(episodes(task, rollout))
+
+    evaluation = evaluate(scripted(task), task, stages=["T0", "T1"], watch=keep)
+    assert Counter((line["stage"], *line["operands"]) for line in lines).most_common(1)[0][1] == 1
+    assert len(lines) == 11_000 == evaluation.total().problems
+    assert all(line["success"] == Scripted.succeeds(line["operands"]) for line in lines)
+    assert evaluation.total("T0").successes == 4 * 100
+    assert evaluation.total("T1").successes == 4 * 1000
+    held = int(in_split(torch.arange(1000), "heldout").sum())
+    assert evaluation.total("T0", "heldout").problems == held
+
+
+def test_episode_records_replay_to_the_same_verdict() -> None:
+    task = Small()
+    policy = Policy(task.spec, "gru", PolicyConfig(width=16))
+    generator = torch.Generator().manual_seed(0)
+    lines: list[dict[str, Any]] = []
+    for player, draws in ((scripted(task), None), (policy, generator)):
+        evaluate(player, task, generator=draws, watch=lambda rollout: lines.extend(episodes(task, rollout)))
+    assert len(lines) == 2 * 6 * SMALL
+    ends = Counter(line["actions"][-1] for line in lines)
+    assert {"ANS", "EOS"} < set(ends), "all ways to end an episode occur, the horizon among them"
+    for line in lines:
+        a, b, c, d, e = (line["operands"] + [0, 0])[:5]
+        assert line["target"] == a * b + c - (d * e if line["stage"] == "T2" else d)
+        answered, value = calculate(line["actions"])
+        assert line["answer"] == (value if answered else None)
+        assert line["success"] == (answered and value == line["target"])
+
+
+def test_a_record_is_as_documented() -> None:
+    task = Small()
+    lines: list[dict[str, Any]] = []
+    evaluate(scripted(task), task, stages=["T2"], watch=lambda rollout: lines.extend(episodes(task, rollout)))
+    line = next(line for line in lines if line["success"])
+    assert list(line) == ["stage", "operands", "actions", "answer", "target", "success"]
+    _, b, c, d, e = line["operands"]
+    assert line["actions"] == [*f"{d} MUL {e} STO {line['operands'][0]} MUL {b} ADD {c} SUB RCL ANS".split()]
+
+
+def test_one_split_is_counted_alone() -> None:
+    task = Small()
+    evaluation = evaluate(scripted(task), task, stages=["T1"], split="heldout")
+    assert [(count.stage, count.split, count.problems) for count in evaluation.counts] == [("T1", "heldout", SMALL)]
+
+
+def test_sampling_is_reproducible_and_says_so() -> None:
+    task = Small()
+    policy = Policy(task.spec, "gru", PolicyConfig(width=16))
+    runs = [evaluate(policy, task, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert not runs[0].greedy
+    assert evaluate(policy, task).greedy
+
+
+def test_stopping_at_the_first_failure() -> None:
+    task = Small()
+    evaluation = evaluate(scripted(task), task, stop_at_failure=True)
+    assert not evaluation.perfect
+    assert [count.stage for count in evaluation.counts] == ["T2"], "the hardest stage is played first"
+
+
+def test_a_rate_is_rounded_down() -> None:
+    nearly = Evaluation((Count("T0", "train", 99_999, 100_000),), greedy=True)
+    assert nearly.line() == "T0=0.999 (99999/100000 problems)"
+    assert not nearly.perfect
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stages": ["T3"]}, "stage: unknown value 'T3'"),
+        ({"split": "held"}, "split: unknown value 'held'; did you mean"),
+    ],
+)
+def test_bad_names(arguments: dict[str, Any], message: str) -> None:
+    task = Small()
+    with pytest.raises(UserError, match=message):
+        evaluate(scripted(task), task, **arguments)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import torch
+from worlds import Scripted
+
+from modelnative.errors import UserError
+from modelnative.evidence.explain import explain
+from modelnative.policies.config import PolicyConfig
+from modelnative.policies.policy import Policy
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.training.rollout import play
+
+TASK = Arithmetic()
+
+
+def network(copy: bool = True) -> Policy:
+    policy = Policy(TASK.spec, "gru", PolicyConfig(width=16, copy=copy))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return policy
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("text", ["3 7 2 4 5", "0 0 0 0 0", "9 8 7 6 5"])
+def test_it_agrees_with_play(text: str, copy: bool) -> None:
+    policy = network(copy)
+    explanation = explain(policy, TASK, "T2", text)
+    rollout = play(policy, TASK, TASK.parse(2, text))
+    length = int(rollout.length[0])
+    names = [TASK.spec.vocabulary[token] for token in rollout.action[:length, 0].tolist()]
+    assert [row.token for row in explanation.rows] == names
+    assert explanation.success == bool(rollout.success[0])
+    assert explanation.truncated == bool(rollout.truncated[0])
+    assert [row.probability for row in explanation.rows] == pytest.approx(rollout.behaviour[:length, 0].exp().tolist())
+    assert [row.value for row in explanation.rows] == pytest.approx(rollout.value[:length, 0].tolist())
+    assert [not row.valid for row in explanation.rows] == rollout.invalid[:length, 0].tolist()
+    assert all(row.entropy >= 0 and 0 <= row.copied <= 1 + 1e-6 for row in explanation.rows)
+    assert all((row.source == "") == (row.copied <= 0.5) for row in explanation.rows)
+    if not copy:
+        assert all(row.copied == 0 for row in explanation.rows)
+
+
+def test_the_oracle_explained() -> None:
+    explanation = explain(cast(Policy, Scripted(TASK)), TASK, "T2", "4 7 2 4 5")
+    assert explanation.success
+    assert not explanation.truncated
+    assert " ".join(row.token for row in explanation.rows) == "4 MUL 5 STO 4 MUL 7 ADD 2 SUB RCL ANS"
+    assert [row.token for row in explanation.rows] == [row.oracle for row in explanation.rows]
+    assert [row.registers["display"] for row in explanation.rows] == "4 4 20 20 4 4 28 28 30 30 10 10".split()
+    assert [row.registers["memory"] for row in explanation.rows][2:5] == ["", "20", "20"]
+    assert explanation.record == {"operands": [4, 7, 2, 4, 5], "answer": 10, "target": 10}
+    assert explanation.problem == "a=4 b=7 c=2 d=4 e=5; compute (a*b + c) - d*e"
+
+
+def test_failures_explained() -> None:
+    unanswered = explain(cast(Policy, Scripted(TASK)), TASK, "T0", "3 7 2")
+    assert (unanswered.success, unanswered.truncated) == (False, False)
+    assert unanswered.record["answer"] is None
+    endless = explain(cast(Policy, Scripted(TASK)), TASK, "T0", "8 7 2")
+    assert (endless.success, endless.truncated) == (False, True)
+    assert not any(row.valid for row in endless.rows), "STO has no effect without a value"
+    assert endless.rows[-1].oracle == "", "the oracle had ended before"
+
+
+@pytest.mark.parametrize(
+    ("stage", "problem", "message"),
+    [
+        ("T5", "1 2 3", "stage: unknown value 'T5'"),
+        ("T2", "3 7 2 4 15", "problem: '3 7 2 4 15' is not allowed; expected 5 operands from 0 to 9"),
+        ("T2", "3 7 2 4", "problem"),
+        ("T0", "a b c", "problem"),
+    ],
+)
+def test_bad_problems(stage: str, problem: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        explain(network(), TASK, stage, problem)

@@ -1,0 +1,96 @@
+"""Worlds and policies that several tests share. Tasks are named `worlds:Small` on the command line, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from modelnative.policies.policy import Thought
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.operands import ArithmeticProblems
+from modelnative.tasks.task import Split
+
+SMALL = 40  # problems of each stage and split
+
+
+class Small(Arithmetic):
+    """The pocket calculator with so few problems that all of them are played in no time."""
+
+    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
+        if split == "all":
+            yield from self.enumerate(stage, "train", chunk)
+            yield from self.enumerate(stage, "heldout", chunk)
+        else:
+            numbers = self._space.numbers(stage, split)
+            picked = numbers[torch.linspace(0, len(numbers) - 1, SMALL).long()]
+            for part in picked.split(chunk):
+                yield self._space.problems(torch.full_like(part, stage), part)
+
+    def count(self, stage: int, split: Split = "all") -> int:
+        return sum(len(problems) for problems in self.enumerate(stage, split))
+
+
+class Scripted(nn.Module):
+    """Writes the oracle's program; where `a` is odd it ends with EOS, and where `a` is 8 it never ends.
+
+    It fulfils as much of the contract of a policy as playing needs.
+    """
+
+    def __init__(self, task: Arithmetic) -> None:
+        super().__init__()
+        self.task = task
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def begin(self, context: Tensor, stage: Tensor) -> tuple[Tensor, int]:
+        digits = torch.where(context[:, :5] < 10, context[:, :5], 0)
+        count = torch.tensor([3, 4, 5])[stage]
+        number = torch.zeros_like(stage)
+        for place in range(5):
+            number = torch.where(place < count, number * 10 + digits[:, place], number)
+        program = self.task.oracle(self.task._space.problems(stage, number)).clone()
+        end = self.task.spec.vocabulary.index("ANS")
+        answers = program == end
+        program[answers & (digits[:, :1] % 2 == 1)] = self.task.spec.end
+        program[digits[:, 0] == 8] = self.task.spec.vocabulary.index("STO")
+        return program, 0
+
+    def step(self, token: Tensor, feedback: Tensor, state: tuple[Tensor, int]) -> tuple[Thought, tuple[Tensor, int]]:
+        program, t = state
+        n = len(token)
+        log_probs = torch.full((n, len(self.task.spec.vocabulary)), -1e9).scatter(1, program[:, t : t + 1], 0.0)
+        return Thought(log_probs, torch.zeros(n), torch.zeros(n, 1), torch.zeros(n, 0)), (program, t + 1)
+
+    @staticmethod
+    def succeeds(operands: list[int]) -> bool:
+        """Whether it solves the problem."""
+        return operands[0] % 2 == 0 and operands[0] != 8
+
+
+def calculate(actions: list[str]) -> tuple[bool, int | None]:
+    """The pocket calculator in plain Python, from its rules: whether ANS ended the episode, and the value then."""
+    entry: int | None = None
+    accumulator: int | None = None
+    memory: int | None = None
+    pending: str | None = None
+
+    def value() -> int | None:
+        if pending and accumulator is not None and entry is not None:
+            return {"MUL": accumulator * entry, "ADD": accumulator + entry, "SUB": accumulator - entry}[pending]
+        return entry if entry is not None else accumulator
+
+    for place, key in enumerate(actions):
+        if key.isdigit():
+            entry = int(key)
+        elif key in ("MUL", "ADD", "SUB") and value() is not None:
+            accumulator, entry, pending = value(), None, key
+        elif key == "STO" and value() is not None:
+            memory = accumulator = value()
+            entry = pending = None
+        elif key == "RCL" and memory is not None:
+            entry = memory
+        elif key in ("ANS", "EOS"):
+            assert place == len(actions) - 1, "nothing follows the end"
+            return key == "ANS", value()
+    return False, value()

@@ -1,0 +1,295 @@
+"""Training as a run: it continues to the bit after any end, and what it leaves behind is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modelnative.errors import UserError
+from modelnative.evidence.evaluate import evaluate
+from modelnative.policies.config import CORES
+from modelnative.runs.files import read_json, read_tensors
+from modelnative.runs.run import Run
+from modelnative.runs.training import (
+    Event,
+    Finished,
+    Interrupted,
+    Started,
+    Training,
+    Updated,
+    Verified,
+    choose_threads,
+    require_device,
+)
+from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, recipe, with_fields
+from modelnative.training.trainer import Trainer
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+SOURCE = Path(__file__).parents[2] / "src"
+SMALL = {
+    "task": "worlds:Small",
+    "updates": 8,
+    "episodes": 32,
+    "checkpoint_every": 3,
+    "evaluate_every": 4,
+    "threads": 1,
+    "policy": {"width": 16},
+}
+
+
+def config(**changes: Any) -> TrainConfig:
+    made: TrainConfig = with_fields(recipe(), {**SMALL, **changes})
+    return made
+
+
+def fingerprint(path: Path) -> dict[str, str]:
+    """Hashes of all that a run has learned: weights, optimiser, curriculum, counters, metrics, verdict."""
+    run = Run.open(path)
+
+    def digest(content: bytes) -> str:
+        return hashlib.sha256(content).hexdigest()
+
+    tensors, about = read_tensors(run.checkpoints()[-1])
+    hashes = {name: digest(tensor.numpy().tobytes()) for name, tensor in tensors.items()}
+    hashes["counters"] = json.dumps(about["counters"])
+    hashes["progress"] = json.dumps({k: v for k, v in about["progress"].items() if k != "elapsed"})
+    hashes["best weights"] = digest(run.weights_path.read_bytes())
+    for line in run.metrics():
+        del line["timing"]
+        hashes[f"metrics {line['update']}"] = digest(json.dumps(line).encode())
+    result = read_json(run.result_path)
+    hashes["result"] = json.dumps({k: v for k, v in result.items() if k not in ("seconds", "machine")})
+    return hashes
+
+
+# Every core and every curriculum; the algorithms go along.
+JOBS = [
+    *({"core": core, "algorithm": "ppo", "curriculum": "hints"} for core in CORES),
+    *(
+        {"core": "gru", "algorithm": algorithm, "curriculum": curriculum}
+        for algorithm, curriculum in zip(("grpo", "a2c", "rloo", "reinforce"), CURRICULA[1:], strict=True)
+    ),
+]
+
+
+def test_the_jobs_are_complete() -> None:
+    assert {job["core"] for job in JOBS} == set(CORES)
+    assert {job["curriculum"] for job in JOBS} == set(CURRICULA)
+    assert {job["algorithm"] for job in JOBS} == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("part", [0, 1])  # so that two workers can share them
+def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, part: int) -> None:
+    seed = int.from_bytes(os.urandom(4))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(HELPERS)])}
+    command = [sys.executable, str(HELPERS / "zygote.py"), str(tmp_path), json.dumps(JOBS[part::2]), str(seed)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"seed {seed}\n{done.stdout}{done.stderr}"
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(reports) == len(JOBS[part::2])
+    assert any(kill is not None for report in reports for kill in report["kills"]), "some training was killed"
+    for report in reports:
+        whole, broken = (fingerprint(tmp_path / f"{report['name']}-{kind}") for kind in ("whole", "broken"))
+        assert whole == broken, f"{report}, seed {seed}"
+        assert sum(name.startswith("metrics") for name in whole) == 12
+
+
+def stop_at(training: Training, update: int, number: int) -> list[Event]:
+    """Follow a training; send its process a signal after an update."""
+    seen = []
+    for event in training.events():
+        seen.append(event)
+        if isinstance(event, Updated) and event.metrics.update == update:
+            os.kill(os.getpid(), number)
+    return seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_of_that_update(tmp_path: Path, number: int) -> None:
+    before = signal.getsignal(number)
+    whole = list(Training.start(tmp_path / "whole", config()).events())
+    assert isinstance(whole[-1], Finished)
+    for update in (2, 5):
+        run = tmp_path / f"stopped at {update}"
+        last = stop_at(Training.start(run, config()), update, number)[-1]
+        assert isinstance(last, Interrupted)
+        assert (last.update, last.signal, last.run.path) == (update, number, run)
+        assert Run.open(run).checkpoints()[-1].stem == f"{update:06d}"
+        assert not Run.open(run).result_path.exists()
+        resumed = list(Training.resume(run).events())
+        assert isinstance(resumed[0], Started)
+        assert resumed[0].update == update
+        assert fingerprint(run) == fingerprint(tmp_path / "whole")
+    assert signal.getsignal(number) == before, "the handlers are given back"
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    training = Training.start(tmp_path / "run", config())
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for event in training.events():
+            if isinstance(event, Updated):
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+    assert Run.open(tmp_path / "run").checkpoints()
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        list(Training.start(tmp_path / name, config(seed=seed)).events())
+    a, b, c = (fingerprint(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a["metrics 1"] != c["metrics 1"]
+
+
+def test_the_events_of_a_training(tmp_path: Path) -> None:
+    events = list(Training.start(tmp_path / "run", config()).events())
+    kinds = [type(event) for event in events]
+    assert kinds == [Started, *[Updated] * 8, Verified, Finished]
+    started, finished = events[0], events[-1]
+    assert isinstance(started, Started)
+    assert isinstance(finished, Finished)
+    assert (started.update, started.stages) == (0, ("T0", "T1", "T2"))
+    run = Run.open(tmp_path / "run")
+    task = run.task()
+    policy = run.policy(task)
+    assert started.parameters == sum(p.numel() for p in policy.parameters())
+    assert finished.evaluation == evaluate(policy, task), "the verdict is on the weights that were written"
+    assert finished.evaluation.total(split="heldout").problems == 120
+    assert (finished.updates, finished.episodes) == (8, 8 * 32)
+    assert not finished.sampled.greedy
+    assert run.metrics() == [dataclasses.asdict(e.metrics) for e in events if isinstance(e, Updated)]
+    result = read_json(run.result_path)
+    assert result["evaluation"]["line"] == finished.evaluation.line()
+    assert result["machine"]["threads"] == 1
+
+
+def test_what_is_finished_is_not_resumed(tmp_path: Path) -> None:
+    list(Training.start(tmp_path / "run", config(updates=1)).events())
+    with pytest.raises(UserError, match="is finished; look at it with: modelnative evaluate"):
+        Training.resume(tmp_path / "run")
+
+
+def test_a_kill_before_the_verdict_was_written_trains_no_more(tmp_path: Path) -> None:
+    training = Training.start(tmp_path / "run", config())
+    training.trainer.update()
+    training.run.append([{"update": 1}])
+    training.progress.solved = True
+    training.run.save_weights(training.trainer.policy)
+    training.save()
+    events = list(Training.resume(tmp_path / "run").events())
+    assert not any(isinstance(event, Updated) for event in events)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].updates == 1
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
+    training = Training.start(tmp_path / "run", config(updates=1))
+    best = training.trainer.policy.token.weight.detach().clone()
+    training.run.save_weights(training.trainer.policy)
+    training.progress.best = 10**6  # more than there is to solve
+    list(training.events())
+    policy = training.run.policy(training.run.task())
+    assert torch.equal(policy.token.weight, best)
+
+
+def test_the_budget_of_minutes_ends_it(tmp_path: Path) -> None:
+    events = list(Training.start(tmp_path / "run", config(updates=10_000, minutes=1e-3)).events())
+    assert isinstance(events[-1], Finished)
+    assert 1 <= events[-1].updates < 1_000
+
+
+# Bad input and bad places
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training.start(tmp_path / "run", config())
+    real, writes = os.fsync, 0
+
+    def fsync(file: int) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > 2:  # the file and the folder of the checkpoint at update 3
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(UserError, match="No space left on device"):
+            list(training.events())
+    assert [path.name for path in training.run.checkpoints()] == ["000000.safetensors", "000003.safetensors"]
+    list(Training.resume(tmp_path / "run").events())
+    list(Training.start(tmp_path / "whole", config()).events())
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
+def test_a_disk_full_from_the_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    real, done = os.fsync, 0
+
+    def fsync(file: int) -> None:
+        nonlocal done
+        done += 1
+        if done > writes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UserError, match="No space left on device"):
+        Training.start(tmp_path / "run", config())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "arithmetik"}, "task: unknown value 'arithmetik'; did you mean 'arithmetic'"),
+        ({"dials": {"horizon": 5}}, "horizon: 5 is not allowed; expected at least 12"),
+        ({"dials": {"horizon": "5"}}, "horizon: '5' is not allowed; expected int"),
+        ({"dials": {"horizons": 12}}, "did you mean 'horizon'"),
+        ({"episodes": 0}, "episodes: 0 is not allowed"),
+        ({"device": "abacus"}, "device: 'abacus' is not available here"),
+    ],
+)
+def test_bad_input_writes_nothing(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Training.start(tmp_path / "run", config(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_overflow_are_the_learning_rates_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer.update
+
+    def overflow(trainer: Trainer) -> Any:
+        return dataclasses.replace(real(trainer), gradient_norm=float("nan"))
+
+    training = Training.start(tmp_path / "run", config())
+    monkeypatch.setattr(Trainer, "update", overflow)
+    with pytest.raises(UserError, match="optimizer.learning_rate: .* made the numbers overflow at update 1"):
+        list(training.events())
+    assert training.run.metrics() == []
+
+
+def test_devices() -> None:
+    require_device("cpu")
+    with pytest.raises(UserError, match="device: 'meta' is not available"):
+        require_device("meta")
+
+
+def test_threads_are_chosen_for_the_work() -> None:
+    assert choose_threads(config(episodes=32)) == 1
+    assert 1 <= choose_threads(config(episodes=1 << 16, policy={"width": 512})) <= 4

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modelnative.policies.config import CORES
+from modelnative.policies.policy import Policy, Thought
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.task import program_length
+from modelnative.training.config import LossConfig
+from modelnative.training.loss import Terms, surrogate
+from modelnative.training.rollout import Rollout, play
+
+TASK = Arithmetic()
+PLAIN = LossConfig(clip_low=0.0, clip_high=0.0, value_weight=0.0, imitation_weight=0.0)
+SEEDS = st.integers(0, 10**6)
+
+
+@dataclasses.dataclass
+class Inputs:
+    """The arguments of the loss, without a network: logits stand in for it."""
+
+    logits: Tensor
+    value: Tensor
+    action: Tensor
+    behaviour: Tensor
+    advantage: Tensor
+    target: Tensor
+    free: Tensor
+    explored: Tensor
+
+    def terms(self, config: LossConfig, entropy_weight: float = 0.0) -> Terms:
+        log_probs = self.logits.log_softmax(-1)
+        thought = Thought(log_probs, self.value, log_probs, log_probs[..., :0])
+        rest = (self.action, self.behaviour, self.advantage, self.target, self.free, self.explored)
+        return surrogate(thought, *rest, config, entropy_weight)
+
+    def gradient(self, config: LossConfig, entropy_weight: float = 0.0) -> tuple[Tensor, Tensor]:
+        loss = self.terms(config, entropy_weight).loss
+        return torch.autograd.grad(loss, (self.logits, self.value), materialize_grads=True)
+
+    @property
+    def log_prob(self) -> Tensor:
+        return self.logits.log_softmax(-1).gather(-1, self.action[..., None])[..., 0].detach()
+
+    @property
+    def ratio(self) -> Tensor:
+        return (self.log_prob - self.behaviour).exp()
+
+
+def draw(seed: int, steps: int = 4, n: int = 6, on_policy: bool = False) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    free = normal(steps, n) > -0.5
+    free[0, 0] = True
+    made = Inputs(
+        logits=normal(steps, n, 5).requires_grad_(),
+        value=normal(steps, n).requires_grad_(),
+        action=torch.randint(5, (steps, n), generator=generator),
+        behaviour=-normal(steps, n).abs(),
+        advantage=normal(steps, n),
+        target=normal(steps, n),
+        free=free,
+        explored=free & (normal(steps, n) > 0.3),
+    )
+    if on_policy:
+        made.behaviour = made.log_prob
+    return made
+
+
+# Only what is free
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("copy", [True, False])
+def test_what_is_not_free_has_no_gradient(core: str, copy: bool, make_policy) -> None:
+    """Forced actions, what comes with them, and all that was read after the end can be garbage."""
+    policy: Policy = make_policy(TASK, core, copy=copy)
+    generator = torch.Generator().manual_seed(0)
+    problems = TASK.sample(torch.arange(40) % 3, generator)
+    program = TASK.oracle(problems)
+    forced = (torch.rand(40, generator=generator) * program_length(program, TASK.spec.end)).long()
+    mix = {"explore": torch.full((40,), 0.5), "reach": torch.ones_like(forced)}
+    rollout = play(policy, TASK, problems, generator=generator, program=program, forced=forced, **mix)
+    steps = rollout.reward.shape
+    advantage, target = torch.randn(2, *steps, generator=generator)
+    config = LossConfig()
+
+    def gradient(rollout: Rollout, advantage: Tensor, target: Tensor) -> list[Tensor]:
+        start = policy.begin(problems.context, problems.stage)
+        thought = policy.unroll(rollout.token, rollout.feedback, start)[0]
+        rest = (rollout.action, rollout.behaviour, advantage, target, rollout.free, rollout.explored)
+        policy.zero_grad()
+        surrogate(thought, *rest, config, 0.01).loss.backward()
+        return [p.grad.clone() for p in policy.parameters()]
+
+    plain = gradient(rollout, advantage, target)
+    free, over = rollout.free, ~rollout.running
+    assert int(over.sum()) > 0
+    assert int((rollout.running & ~free).sum()) > 0
+
+    def garbage(tensor: Tensor, where: Tensor, other: Tensor) -> Tensor:
+        return torch.where(where.view(*where.shape, *[1] * (tensor.dim() - 2)), other, tensor)
+
+    def noise(tensor: Tensor) -> Tensor:
+        return torch.randint(len(TASK.spec.vocabulary), tensor.shape, generator=generator)
+
+    spoilt = dataclasses.replace(
+        rollout,
+        action=garbage(rollout.action, ~free, noise(rollout.action)),
+        behaviour=garbage(rollout.behaviour, ~free, -40.0 * torch.rand(steps, generator=generator)),
+        token=garbage(rollout.token, over, noise(rollout.token)),
+        feedback=garbage(rollout.feedback, over, noise(rollout.feedback)),
+        explored=rollout.explored,
+    )
+    wild = 1e4 * torch.randn(2, *steps, generator=generator)
+    found = gradient(spoilt, garbage(advantage, ~free, wild[0]), garbage(target, ~free, wild[1]))
+    assert not torch.equal(spoilt.token, rollout.token)
+    assert not torch.equal(spoilt.action, rollout.action)
+    for left, right in zip(found, plain, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-6, rtol=1e-4)
+    assert max(float(g.abs().max()) for g in plain) > 1e-3
+
+
+@given(SEEDS)
+def test_terms_are_means_over_the_free_tokens(seed: int) -> None:
+    inputs = draw(seed)
+    terms, free = inputs.terms(PLAIN), inputs.free
+    log_probs, value = inputs.logits.detach().log_softmax(-1), inputs.value.detach()
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    assert float(terms.entropy) == pytest.approx(float(entropy[free].mean()))
+    assert float(terms.value_loss) == pytest.approx(float((value - inputs.target)[free].square().mean()))
+    assert float(terms.policy_loss) == pytest.approx(-float((inputs.ratio * inputs.advantage)[free].mean()))
+    gradient = inputs.gradient(LossConfig(), 0.1)
+    assert not bool(gradient[0][~free].any())
+    assert not bool(gradient[1][~free].any())
+
+
+def test_nothing_free_is_no_loss() -> None:
+    inputs = draw(0)
+    inputs.free, inputs.explored = torch.zeros_like(inputs.free), torch.zeros_like(inputs.free)
+    assert float(inputs.terms(LossConfig(), 0.1).loss.detach()) == 0
+
+
+# The surrogate
+
+
+@given(SEEDS)
+def test_without_clipping_it_is_the_policy_gradient(seed: int) -> None:
+    """On-policy, the gradient is that of log π(a)·A (Williams, 1992)."""
+    inputs = draw(seed, on_policy=True)
+    found = inputs.gradient(PLAIN)[0]
+    log_prob = inputs.logits.log_softmax(-1).gather(-1, inputs.action[..., None])[..., 0]
+    reinforce = -(log_prob * inputs.advantage)[inputs.free].mean()
+    torch.testing.assert_close(found, torch.autograd.grad(reinforce, inputs.logits)[0])
+
+
+@given(SEEDS)
+def test_on_policy_clipping_changes_nothing(seed: int) -> None:
+    inputs = draw(seed, on_policy=True)
+    clipped = dataclasses.replace(PLAIN, clip_low=0.2, clip_high=0.2)
+    assert float(inputs.terms(clipped).policy_loss) == pytest.approx(float(inputs.terms(PLAIN).policy_loss))
+    assert float(inputs.terms(clipped).clip_fraction) == pytest.approx(0.0)
+    assert float(inputs.terms(clipped).approximate_kl) == pytest.approx(0.0, abs=1e-12)
+
+
+@given(SEEDS, st.floats(0.05, 0.9), st.floats(0.05, 2.0))
+def test_clipping_is_that_of_ppo(seed: int, low: float, high: float) -> None:
+    inputs = draw(seed)
+    config = dataclasses.replace(PLAIN, clip_low=low, clip_high=high)
+    terms, gradient = inputs.terms(config), inputs.gradient(config)[0]
+    ratio, advantage, free = inputs.ratio, inputs.advantage, inputs.free
+    total, outside = 0.0, 0
+    for t, i in free.nonzero().tolist():
+        r, a = float(ratio[t, i]), float(advantage[t, i])
+        bounded = min(max(r, 1 - low), 1 + high)
+        total += min(r * a, bounded * a)
+        outside += bounded != r
+        # Beyond the bound in the direction that pays, an action pulls no more.
+        stopped = (a > 0 and r > 1 + high) or (a < 0 and r < 1 - low)
+        assert bool(gradient[t, i].any()) != stopped
+    assert float(terms.policy_loss) == pytest.approx(-total / int(free.sum()))
+    assert float(terms.clip_fraction) == pytest.approx(outside / int(free.sum()))
+
+
+def test_both_bounds_at_zero_turn_clipping_off() -> None:
+    inputs = draw(3)
+    terms = inputs.terms(PLAIN)
+    expected = -(inputs.ratio * inputs.advantage)[inputs.free].mean()
+    assert float(terms.policy_loss) == pytest.approx(float(expected))
+    assert float(terms.clip_fraction) == 0
+
+
+@given(SEEDS)
+def test_the_divergence_is_never_negative(seed: int) -> None:
+    inputs = draw(seed)
+    kl = float(inputs.terms(PLAIN).approximate_kl)
+    difference = (inputs.log_prob - inputs.behaviour)[inputs.free]
+    assert kl == pytest.approx(float((difference.exp() - 1 - difference).mean()))
+    assert kl >= 0
+
+
+# The other terms
+
+
+def test_entropy_is_rewarded() -> None:
+    inputs = draw(1)
+    gradient = inputs.gradient(PLAIN, 0.5)[0] - inputs.gradient(PLAIN, 0.0)[0]
+    before = float(inputs.terms(PLAIN).entropy)
+    inputs.logits = (inputs.logits - 0.1 * gradient).detach().requires_grad_()
+    assert float(inputs.terms(PLAIN).entropy) > before
+    with_bonus, without = inputs.terms(PLAIN, 0.5), inputs.terms(PLAIN, 0.0)
+    torch.testing.assert_close(with_bonus.loss, without.loss - 0.5 * without.entropy)
+
+
+def test_the_value_goes_to_its_target() -> None:
+    inputs = draw(1)
+    config = dataclasses.replace(PLAIN, value_weight=0.25)
+    gradient = inputs.gradient(config)[1]
+    expected = torch.where(inputs.free, 0.5 * (inputs.value - inputs.target) / inputs.free.sum(), 0.0)
+    torch.testing.assert_close(gradient, expected)
+    assert not bool(inputs.gradient(PLAIN)[1].any())
+
+
+@given(SEEDS)
+def test_only_explored_actions_that_did_well_are_imitated(seed: int) -> None:
+    inputs = draw(seed)
+    plain, found = inputs.gradient(PLAIN)[0], inputs.gradient(dataclasses.replace(PLAIN, imitation_weight=0.7))[0]
+    imitated = inputs.explored & (inputs.advantage > 0)
+    torch.testing.assert_close(found[~imitated], plain[~imitated])
+    log_prob = inputs.logits.log_softmax(-1).gather(-1, inputs.action[..., None])[..., 0]
+    imitation = -(0.7 * inputs.advantage * log_prob)[imitated].sum() / inputs.free.sum()
+    expected = torch.autograd.grad(imitation, inputs.logits)[0]
+    torch.testing.assert_close(found[imitated], expected[imitated])
+
+
+def test_an_action_that_the_policy_never_takes_is_imitated_all_the_same() -> None:
+    """Its ratio vanishes, and with it the surrogate's gradient: that is why there is imitation."""
+    inputs = draw(0, steps=1, n=1)
+    inputs.logits = torch.tensor([[[30.0, 0.0, 0.0, 0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    inputs.action, inputs.behaviour = torch.tensor([[1]]), torch.tensor([[0.06]], dtype=torch.float64).log()
+    inputs.advantage = torch.ones(1, 1, dtype=torch.float64)
+    inputs.free = inputs.explored = torch.ones(1, 1, dtype=torch.bool)
+    assert inputs.gradient(PLAIN)[0].abs().max() < 1e-9
+    assert inputs.gradient(dataclasses.replace(PLAIN, imitation_weight=1.0))[0][0, 0, 1] < -0.9

@@ -1,0 +1,261 @@
+"""What is in a rollout is recomputed: by a fresh forward pass, by the oracle, by playing the same actions again."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from modelnative.policies.config import CORES
+from modelnative.policies.policy import Policy, Thought
+from modelnative.tasks.arithmetic import ANS, EOS, Arithmetic
+from modelnative.tasks.task import AnyTask, Problems, program_length
+from modelnative.tasks.tutorial import Tutorial
+from modelnative.training.rollout import Rollout, play
+
+N = 60
+TASKS = {
+    "display": Arithmetic(),
+    "none": Arithmetic(feedback="none"),
+    "potential": Arithmetic(reward="potential"),
+    "tutorial": Tutorial(),
+}
+FIELDS = [f for f in Rollout.__dataclass_fields__ if f not in ("problems", "final")]
+
+
+def draw_problems(task: AnyTask, n: int = N, seed: int = 0) -> Problems:
+    return task.sample(torch.arange(n) % 3, torch.Generator().manual_seed(seed))
+
+
+def bias(policy: Policy, tokens: list[int], amount: float) -> Policy:
+    policy.heads.out.bias.data[tokens] += amount
+    return policy
+
+
+def think_again(policy: Policy, rollout: Rollout) -> Thought:
+    """The forward pass of the loss."""
+    start = policy.begin(rollout.problems.context, rollout.problems.stage)
+    return policy.unroll(rollout.token, rollout.feedback, start)[0]
+
+
+def exploration(task: AnyTask, problems: Problems) -> Tensor:
+    """How explored actions are drawn, [n, V]: half from the whole vocabulary, half from the problem's own tokens."""
+    size = len(task.spec.vocabulary)
+    rows = []
+    for context in problems.context.tolist():
+        own = [token for token in context if token != task.spec.end]
+        rows.append([0.5 / size + 0.5 * own.count(token) / len(own) for token in range(size)])
+    return torch.tensor(rows)
+
+
+def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, dict[str, Tensor]]:
+    """A rollout with hints of every length and exploration at any time."""
+    generator = torch.Generator().manual_seed(seed)
+    problems = draw_problems(task, seed=seed)
+    program = task.oracle(problems)
+    plan = {
+        "program": program,
+        "forced": (torch.rand(N, generator=generator) * (program_length(program, task.spec.end) + 1)).long(),
+        "explore": torch.rand(N, generator=generator) * (torch.rand(N, generator=generator) < 0.7),
+        "reach": torch.randint(task.spec.horizon, (N,), generator=generator),
+    }
+    return play(policy, task, problems, generator=generator, **plan), plan
+
+
+@pytest.fixture(params=itertools.product(CORES, TASKS), ids="-".join)
+def world(request, make_policy) -> tuple[Policy, AnyTask]:
+    core, name = request.param
+    return make_policy(TASKS[name], core), TASKS[name]
+
+
+# Probabilities
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_probability_is_that_of_a_fresh_forward_pass(world, seed: int) -> None:
+    """Exploration included. At forced tokens it is not defined: they were not drawn."""
+    policy, task = world
+    rollout, plan = wild(policy, task, seed)
+    chances = think_again(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
+    other = (
+        exploration(task, rollout.problems).expand(len(chances), -1, -1).gather(-1, rollout.action[..., None])[..., 0]
+    )
+    share = torch.where(rollout.explored, plan["explore"], 0.0)
+    expected = ((1 - share) * chances + share * other).log()
+    free = rollout.free
+    assert 50 < int(free.sum()) < free.numel()
+    assert int(rollout.explored.sum()) >= 5
+    torch.testing.assert_close(rollout.behaviour[free], expected[free], atol=1e-4, rtol=1e-4)
+
+
+def test_every_value_is_that_of_a_fresh_forward_pass(world) -> None:
+    policy, task = world
+    rollout, _ = wild(policy, task)
+    torch.testing.assert_close(rollout.value, think_again(policy, rollout).value, atol=1e-4, rtol=1e-4)
+
+
+def test_greedy_play_takes_the_most_probable_token(world) -> None:
+    policy, task = world
+    rollout = play(policy, task, draw_problems(task))
+    thought = think_again(policy, rollout)
+    best = thought.log_probs.amax(-1)
+    chosen = thought.log_probs.gather(-1, rollout.action[..., None])[..., 0]
+    torch.testing.assert_close(chosen, best, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.behaviour, best, atol=1e-4, rtol=1e-4)
+    clear = thought.log_probs.topk(2).values.diff(dim=-1)[..., 0] < -1e-3
+    assert torch.equal(rollout.action[clear], thought.log_probs.argmax(-1)[clear])
+    assert not bool(rollout.explored.any())
+
+
+@pytest.mark.parametrize("explore", [0.0, 0.5, 1.0])
+def test_actions_are_drawn_with_their_probability(make_policy, explore: float) -> None:
+    task, n = TASKS["display"], 20_000
+    policy = make_policy(task, scale=0.8)
+    problems = draw_problems(task, 1)[torch.zeros(n, dtype=torch.int64)]
+    mix = {"explore": torch.full((n,), explore), "reach": torch.ones(n, dtype=torch.int64)}
+    rollout = play(policy, task, problems, generator=torch.Generator().manual_seed(0), **mix)
+    own = think_again(policy, rollout).log_probs[0, 0].exp().detach()
+    assert own.max() > 0.25
+    chances = (1 - explore) * own + explore * exploration(task, problems[:1])[0]
+    counts = torch.bincount(rollout.action[0], minlength=18)
+    deviation = (n * chances * (1 - chances)).sqrt()
+    assert bool(((counts - n * chances).abs() <= 5 * deviation + 1).all())
+
+
+# Bookkeeping
+
+
+def test_playing_the_actions_again_gives_everything(world) -> None:
+    policy, task = world
+    rollout, _ = wild(policy, task, 3)
+    state = task.begin(rollout.problems)
+    running = torch.ones(N, dtype=torch.bool)
+    token, feedback = torch.full((N,), task.spec.start), task.feedback(state)
+    success = torch.zeros(N, dtype=torch.bool)
+    for t in range(len(rollout.action)):
+        assert torch.equal(rollout.token[t], token)
+        assert torch.equal(rollout.feedback[t], feedback)
+        assert torch.equal(rollout.running[t], running)
+        step = task.step(state, rollout.action[t])
+        assert torch.equal(rollout.reward[t], step.reward)
+        assert torch.equal(rollout.invalid[t], step.invalid)
+        state, token, feedback = step.state, rollout.action[t], step.feedback
+        running, success = running & ~step.done, success | step.success
+    assert torch.equal(rollout.success, success)
+    assert torch.equal(rollout.final.done, state.done)
+    assert torch.equal(rollout.truncated, running)
+    assert torch.equal(rollout.length, rollout.running.long().sum(0))
+
+
+def test_nothing_counts_after_the_end(world) -> None:
+    policy, task = world
+    rollout, _ = wild(bias(policy, [ANS], 1.0), task, 4)
+    over = ~rollout.running
+    assert bool(over.any())
+    assert bool((over.long().diff(dim=0) >= 0).all()), "an episode that ended runs again"
+    assert not bool(rollout.reward[over].any())
+    assert not bool((rollout.free | rollout.explored | rollout.invalid)[over].any())
+
+
+def test_a_rollout_is_as_long_as_its_longest_episode(make_policy) -> None:
+    task = TASKS["display"]
+    problems = draw_problems(task)
+    for seed in range(5):
+        policy = bias(make_policy(task, seed=seed), [ANS, EOS], 9.0)
+        rollout = play(policy, task, problems, generator=torch.Generator().manual_seed(seed))
+        assert len(rollout.action) == int(rollout.length.max()) < task.spec.horizon
+        assert {len(getattr(rollout, f)) for f in FIELDS if f != "success"} == {len(rollout.action)}
+
+
+def test_the_time_limit_and_the_end_are_kept_apart(make_policy) -> None:
+    task = TASKS["display"]
+    program = task.oracle(draw_problems(task))
+    endless = bias(make_policy(task), [ANS, EOS], -100.0)
+    cut = play(endless, task, draw_problems(task), generator=torch.Generator().manual_seed(0))
+    assert bool(cut.truncated.all())
+    assert bool(cut.running.all())
+    assert cut.length.tolist() == [12] * N
+    problems = draw_problems(task)
+    forced = program_length(program, EOS)
+    mixed = play(endless, task, problems, program=program, forced=torch.where(problems.stage == 0, 0, forced))
+    assert torch.equal(mixed.truncated, problems.stage == 0)
+    last = (problems.stage == 2).nonzero()[:, 0]
+    assert mixed.length[last].tolist() == [12] * len(last), "as long as the horizon, and yet ended by an action"
+
+
+# Hints and exploration
+
+
+def test_forced_tokens_are_the_oracles_and_never_free(world) -> None:
+    policy, task = world
+    rollout, plan = wild(policy, task, 5)
+    time = torch.arange(len(rollout.action))[:, None]
+    forced = rollout.running & (time < plan["forced"])
+    assert bool(forced.any())
+    program = plan["program"].T[: len(rollout.action)]
+    assert torch.equal(rollout.action[forced], program[forced])
+    assert torch.equal(rollout.free, rollout.running & ~forced)
+
+
+def test_everything_succeeds_when_everything_is_forced(world) -> None:
+    policy, task = world
+    problems = draw_problems(task)
+    program = task.oracle(problems)
+    length = program_length(program, task.spec.end)
+    rollout = play(policy, task, problems, generator=torch.Generator(), program=program, forced=length)
+    solvable = torch.tensor(task.spec.solvable or (True,) * 3)[problems.stage]
+    assert bool(rollout.success[solvable].all())
+    assert torch.equal(rollout.length, length)
+    assert not bool(rollout.free.any())
+    assert not bool(rollout.invalid.any())
+
+
+def test_exploration_happens_at_its_time_only(world) -> None:
+    policy, task = world
+    rollout, plan = wild(policy, task, 6)
+    time = torch.arange(len(rollout.action))[:, None]
+    within = time < plan["forced"] + plan["reach"]
+    expected = rollout.free & within & (plan["explore"] > 0)
+    assert bool((rollout.free & ~within & (plan["explore"] > 0)).any())
+    assert bool(expected.any())
+    assert torch.equal(rollout.explored, expected)
+
+
+def test_without_hints_all_running_tokens_are_free(world) -> None:
+    policy, task = world
+    rollout = play(policy, task, draw_problems(task), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rollout.free, rollout.running)
+    assert not bool(rollout.explored.any())
+
+
+# Randomness
+
+
+def test_the_generator_decides_everything(world) -> None:
+    policy, task = world
+    before = torch.get_rng_state()
+    first, again, other = wild(policy, task, 7)[0], wild(policy, task, 7)[0], wild(policy, task, 8)[0]
+    assert all(torch.equal(getattr(first, f), getattr(again, f)) for f in FIELDS)
+    assert first.action.shape != other.action.shape or not torch.equal(first.action, other.action)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_policy_is_left_alone(world) -> None:
+    policy, task = world
+    before = [p.clone() for p in policy.parameters()]
+    rollout, _ = wild(policy, task)
+    assert all(torch.equal(p, q) for p, q in zip(policy.parameters(), before, strict=True))
+    assert not rollout.value.requires_grad
+    assert not rollout.behaviour.requires_grad
+
+
+def test_rows_do_not_see_each_other(world) -> None:
+    policy, task = world
+    problems = draw_problems(task)
+    rows = torch.arange(0, N, 7)
+    whole, some = play(policy, task, problems), play(policy, task, problems[rows])
+    steps = len(some.action)
+    assert torch.equal(whole.action[:steps, rows][some.running], some.action[some.running])
+    assert torch.equal(whole.success[rows], some.success)

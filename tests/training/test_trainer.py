@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from modelnative.errors import UserError
+from modelnative.policies.config import CORES
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.task import AnyTask, in_split, program_length
+from modelnative.tasks.tutorial import Tutorial
+from modelnative.training.config import ALGORITHMS, CURRICULA, with_fields
+from modelnative.training.config import recipe as make_recipe
+from modelnative.training.trainer import Metrics, Trainer, oracle_lengths
+
+SMALL = {"episodes": 32, "updates": 6, "policy": {"width": 16}, "loss": {"group": 4, "minibatches": 2}}
+
+
+def trainer(task: AnyTask | None = None, *, changes: dict[str, Any] | None = None, **names: str) -> Trainer:
+    config = with_fields(with_fields(make_recipe(**names), SMALL), changes or {})
+    return Trainer(task or Arithmetic(), config)
+
+
+def digest(trained: Trainer) -> str:
+    """Of everything that a training is."""
+    tensors, counters = trained.state()
+    sums = hashlib.sha256(repr(sorted(counters.items())).encode())
+    for name in sorted(tensors):
+        sums.update(name.encode() + tensors[name].detach().numpy().tobytes())
+    return sums.hexdigest()
+
+
+def reproducible(metrics: Metrics) -> str:
+    return repr(dataclasses.replace(metrics, timing=None))
+
+
+# Everything runs
+
+
+@pytest.mark.parametrize(("algorithm", "curriculum"), list(itertools.product(ALGORITHMS, CURRICULA)))
+def test_every_algorithm_runs_under_every_curriculum(algorithm: str, curriculum: str) -> None:
+    trained = trainer(algorithm=algorithm, curriculum=curriculum)
+    for _ in range(2):
+        check_metrics(trained.update(), trained)
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA)
+@pytest.mark.parametrize("core", CORES)
+def test_every_core_runs_under_every_curriculum_on_the_tutorial(core: str, curriculum: str) -> None:
+    trained = trainer(Tutorial(), core=core, curriculum=curriculum)
+    for _ in range(2):
+        check_metrics(trained.update(), trained)
+
+
+@pytest.mark.parametrize("dials", [{"reward": "milestone"}, {"reward": "potential"}, {"feedback": "none"}], ids=str)
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "reinforce"])
+def test_every_dial_of_the_task_runs(dials: dict[str, Any], algorithm: str) -> None:
+    trained = trainer(Arithmetic(**dials), algorithm=algorithm)
+    for _ in range(2):
+        check_metrics(trained.update(), trained)
+
+
+def test_one_episode_an_update_is_enough() -> None:
+    """Where statistics over tokens have nothing to count."""
+    trained = trainer(changes={"episodes": 1, "loss": {"minibatches": 1}})
+    for _ in range(3):
+        check_metrics(trained.update(), trained)
+
+
+def test_a_config_that_is_not_sensible_is_refused() -> None:
+    with pytest.raises(UserError, match=r"loss\.group: 5 is not allowed; expected at least 2, and a divisor"):
+        trainer(algorithm="grpo", changes={"loss": {"group": 5}})
+
+
+def check_metrics(metrics: Metrics, trained: Trainer) -> None:
+    config, spec = trained.config, trained.task.spec
+    for field in dataclasses.fields(metrics):
+        value = getattr(metrics, field.name)
+        if isinstance(value, float):
+            assert math.isfinite(value), field.name
+    assert metrics.update == trained.updates
+    assert metrics.episodes == metrics.update * config.episodes
+    assert metrics.episodes <= metrics.steps <= metrics.episodes * spec.horizon
+    assert len(metrics.success) == len(metrics.stages) == len(spec.stages)
+    assert all(rate is None or 0 <= rate <= 1 for rate in metrics.success)
+    if metrics.greedy is not None:
+        assert len(metrics.greedy) == len(spec.stages)
+        assert all(0 <= rate <= 1 for rate in metrics.greedy)
+    assert 0 <= metrics.entropy <= math.log(len(spec.vocabulary)) + 1e-4
+    assert metrics.approximate_kl >= -1e-6
+    assert 0 <= metrics.clip_fraction <= 1
+    assert metrics.explained_variance <= 1
+    assert metrics.gradient_norm > 0
+    assert 0 <= metrics.invalid <= spec.horizon
+    assert metrics.value_loss >= 0
+    assert 0 < metrics.learning_rate <= config.optimizer.learning_rate
+    timing = metrics.timing
+    assert timing.seconds > 0
+    assert timing.rollout_share > 0
+    assert timing.update_share > 0
+    assert timing.rollout_share + timing.update_share <= 1 + 1e-9
+    assert timing.steps_per_second * timing.seconds <= config.episodes * spec.horizon * (1 + 1e-9)
+    assert all(bool(p.isfinite().all()) for p in trained.policy.parameters())
+
+
+# Randomness
+
+
+@pytest.mark.parametrize(("core", "algorithm"), [*((core, "ppo") for core in CORES), ("gru", "grpo")])
+def test_the_seed_decides_everything(core: str, algorithm: str) -> None:
+    """Whatever torch's global generator did before; and it is left as it was."""
+    torch.manual_seed(11)
+    one = trainer(core=core, algorithm=algorithm)
+    torch.manual_seed(22)
+    before = torch.get_rng_state()
+    two = trainer(core=core, algorithm=algorithm)
+    for _ in range(3):
+        assert reproducible(one.update()) == reproducible(two.update())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert digest(one) == digest(two)
+    other = trainer(core=core, algorithm=algorithm, changes={"seed": 1})
+    assert digest(other) != digest(trainer(core=core, algorithm=algorithm)), "the seed draws the weights"
+    for _ in range(3):
+        other.update()
+    assert digest(other) != digest(one)
+
+
+def test_the_seed_draws_problems_and_actions_too() -> None:
+    """The same weights under another seed live another life."""
+    one, two = trainer(), trainer(changes={"seed": 1})
+    two.policy.load_state_dict(one.policy.state_dict())
+    one.update()
+    two.update()
+    assert not torch.equal(one.policy.token.weight, two.policy.token.weight)
+
+
+def test_updates_differ() -> None:
+    trained = trainer(curriculum="uniform")
+    keys = []
+    for _ in range(3):
+        trained.generator.manual_seed(0)
+        trained.update()
+        keys.append(tuple(trained.collect()[1].problems.key.tolist()))
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA)
+def test_restoring_its_state_continues_to_the_bit(curriculum: str) -> None:
+    straight, halted = trainer(curriculum=curriculum), trainer(curriculum=curriculum)
+    for _ in range(4):
+        last = straight.update()
+    for _ in range(2):
+        halted.update()
+    tensors, counters = halted.state()
+    resumed = trainer(curriculum=curriculum)
+    resumed.restore({name: value.clone() for name, value in tensors.items()}, dict(counters))
+    assert digest(resumed) == digest(halted)
+    resumed.update()
+    assert reproducible(resumed.update()) == reproducible(last)
+    assert digest(resumed) == digest(straight)
+
+
+def test_a_state_that_lacks_something_is_refused() -> None:
+    trained = trainer()
+    trained.update()
+    tensors, counters = trained.state()
+    for name in ("policy.token.weight", "curriculum.success", "optimizer.token.weight.exp_avg"):
+        with pytest.raises((KeyError, RuntimeError)):
+            trainer().restore({k: v for k, v in tensors.items() if k != name}, counters)
+
+
+# What is played and learned
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_problems_come_from_the_train_split_only(algorithm: str) -> None:
+    trained = trainer(algorithm=algorithm, curriculum="uniform", changes={"episodes": 512})
+    keys = torch.cat([trained.collect()[1].problems.key for _ in range(4)])
+    assert bool(in_split(keys, "train").all())
+    everything = trainer(algorithm=algorithm, curriculum="uniform", changes={"episodes": 512, "split": "all"})
+    keys = torch.cat([everything.collect()[1].problems.key for _ in range(4)])
+    assert 0.1 < in_split(keys, "heldout").float().mean() < 0.3
+
+
+def test_greedy_success_is_measured_on_the_train_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Arithmetic()
+    trained, splits, sample = trainer(task, changes={"evaluate_every": 2}), [], task.sample
+    monkeypatch.setattr(
+        task, "sample", lambda stage, source, split: splits.append(split) or sample(stage, source, split)
+    )
+    found = [trained.update().greedy for _ in range(4)]
+    assert [rates is None for rates in found] == [True, False, True, False]
+    assert splits == ["train"] * 6
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_a_group_is_one_problem_played_several_times(algorithm: str) -> None:
+    trained = trainer(algorithm=algorithm, curriculum="uniform", changes={"curricula": {"explore": 0.0}})
+    draw, rollout = trained.collect()
+    groups = rollout.problems.key.view(-1, 4)
+    assert bool((groups == groups[:, :1]).all())
+    assert len(groups[:, 0].unique()) > 4
+    assert bool((draw.free.view(-1, 4) == draw.free.view(-1, 4)[:, :1]).all())
+    actions = rollout.action.T.view(len(groups), 4, -1)
+    assert bool((actions != actions[:, :1]).any(dim=(1, 2)).all()), "the actions are drawn apart"
+
+
+def test_hints_force_what_the_curriculum_says() -> None:
+    trained = trainer(changes={"episodes": 256})
+    trained.curriculum.frontier.copy_(torch.tensor([2, 8, 5]))
+    draw, rollout = trained.collect()
+    length = program_length(trained.task.oracle(rollout.problems), trained.task.spec.end)
+    forced = (length - draw.free).clamp_min(0)
+    time = torch.arange(len(rollout.action))[:, None]
+    assert torch.equal(rollout.free, rollout.running & (time >= forced))
+    assert bool(rollout.free.any(0).all()), "every episode has a token to learn from"
+    assert torch.equal(rollout.explored, rollout.free & (time == forced) & (draw.explore > 0))
+    assert bool((rollout.explored.sum(0) == (draw.explore > 0)).all())
+
+
+def test_no_hints_where_the_oracle_fails() -> None:
+    trained = trainer(Tutorial(), changes={"episodes": 256})
+    assert oracle_lengths(trained.task).tolist() == [3, 4, 0]
+    assert oracle_lengths(Arithmetic()).tolist() == [6, 8, 12]
+    _, rollout = trained.collect()
+    blocked = rollout.problems.stage == 2
+    assert bool(blocked.any())
+    assert torch.equal(rollout.free[:, blocked], rollout.running[:, blocked])
+    assert not bool(rollout.free[0, ~blocked].any())
+
+
+def test_updates_raise_the_return() -> None:
+    """With the frontier kept at the last token there is one thing to learn: ANS ends a program rightly."""
+    trained = trainer(changes={"updates": 25, "episodes": 128, "curricula": {"threshold": 0.999}})
+    earned = [metrics.mean_return for metrics in trained]
+    assert sum(earned[-3:]) / 3 > sum(earned[:3]) / 3 + 0.3
+
+
+def test_the_budget_of_updates_is_kept() -> None:
+    trained = trainer(changes={"updates": 3})
+    assert [metrics.update for metrics in trained] == [1, 2, 3]
+    assert [metrics.update for metrics in trained] == []
+
+
+def test_the_gradient_is_clipped_and_reported_unclipped() -> None:
+    """Adam hides the size of a gradient, so the gradients themselves are looked at."""
+    trained = trainer(changes={"optimizer": {"max_gradient_norm": 1e-3}})
+    metrics = trained.update()
+    norm = torch.cat([p.grad.flatten() for p in trained.policy.parameters() if p.grad is not None]).norm()
+    assert float(norm) <= 1e-3 * 1.01
+    assert metrics.gradient_norm > 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "reinforce"])
+def test_algorithms_without_a_critic_leave_the_value_alone(algorithm: str) -> None:
+    trained = trainer(algorithm=algorithm)
+    row = len(trained.task.spec.vocabulary)
+    before = trained.policy.heads.out.weight[row].clone()
+    metrics = trained.update()
+    assert torch.equal(trained.policy.heads.out.weight[row], before)
+    assert metrics.explained_variance == 0
+
+
+# Learning
+
+
+class OneStage(Arithmetic):
+    """T0 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = dataclasses.replace(self.spec, stages=("T0",))
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_it_learns_to_multiply_and_add(algorithm: str) -> None:
+    """With hints, from the outcome alone; half of the updates are usually enough."""
+    changes = {
+        "episodes": 256,
+        "updates": 120,
+        "policy": {"width": 32},
+        "loss": {"minibatches": 4},
+        "evaluate_every": 5,
+    }
+    trained = trainer(OneStage(), algorithm=algorithm, changes=changes)
+    assert any((metrics.greedy or [0.0])[0] > 0.8 for metrics in trained)
