@@ -206,8 +206,8 @@ def _dispatch(argv: Sequence[str]) -> int:
         print(f"{PROGRAM} {__version__}")
         return 0
     name = choose("command", argv[0], COMMANDS)
-    default = Train(config=_recipe(argv[1:])) if name == "train" else None
-    return _parse(COMMANDS[name], argv[1:], f"{PROGRAM} {name}", default).run()
+    command = _train(argv[1:]) if name == "train" else _parse(COMMANDS[name], argv[1:], f"{PROGRAM} {name}", None)
+    return command.run()
 
 
 def _overview() -> str:
@@ -261,13 +261,14 @@ def _parse(kind: type[T], argv: Sequence[str], program: str, default: T | None, 
 
 
 def _one_line(box: str, program: str) -> str:
-    """What stands in tyro's box, up to its first rule."""
+    """What stands in tyro's box, up to its first rule; the box is of ASCII where nothing else can be shown."""
     lines: list[str] = []
     for line in box.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯ ")
-        if lines and set(text) <= {"─"}:
+        text = line.strip("│╭╮╰╯|+ ")
+        if not set(text) <= {"─", "-"}:
+            lines.append(text)
+        elif lines:
             break
-        lines.append(text)
     message = " ".join(lines)
     for pattern, said in PHRASES.items():
         message = re.sub(pattern, said, message)
@@ -320,6 +321,15 @@ class Choice:
     algorithm: str | None = None
     curriculum: str | None = None
     config: Path | None = None
+
+
+def _train(argv: Sequence[str]) -> Train:
+    """The command `train`, with all fields as the recipe, the file and the flags say, each over the one before."""
+    default = _recipe(argv)
+    train = _parse(Train, argv, f"{PROGRAM} train", Train(config=default))
+    # A dial among the flags is one field more; it does not unset the file's.
+    dials = {**default.dials, **train.config.dials}
+    return dataclasses.replace(train, config=dataclasses.replace(train.config, dials=dials))
 
 
 def _recipe(argv: Sequence[str]) -> TrainConfig:

@@ -112,13 +112,6 @@ def test_sampling_is_reproducible_and_says_so() -> None:
     assert evaluate(policy, task).greedy
 
 
-def test_stopping_at_the_first_failure() -> None:
-    task = Small()
-    evaluation = evaluate(scripted(task), task, stop_at_failure=True)
-    assert not evaluation.perfect
-    assert [count.stage for count in evaluation.counts] == ["T2"], "the hardest stage is played first"
-
-
 def test_a_rate_is_rounded_down() -> None:
     nearly = Evaluation((Count("T0", "train", 99_999, 100_000),), greedy=True)
     assert nearly.line() == "T0=0.999 (99999/100000 problems)"

@@ -50,10 +50,33 @@ def test_the_oracle_explained() -> None:
     assert not explanation.truncated
     assert " ".join(row.token for row in explanation.rows) == "4 MUL 5 STO 4 MUL 7 ADD 2 SUB RCL ANS"
     assert [row.token for row in explanation.rows] == [row.oracle for row in explanation.rows]
-    assert [row.registers["display"] for row in explanation.rows] == "4 4 20 20 4 4 28 28 30 30 10 10".split()
+    assert [row.registers["display"] for row in explanation.rows] == [
+        "4",
+        "4",
+        "20",
+        "20",
+        "4",
+        "4",
+        "28",
+        "28",
+        "30",
+        "30",
+        "10",
+        "10",
+    ]
     assert [row.registers["memory"] for row in explanation.rows][2:5] == ["", "20", "20"]
     assert explanation.record == {"operands": [4, 7, 2, 4, 5], "answer": 10, "target": 10}
     assert explanation.problem == "a=4 b=7 c=2 d=4 e=5; compute (a*b + c) - d*e"
+
+
+def test_the_sources_are_places_of_the_problem() -> None:
+    policy = network()
+    for stage, text, places in (("T0", "3 7 2", {"a", "b", "c", "CTX"}), ("T2", "3 7 2 4 5", {*"abcde", "CTX"})):
+        rows = explain(policy, TASK, stage, text).rows
+        assert {row.source for row in rows} <= places | {""}
+        for row in rows:
+            if row.source in tuple("abcde"):
+                assert row.token == text.split()["abcde".index(row.source)]
 
 
 def test_failures_explained() -> None:

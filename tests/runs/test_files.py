@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest
     write(path, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        with pytest.raises(UserError, match="cannot be written .No space left on device.; free the disk"):
+        with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); free the disk"):
             write(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"], "no partial file is left"
@@ -149,11 +149,11 @@ def test_foreign_tensors(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="not a modelnative file"):
         read_tensors(path)
-    save_file({"x": torch.zeros(2)}, path, {"format": "pt"})
-    with pytest.raises(UserError, match=f"format 'pt', expected '{FORMAT}'"):
+    save_file({"x": torch.zeros(2)}, path, {"modelnative": json.dumps({"format": "modelnative/9"})})
+    with pytest.raises(UserError, match=f"not a modelnative file of format '{FORMAT}' .it says 'modelnative/9'"):
         read_tensors(path)
-    save_file({"x": torch.zeros(2)}, path, {"format": FORMAT})
-    with pytest.raises(UserError, match="a.safetensors"):
+    save_file({"x": torch.zeros(2)}, path, {"modelnative": "{"})
+    with pytest.raises(UserError, match="damaged"):
         read_tensors(path)
     path.write_text(json.dumps({"x": 1}))
     with pytest.raises(UserError, match="damaged or not a safetensors file"):

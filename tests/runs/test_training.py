@@ -269,9 +269,7 @@ def test_bad_input_writes_nothing(tmp_path: Path, changes: dict[str, Any], messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numbers_that_overflow_are_the_learning_rates_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_numbers_that_overflow_are_the_learning_rates_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Trainer.update
 
     def overflow(trainer: Trainer) -> Any:
@@ -279,7 +277,7 @@ def test_numbers_that_overflow_are_the_learning_rates_fault(
 
     training = Training.start(tmp_path / "run", config())
     monkeypatch.setattr(Trainer, "update", overflow)
-    with pytest.raises(UserError, match="optimizer.learning_rate: .* made the numbers overflow at update 1"):
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate: .* made the numbers overflow at update 1"):
         list(training.events())
     assert training.run.metrics() == []
 

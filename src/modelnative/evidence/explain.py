@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from modelnative.policies.policy import Policy
-from modelnative.tasks.task import AnyTask, Problems, program_length
+from modelnative.tasks.task import AnyTask, Problems, TaskSpec, program_length
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def explain_one(policy: Policy, task: AnyTask, problems: Problems) -> Explanatio
                 probability=float(chance[token[0]]),
                 value=float(thought.value[0]),
                 entropy=float(-(chance * thought.log_probs[0]).sum()),
-                source=spec.position_name(int(sources.argmax())) if sources is not None and copied > 0.5 else "",
+                source=_place(spec, problems, int(sources.argmax())) if sources is not None and copied > 0.5 else "",
                 copied=copied,
                 registers=task.registers(state, 0),
                 valid=not bool(step.invalid[0]),
@@ -109,3 +109,9 @@ def explain_one(policy: Policy, task: AnyTask, problems: Problems) -> Explanatio
         truncated=not bool(state.done[0]),
         oracle=tuple(oracle),
     )
+
+
+def _place(spec: TaskSpec, problems: Problems, place: int) -> str:
+    """What a person calls a place of the context; where the mark that closes a short context stands, the mark."""
+    token = int(problems.context[0, place])
+    return spec.vocabulary[token] if token == spec.start else spec.position_name(place)

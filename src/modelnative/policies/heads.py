@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-TINY = 1e-12  # keeps the logarithm of a token without probability finite
+TINY = 1e-30  # keeps logarithms finite; far below any probability whose gradient could still matter
 
 
 class Heads(nn.Module):

@@ -113,7 +113,8 @@ def read_lines(path: Path) -> list[Any]:
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors as safetensors; `about` goes into the same file, so that the two cannot part."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write(path, save(plain, {"format": FORMAT, "about": json.dumps(about)}))
+    # One entry, because safetensors writes several in a random order: the same content is the same file.
+    write(path, save(plain, {"modelnative": json.dumps({"format": FORMAT, "about": about})}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -126,12 +127,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path}: there is no such file")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            header = json.loads((file.metadata() or {}).get("modelnative", "{}"))
+            if header.get("format") != FORMAT:
                 raise UserError(
-                    f"{path}: not a modelnative file (format {metadata.get('format')!r}, expected {FORMAT!r})"
+                    f"{path}: not a modelnative file of format {FORMAT!r} (it says {header.get('format')!r})"
                 )
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(metadata.get("about", ""))
+        return tensors, header["about"]
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error

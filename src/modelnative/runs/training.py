@@ -26,7 +26,7 @@ from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.trainer import Metrics, Trainer
 
-REST = 4  # updates between two verifications
+REST = 8  # updates between two verifications, which cost as much as a dozen of them
 
 
 @dataclass(frozen=True)

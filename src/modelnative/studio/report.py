@@ -190,6 +190,7 @@ def _svg(
             axes.legend(loc="upper left", frameon=False, ncols=len(lines), bbox_to_anchor=(0, 1.16), borderpad=0)
         if limits:
             axes.set_ylim(limits[0] - 0.02, limits[1] + 0.05)
+        axes.set_xlim(0, x[-1] * 1.02)
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
         axes.set_xlabel("update")
         said = io.StringIO()

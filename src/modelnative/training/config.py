@@ -104,7 +104,7 @@ class TrainConfig:
     """Where to compute: cpu, cuda, cuda:1 …"""
     evaluate_every: int = 10
     """Updates between greedy evaluations of every stage on 256 training problems each."""
-    confidence: float = 0.994
+    confidence: float = 0.995
     """Sampled success of every stage from which all training problems are verified."""
     checkpoint_every: int = 25
     """Updates between checkpoints."""

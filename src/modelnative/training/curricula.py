@@ -23,13 +23,15 @@ class Draw(Batch):
         stage: int64 [n].
         free: int64 [n], tokens that the policy writes itself; the oracle's program before them is forced. The horizon:
             no hint.
-        explore: float [n], probability that an action is drawn blindly, at each of the first `reach` free tokens.
-        reach: int64 [n].
+        explore: float [n], probability that an action is drawn blindly, at `reach` tokens after the first `delay` free
+            ones.
+        delay, reach: int64 [n].
     """
 
     stage: Tensor
     free: Tensor
     explore: Tensor
+    delay: Tensor
     reach: Tensor
 
 
@@ -63,12 +65,17 @@ class Curriculum(nn.Module):
         return torch.ones_like(self.success)
 
     def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
-        """Draw n episodes. Half of those of a stage that fails explore, each at a rate of its own."""
+        """Draw n episodes. Some of those of a stage that fails explore, for one to three tokens somewhere in the episode."""
         stage = torch.multinomial(self.weights(progress), n, replacement=True, generator=generator)
-        half, rate = torch.rand(2, n, generator=generator, device=stage.device)
-        explore = self.config.explore * (1 - self.success[stage]) * rate * (half < 0.5)
+        choice, place, length = torch.rand(3, n, generator=generator, device=stage.device)
         whole = torch.full_like(stage, self.horizon)
-        return Draw(stage, whole, explore, whole)
+        return Draw(
+            stage=stage,
+            free=whole,
+            explore=torch.where(choice < self.searching[stage], self.config.explore, 0.0),
+            delay=(place * self.horizon).long(),
+            reach=1 + (3 * length).long(),
+        )
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         """Learn from the verdicts, bool [n]."""
@@ -81,6 +88,11 @@ class Curriculum(nn.Module):
     def failure(self) -> float:
         """Smoothed failure, without hints, of the worst stage: what is left to learn; 1 until every stage was seen."""
         return 1.0 - float(torch.where(self.seen, self.success, 0.0).min())
+
+    @property
+    def searching(self) -> Tensor:
+        """Share of the episodes without a hint that explore: half where a tenth or more fails, less in proportion. [S]."""
+        return (5 * (1 - self.success)).clamp(max=0.5)
 
     def describe(self) -> list[str]:
         """Where each stage stands, in a word or two, for people."""
@@ -169,13 +181,20 @@ class Hints(Curriculum):
     def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
         stage = torch.multinomial(self.weights(progress), n, replacement=True, generator=generator)
         frontier, complete = self.frontier[stage], self.complete[stage]
-        depth, choice = torch.rand(2, n, generator=generator, device=stage.device)
+        depth, choice, search, place = torch.rand(4, n, generator=generator, device=stage.device)
         below = 1 + (depth * frontier).long()
         ahead = (choice < self.config.frontier) | self.complete.all() | ~self.guided[stage]
         free = torch.where(ahead, frontier, below)
-        explore = torch.where(ahead & ~complete, self.config.explore, 0.0)
+        # A stage that fails although it needs no more hints has a wrong habit somewhere, so it explores anywhere.
+        anywhere = complete & (search < self.searching[stage])
         whole = free >= self.lengths[stage]
-        return Draw(stage, torch.where(whole, self.horizon, free), explore, torch.ones_like(stage))
+        return Draw(
+            stage=stage,
+            free=torch.where(whole, self.horizon, free),
+            explore=torch.where((ahead & ~complete) | anywhere, self.config.explore, 0.0),
+            delay=torch.where(complete, (place * self.lengths[stage]).long(), 0),
+            reach=torch.ones_like(stage),
+        )
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         super().observe(draw, success)

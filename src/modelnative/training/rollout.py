@@ -66,6 +66,7 @@ def play(
     program: Tensor | None = None,
     forced: Tensor | None = None,
     explore: Tensor | None = None,
+    delay: Tensor | None = None,
     reach: Tensor | None = None,
 ) -> Rollout:
     """Play every problem once.
@@ -77,9 +78,9 @@ def play(
         generator: draws the actions; None acts greedily.
         program: int64 [n, horizon], tokens to force (the oracle's).
         forced: int64 [n], how many tokens of `program` are forced at the start of each episode.
-        explore: float [n], probability that an action is drawn blindly (see `_blind`), at each of the first `reach`
-            tokens after the forced ones.
-        reach: int64 [n].
+        explore: float [n], probability that an action is drawn blindly (see `_blind`) at `reach` tokens, after the forced
+            ones and `delay` more.
+        delay, reach: int64 [n].
 
     Returns:
         The episodes. Forced tokens are in it, but not among the free ones.
@@ -103,8 +104,9 @@ def play(
             behaviour = thought.log_probs.gather(-1, action[:, None])[:, 0]
         else:
             chances = thought.log_probs.exp()
-            if explore is not None and reach is not None:
-                explored = (forced <= t) & (t < forced + reach) & (explore > 0)
+            if explore is not None and delay is not None and reach is not None:
+                first = forced + delay
+                explored = (first <= t) & (t < first + reach) & (explore > 0)
                 chances = torch.lerp(chances, blind, torch.where(explored, explore, 0.0)[:, None])
             sums = chances.cumsum(-1)
             action = (sums < draws[t, :, None] * sums[:, -1:]).sum(-1).clamp_max(vocabulary - 1)

@@ -173,6 +173,7 @@ class Trainer:
             program=program,
             forced=forced,
             explore=draw.explore,
+            delay=draw.delay,
             reach=draw.reach,
         )
         return draw, rollout

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+import signal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from modelnative.evidence.evaluate import Count, Evaluation
+from modelnative.runs.run import Run
+from modelnative.runs.training import Event, Interrupted, Started, Updated, Verified
+from modelnative.studio.live import EVERY, LiveView, clock
+from modelnative.training.config import recipe
+from modelnative.training.trainer import Metrics, Timing
+
+RUN = Run(Path("somewhere/run"), recipe())
+UNSOLVED = Evaluation((Count("T0", "train", 3, 4),), greedy=True)
+
+
+def updated(update: int) -> Updated:
+    timing = Timing(seconds=0.5, steps_per_second=12_345.0, rollout_share=0.5, update_share=0.5)
+    metrics = Metrics(
+        update=update,
+        episodes=update,
+        steps=update,
+        success=[0.75, 0.5, None],
+        greedy=None,
+        stages=["", "7/8 free", "3/12 free"],
+        mean_return=0.0,
+        entropy=0.0,
+        approximate_kl=0.0,
+        clip_fraction=0.0,
+        explained_variance=0.0,
+        gradient_norm=0.0,
+        invalid=0.0,
+        excess=None,
+        policy_loss=0.0,
+        value_loss=0.0,
+        learning_rate=0.0,
+        timing=timing,
+    )
+    return Updated(metrics, elapsed=update / 2)
+
+
+def events() -> list[Event]:
+    started = Started(RUN, 0, ("T0", "T1", "T2"), 46_379)
+    return [started, *(updated(u) for u in range(1, 2 * EVERY + 1)), Verified(2 * EVERY, UNSOLVED, 10.0)]
+
+
+def watch(*, terminal: bool) -> tuple[str, LiveView]:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=60, _environ={"TERM": "xterm"})
+    with LiveView(console) as view:
+        for event in events():
+            view(event)
+    return console.file.getvalue(), view  # type: ignore[attr-defined]
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    shown, _ = watch(terminal=False)
+    lines = shown.splitlines()
+    assert len(lines) == 1 + 2 + 1
+    assert "46,379 parameters" in lines[0]
+    assert "somewhere/run" in lines[0]
+    assert lines[1] == "update   10  T0 0.750  T1 0.500 (7/8 free)  T2   –   (3/12 free)  12,345 steps/s  5.0 s"
+    assert lines[-1] == "update   20  verified: T0=0.750 (3/4 problems)  10.0 s"
+    assert "\x1b" not in shown
+
+
+def test_a_picture_on_a_terminal() -> None:
+    shown, view = watch(terminal=True)
+    for part in ("T0", "7/8 free", "12,345 steps/s", "/600", "verified"):
+        assert part in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is given back"
+    assert view.live is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_says_how_to_go_on(number: int) -> None:
+    _, view = watch(terminal=False)
+    view(Interrupted(RUN, 20, number))
+    assert view.signal == number
+    assert view.farewell() == "stopped at update 20; continue with: modelnative resume somewhere/run"
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 59.94, 60, 3599, 3600)] == ["0.0 s", "59.9 s", "1:00", "59:59", "1:00:00"]

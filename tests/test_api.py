@@ -1,0 +1,132 @@
+"""What a program calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from worlds import SMALL
+
+import modelnative as mn
+from modelnative.runs.training import Event, Finished, Interrupted, Started, Updated
+from modelnative.training.config import recipe
+
+FIELDS: dict[str, Any] = {"updates": 3, "episodes": 16, "policy": {"width": 8}, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return mn.train("worlds:Small", out=tmp_path_factory.mktemp("api") / "run", **FIELDS)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in mn.__all__:
+        assert getattr(mn, name) is not None
+        assert name in dir(mn)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        mn.trian  # noqa: B018  # type: ignore[attr-defined]
+
+
+def test_training_tells_every_event_and_writes_a_report(tmp_path: Path) -> None:
+    events: list[Event] = []
+    end = mn.train("worlds:Small", algorithm="grpo", seed=3, out=tmp_path / "run", watch=events.append, **FIELDS)
+    assert isinstance(events[0], Started)
+    assert events[-1] is end
+    assert sum(isinstance(event, Updated) for event in events) == 3
+    assert (end.run.config.algorithm, end.run.config.seed) == ("grpo", 3)
+    assert end.run.config.loss == recipe(algorithm="grpo").loss
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_loading_gives_the_verified_policy(finished: Finished) -> None:
+    agent = mn.load(finished.run.path)
+    assert agent.run == finished.run
+    assert not agent.policy.training
+    assert mn.evaluate(agent) == finished.evaluation == mn.evaluate(str(finished.run.path))
+
+
+def test_evaluating_some_stages_into_a_file(finished: Finished, tmp_path: Path) -> None:
+    played: list[int] = []
+    file = tmp_path / "new" / "episodes.jsonl"
+    evaluation = mn.evaluate(finished.run.path, stages=["T1"], split="heldout", episodes_file=file, watch=played.append)
+    assert evaluation.total().problems == SMALL == sum(played)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == SMALL
+    assert {line["stage"] for line in lines} == {"T1"}
+    assert sum(line["success"] for line in lines) == evaluation.total().successes
+
+
+def test_a_file_of_episodes_may_be_a_device(finished: Finished) -> None:
+    mn.evaluate(finished.run.path, stages=["T0"], episodes_file=os.devnull)
+    assert not Path(os.devnull).is_file(), "it is written to, not replaced"
+
+
+def test_sampling_is_from_the_runs_seed(finished: Finished) -> None:
+    torch.manual_seed(99)
+    assert mn.evaluate(finished.run.path, sampled=True) == finished.sampled
+
+
+def test_explaining(finished: Finished) -> None:
+    explanation = mn.explain(finished.run.path, stage="T2", problem="3 7 2 4 5")
+    assert explanation.record["operands"] == [3, 7, 2, 4, 5]
+    assert " ".join(explanation.oracle) == "4 MUL 5 STO 3 MUL 7 ADD 2 SUB RCL ANS"
+
+
+def test_an_interruption_is_a_keyboard_interrupt_that_can_be_resumed(tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    def watch(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Updated):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="modelnative resume"):
+        mn.train("worlds:Small", out=tmp_path / "run", watch=watch, **FIELDS)
+    assert isinstance(events[-1], Interrupted)
+    end = mn.resume(tmp_path / "run")
+    assert end.updates == 3
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: mn.train(core="grru", out=path), "core: unknown value 'grru'; did you mean 'gru'"),
+        (lambda path: mn.train(sed=3, out=path), "field: unknown value 'sed'; did you mean 'seed'"),
+        (lambda path: mn.train(policy={"widht": 3}, out=path), "did you mean 'width'"),
+        (lambda path: mn.train("arithmetik", out=path), "did you mean 'arithmetic'"),
+        (lambda path: mn.train(dials={"horizon": 5}, out=path), "horizon: 5 is not allowed"),
+        (lambda path: mn.load(path), "is not a run folder"),
+        (lambda path: mn.resume(path), "is not a run folder"),
+        (lambda path: mn.evaluate(path), "is not a run folder"),
+        (lambda path: mn.explain(path, stage="T0", problem="1 2 3"), "is not a run folder"),
+    ],
+)
+def test_bad_input_is_a_user_error(tmp_path: Path, call: Any, message: str) -> None:
+    with pytest.raises(mn.UserError, match=message):
+        call(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon": "12"}, "horizon: '12' is not allowed; expected int"),
+        ({"horizon": 12.0}, "horizon: 12.0 is not allowed; expected int"),
+        ({"horizon": True}, "horizon: True is not allowed; expected int"),
+        ({"gamma": "high"}, "gamma: 'high' is not allowed; expected float"),
+        ({"feedback": 3}, "feedback: unknown value 3"),
+    ],
+)
+def test_options_of_the_wrong_type(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(mn.UserError, match=message):
+        mn.make_task("arithmetic", **options)
+
+
+def test_whole_numbers_are_floats() -> None:
+    assert mn.make_task("arithmetic", gamma=1).options()["gamma"] == 1

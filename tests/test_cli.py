@@ -1,0 +1,488 @@
+"""The command line as a person meets it: exit codes, one line for bad input, and nothing written then."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from worlds import SMALL, calculate
+
+from modelnative import cli
+from modelnative.policies.config import CORES
+from modelnative.runs.run import Run
+from modelnative.runs.training import Training
+from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, recipe, with_fields
+
+SOURCE = Path(__file__).parents[1] / "src"
+HELPERS = Path(__file__).parent / "helpers"
+TINY = "--task worlds:Small --updates 2 --episodes 16 --policy.width 8 --threads 1"
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[[str], Outcome]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run a command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["modelnative", *shlex.split(line)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        shown = capsys.readouterr()
+        return Outcome(int(stop.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the small world."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    fields = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    list(Training.start(path, with_fields(recipe(), fields)).events())
+    return path
+
+
+@pytest.fixture
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that can be resumed."""
+    path = tmp_path_factory.mktemp("stopped") / "run"
+    fields = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    Training.start(path, with_fields(recipe(), fields))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def refused(outcome: Outcome) -> str:
+    """The message, once it is certain that it is one line and nothing else."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert re.fullmatch(r"modelnative: error: [^\n]+\n", outcome.err), outcome.err
+    assert "Traceback" not in outcome.err
+    assert not set("╭│╰") & set(outcome.err), "no box"
+    return outcome.err.removeprefix("modelnative: error: ").strip()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian", "command: unknown value 'trian'; did you mean 'train'?"),
+        ("--verbose", "command: unknown value '--verbose'"),
+        ("train --sed 3", "--sed: unknown flag; did you mean --seed?"),
+        ("train --policy.widht 3", "--policy.widht: unknown flag; did you mean --policy.width?"),
+        ("train --width 3", "--width: unknown flag; did you mean --policy.width?"),
+        ("train --learning_rate=1", "--learning-rate: unknown flag; did you mean --optimizer.learning-rate?"),
+        ("train run", "'run' is one argument too many"),
+        ("train --seed x", "--seed: 'x' is not a whole number"),
+        ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
+        ("train --seed", "--seed: a value is missing"),
+        ("train --seed -1", "seed: -1 is not allowed; expected a whole number from 0"),
+        ("train --minutes soon", "--minutes: 'soon' is not a number"),
+        ("train --minutes nan", "minutes: nan is not allowed"),
+        ("train --policy.layers x", "--policy.layers: 'x' is not a whole number"),
+        ("train --policy.copy maybe", "'maybe' is one argument too many"),
+        ("train --policy.width 0", "policy.width: 0 is not allowed; expected at least 1"),
+        ("train --task arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("train --task no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
+        ("train --core grru", "core: unknown value 'grru'; did you mean 'gru'?"),
+        ("train --algorithm pppo", "algorithm: unknown value 'pppo'; did you mean 'ppo'?"),
+        ("train --curriculum hint", "curriculum: unknown value 'hint'; did you mean 'hints'?"),
+        ("train --split tran", "split: unknown value 'tran'; did you mean 'train'?"),
+        ("train --device cuda:77", "device: 'cuda:77' is not available here"),
+        ("train --device abacus", "device: 'abacus' is not available here"),
+        ("train --dials horizon=5", "horizon: 5 is not allowed; expected at least 12, the length of the oracle's"),
+        ("train --dials horizon=long", "horizon: 'long' is not allowed; expected int"),
+        ("train --dials horizn=12", "option of task arithmetic: unknown value 'horizn'; did you mean 'horizon'?"),
+        ("train --dials feedback=dsplay", "feedback: unknown value 'dsplay'; did you mean 'display'?"),
+        ("train --dials feedback", "--dials: 'feedback' is not allowed; expected KEY=VALUE"),
+        ("train --policy.width 1000000000000", "not enough memory"),
+        ("train --out /dev/null/run", "cannot be written"),
+        (f"train --out {'x' * 300}", "File name too long"),
+        ("train --config none.toml", "config: 'none.toml' cannot be read (No such file or directory)"),
+        ("train --config .", "config: '.' cannot be read (Is a directory)"),
+        ("resume", "RUN is missing"),
+        ("resume nowhere", "run: 'nowhere' is not a run folder"),
+        ("evaluate", "RUN is missing"),
+        ("evaluate nowhere", "run: 'nowhere' is not a run folder"),
+        ("evaluate a b", "'b' is one argument too many"),
+        ("explain nowhere --stage T2", "--problem is missing"),
+        ("explain nowhere --stage T2 --problem '1 2 3 4 5'", "run: 'nowhere' is not a run folder"),
+        ("tasks arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("tutorial --updates 0", "updates: 0 is not allowed; expected at least 1"),
+        ("tutorial --epochs 3", "--epochs: unknown flag"),
+    ],
+)
+def test_bad_input_is_one_line(command: Command, tmp_path: Path, line: str, message: str) -> None:
+    assert message in refused(command(line))
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.toml", "seed = ", "'c.toml' is neither TOML nor JSON"),
+        ("c.json", '{"seed": ', "'c.json' is neither TOML nor JSON"),
+        ("c.toml", b"\xff\xfe", "'c.toml' is neither TOML nor JSON"),
+        ("c.toml", "sed = 3", "field: unknown value 'sed'; did you mean 'seed'?"),
+        ("c.toml", "[policy]\nwidht = 3", "policy: unknown value 'widht'; did you mean 'width'?"),
+        ("c.toml", "policy = 3", "policy: 3 is not allowed; expected a table"),
+        ("c.toml", 'seed = "3"', "seed: '3' is not allowed; expected int"),
+        ("c.toml", "core = 3", "core: unknown value 3"),
+        ("c.toml", "episodes = 0", "episodes: 0 is not allowed"),
+        ("c.json", '{"dials": {"horizon": 5}}', "horizon: 5 is not allowed"),
+        ("c.json", '{"task": "arithmetik"}', "did you mean 'arithmetic'?"),
+    ],
+)
+def test_bad_configuration_files(
+    command: Command, tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert message in refused(command(f"train --config {name} --out run"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_run_folder_that_exists(command: Command, trained: Path) -> None:
+    before = contents(trained)
+    assert "exists already; choose another folder" in refused(command(f"train {TINY} --out {trained}"))
+    assert f"run: '{trained}' is finished" in refused(command(f"resume {trained}"))
+    assert contents(trained) == before
+
+
+def test_a_file_where_a_folder_should_be(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "exists already" in refused(command(f"train {TINY} --out file"))
+    assert "Not a directory" in refused(command(f"train {TINY} --out file/run"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("evaluate {} --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
+        ("evaluate {} --split held", "split: unknown value 'held'; did you mean 'heldout'?"),
+        ("evaluate {} --episodes /dev/null/x", "cannot be written"),
+        ("evaluate {} --episodes .", "cannot be written (Is a directory)"),
+        ("explain {} --stage T3 --problem '1 2 3'", "stage: unknown value 'T3'"),
+        ("explain {} --stage T2 --problem '3 7 2 4 15'", "expected 5 operands from 0 to 9"),
+        ("explain {} --stage T2 --problem '3 7 2 4'", "expected 5 operands from 0 to 9"),
+        ("explain {} --stage T2 --problem '3 7 2 4 x'", "expected 5 operands from 0 to 9"),
+        ("explain {} --stage T2 --problem ''", "expected 5 operands from 0 to 9"),
+    ],
+)
+def test_bad_questions_about_a_run(command: Command, trained: Path, tmp_path: Path, line: str, message: str) -> None:
+    before = contents(trained)
+    assert message in refused(command(line.format(trained)))
+    assert contents(trained) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def replace_by_foreign(path: Path) -> None:
+    save_file({"x": torch.zeros(2)}, path)
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_text("not tensors")
+
+
+def replace_by_another_tasks(path: Path) -> None:
+    fields = {"task": "tutorial", "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    other = Training.start(path.parents[2] / "other", with_fields(recipe(), fields))
+    other.run.save_weights(other.trainer.policy)
+    ours = other.run.weights_path if path.name == "weights.safetensors" else other.run.checkpoints()[-1]
+    path.write_bytes(ours.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncate, "damaged or not a safetensors file"),
+        (replace_by_foreign, "not a modelnative file"),
+        (replace_by_text, "damaged or not a safetensors file"),
+        (replace_by_another_tasks, "its task is 'tutorial', but this run's is 'worlds:Small'"),
+    ],
+)
+def test_spoilt_checkpoints_and_weights(
+    command: Command, trained: Path, stopped: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    checkpoint = Run.open(stopped).checkpoints()[-1]
+    spoil(checkpoint)
+    before = contents(stopped)
+    assert message in refused(command(f"resume {stopped}"))
+    assert message in refused(command(f"evaluate {stopped}")), "which reads the checkpoint until there are weights"
+    assert contents(stopped) == before
+    copy = tmp_path / "runs" / "copy"
+    shutil.copytree(trained, copy)
+    spoil(copy / "weights.safetensors")
+    assert message in refused(command(f"evaluate {copy}"))
+    assert message in refused(command(f"explain {copy} --stage T0 --problem '1 2 3'"))
+
+
+def test_a_run_without_a_configuration(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert "is not a run folder" in refused(command("evaluate run"))
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "not a modelnative configuration" in refused(command("resume run"))
+
+
+# Help
+
+
+def test_help_of_every_command(command: Command) -> None:
+    overview = command("--help")
+    assert overview.code == 0
+    assert command("").out == command("-h").out == overview.out
+    for name, kind in cli.COMMANDS.items():
+        shown = command(f"{name} --help")
+        assert shown.code == 0
+        assert shown.err == ""
+        assert f"usage: modelnative {name}" in shown.out
+        assert (kind.__doc__ or "").splitlines()[0].split(";")[0] in " ".join(shown.out.split())
+
+
+def test_version(command: Command) -> None:
+    assert re.fullmatch(r"modelnative \d+\.\d+\.\d+\n", command("--version").out)
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_help_of_train_shows_the_recipe(command: Command, core: str, algorithm: str) -> None:
+    config = recipe(core=core, algorithm=algorithm)
+    shown = " ".join(re.sub(r"[│\n]", " ", command(f"train --core {core} --algorithm {algorithm} --help").out).split())
+    for flag, value in (
+        ("--core STR", core),
+        ("--algorithm STR", algorithm),
+        ("--optimizer.learning-rate FLOAT", config.optimizer.learning_rate),
+        ("--loss.epochs INT", config.loss.epochs),
+        ("--loss.value-weight FLOAT", config.loss.value_weight),
+    ):
+        part = shown[shown.index(flag) :]
+        assert re.match(rf"{flag} [^()]*(\([^()]*\)[^()]*)*?\(default: {re.escape(str(value))}\)", part), part[:200]
+
+
+def test_every_field_has_help(command: Command) -> None:
+    shown = command("train --help").out
+    for flag in cli._flags(cli.Train()):
+        assert flag in shown
+
+
+# Parsing
+
+
+def parsed(line: str) -> TrainConfig:
+    return cli._train(shlex.split(line)).config
+
+
+def test_the_recipe_is_the_default() -> None:
+    assert parsed("") == recipe()
+    for core in CORES:
+        assert parsed(f"--core {core}") == recipe(core=core)
+    for algorithm in ALGORITHMS:
+        assert parsed(f"--algorithm={algorithm}") == recipe(algorithm=algorithm)
+    for curriculum in CURRICULA:
+        assert parsed(f"--curriculum {curriculum}") == recipe(curriculum=curriculum)
+    assert parsed("--task tutorial --seed 2") == with_fields(recipe("tutorial"), {"seed": 2})
+
+
+def test_flags_reach_nested_fields() -> None:
+    config = parsed("--policy.width 32 --policy.no-copy --loss.gamma .9 --checkpoint_every 7 --policy.layers 3")
+    assert (config.policy.width, config.policy.copy, config.policy.layers) == (32, False, 3)
+    assert (config.loss.gamma, config.checkpoint_every) == (0.9, 7)
+
+
+def test_dials_are_json_or_text() -> None:
+    dials = parsed("--dials feedback=none horizon=14 gamma=0.5 note=a=b flag=true --seed 1").dials
+    assert dials == {"feedback": "none", "horizon": 14, "gamma": 0.5, "note": "a=b", "flag": True}
+
+
+def test_flags_override_the_file_and_the_file_the_recipe(tmp_path: Path) -> None:
+    toml = tmp_path / "c.toml"
+    toml.write_text('algorithm = "grpo"\nseed = 3\n[policy]\nwidth = 16\n[dials]\nfeedback = "none"\n')
+    config = parsed(f"--config {toml}")
+    expected = {"seed": 3, "policy": {"width": 16}, "dials": {"feedback": "none"}}
+    assert config == with_fields(recipe(algorithm="grpo"), expected)
+    over = parsed(f"--config {toml} --seed 4 --algorithm a2c --policy.width 24")
+    assert (over.seed, over.algorithm, over.policy.width) == (4, "a2c", 24)
+    assert over.loss == recipe(algorithm="a2c").loss
+
+
+def test_dials_of_flags_join_those_of_the_file(tmp_path: Path) -> None:
+    toml = tmp_path / "c.toml"
+    toml.write_text('[dials]\nfeedback = "none"\nhorizon = 13\n')
+    assert parsed(f"--config {toml} --dials horizon=14").dials == {"feedback": "none", "horizon": 14}
+
+
+def test_a_runs_own_configuration_is_a_configuration_file(trained: Path) -> None:
+    assert parsed(f"--config {trained / 'config.json'}") == Run.open(trained).config
+
+
+# Doing
+
+
+def test_training_resuming_and_what_is_said(command: Command, tmp_path: Path) -> None:
+    done = command(f"train {TINY} --updates 11 --out run")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "worlds:Small: gru" in lines[0]
+    assert lines[1].startswith("update   10  T0")
+    verdict = next(line for line in lines if re.fullmatch(r"T0=\d\.\d{3} T1=\S+ T2=\S+ \(\d+/240 problems\)", line))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["evaluation"]["line"] == verdict
+    for part in ("train split  T0=", "held-out     T0=", "sampled      T0=", "11 updates, 176 episodes"):
+        assert part in done.out
+    for name in ("run/report.html", "run/weights.safetensors"):
+        assert name in done.out
+        assert (tmp_path / name).is_file()
+    assert "Not solved: " in done.out
+    assert "Next: modelnative evaluate run" in done.out
+    next_command = re.search(r"modelnative (explain run .*)", done.out)
+    assert next_command
+    assert command(next_command[1]).code == 0, "what it proposes works"
+
+
+def test_the_default_run_folder_is_new(command: Command, tmp_path: Path) -> None:
+    assert command(f"train {TINY} --seed 5").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("-worlds.Small-gru-ppo-5")
+
+
+def test_evaluating(command: Command, trained: Path, tmp_path: Path) -> None:
+    done = command(f"evaluate {trained} --episodes episodes.jsonl")
+    assert done.code == 0
+    assert re.search(r"stage\s+train\s+held-out\s+all", done.out)
+    assert re.search(r"T0=\d\.\d{3} T1=\S+ T2=\S+ \(\d+/240 problems\)\n$", done.out)
+    lines = [json.loads(line) for line in (tmp_path / "episodes.jsonl").read_text().splitlines()]
+    assert len(lines) == 6 * SMALL
+    assert f"({sum(line['success'] for line in lines)}/240 problems)" in done.out
+    for line in lines:
+        answered, value = calculate(line["actions"])
+        assert line["success"] == (answered and value == line["target"])
+    again = command(f"evaluate {trained} --episodes episodes.jsonl --stage T2 --split heldout")
+    assert again.code == 0
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == SMALL, "the file is replaced"
+    as_json = json.loads(command(f"evaluate {trained} --json --stage T0 T1").out)
+    assert [(count["stage"], count["split"]) for count in as_json["counts"]] == [
+        ("T0", "train"),
+        ("T0", "heldout"),
+        ("T1", "train"),
+        ("T1", "heldout"),
+    ]
+    sampled = command(f"evaluate {trained} --sampled")
+    assert re.search(r"/40 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", sampled.out), "an interval where chance had a part"
+
+
+def test_evaluating_while_it_trains(command: Command, stopped: Path) -> None:
+    assert command(f"evaluate {stopped}").code == 0, "the newest checkpoint stands in for the weights"
+    done = command(f"resume {stopped}")
+    assert done.code == 0
+    assert "Next: modelnative evaluate" in done.out
+
+
+def test_explaining(command: Command, trained: Path) -> None:
+    done = command(f"explain {trained} --stage T2 --problem '3 7 2 4 5'")
+    assert done.code == 0
+    assert done.out.startswith("T2: a=3 b=7 c=2 d=4 e=5; compute (a*b + c) - d*e\n")
+    for column in ("step", "token", "prob.", "value", "entropy", "copied", "memory", "display", "oracle"):
+        assert column in done.out
+    assert re.search(r"(Right|Wrong): ", done.out)
+
+
+def test_tasks(command: Command) -> None:
+    assert "arithmetic" in command("tasks").out
+    assert "4 MUL" in command("tasks arithmetic").out
+
+
+def test_the_tutorial(command: Command) -> None:
+    done = command("tutorial --updates 2 --seed 1")
+    assert done.code == 0
+    flat = " ".join(done.out.split())
+    for part in (
+        "published recipe",
+        "mended recipe",
+        "27.1%",
+        "T0=1.061 T1=0.000 T2=0.176",
+        "4,096 problems",
+        "seed 1",
+    ):
+        assert part in flat
+
+
+# Processes of their own
+
+
+def start(line: str, folder: Path) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(SOURCE), str(HELPERS)])
+    command = [sys.executable, "-m", "modelnative", *shlex.split(line)]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    process = start("train --task worlds:Small --episodes 16 --policy.width 8 --threads 1 --out run", tmp_path)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err == ""
+    assert re.search(r"stopped at update (\d+); continue with: modelnative resume run\n$", out)
+    assert Run.open(tmp_path / "run").checkpoints()
+
+
+def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:
+    process = start("tasks arithmetic", tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(timeout=60) != 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(SOURCE), str(HELPERS)])
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "modelnative", "tasks"]
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "modelnative: error: output: No space left on device\n"
