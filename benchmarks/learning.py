@@ -46,7 +46,17 @@ def measure(recipe: str, seed: int) -> dict[str, object]:
     """One training, from the command line to its verdict."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, "-m", "modelnative", "train", "--seed", str(seed), "--out", str(run), *RECIPES[recipe]]
+        command = [
+            sys.executable,
+            "-m",
+            "modelnative",
+            "train",
+            "--seed",
+            str(seed),
+            "--out",
+            str(run),
+            *RECIPES[recipe],
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if not (run / "result.json").exists():
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
@@ -70,8 +80,8 @@ def measure(recipe: str, seed: int) -> dict[str, object]:
 def table(lines: list[dict]) -> str:
     """All results as Markdown: medians with their range, and every seed's verdict."""
     rows = [
-        "| recipe | seeds | all 111,000 right | seconds, median (range) | updates | episodes | steps | worst greedy T0 / T1 / T2 |"
-        " worst sampled |",
+        "| recipe | seeds | all 111,000 right | seconds, median (range) | updates | episodes | steps |"
+        " worst greedy T0 / T1 / T2 | worst sampled |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for recipe in RECIPES:

@@ -88,7 +88,7 @@ def test_what_is_not_free_has_no_gradient(core: str, copy: bool, make_policy) ->
     problems = TASK.sample(torch.arange(40) % 3, generator)
     program = TASK.oracle(problems)
     forced = (torch.rand(40, generator=generator) * program_length(program, TASK.spec.end)).long()
-    mix = {"explore": torch.full((40,), 0.5), "reach": torch.ones_like(forced)}
+    mix = {"explore": torch.full((40,), 0.5), "delay": torch.zeros_like(forced), "reach": torch.ones_like(forced)}
     rollout = play(policy, TASK, problems, generator=generator, program=program, forced=forced, **mix)
     steps = rollout.reward.shape
     advantage, target = torch.randn(2, *steps, generator=generator)

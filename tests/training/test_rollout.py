@@ -59,6 +59,7 @@ def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, dict[st
         "program": program,
         "forced": (torch.rand(N, generator=generator) * (program_length(program, task.spec.end) + 1)).long(),
         "explore": torch.rand(N, generator=generator) * (torch.rand(N, generator=generator) < 0.7),
+        "delay": torch.randint(3, (N,), generator=generator),
         "reach": torch.randint(task.spec.horizon, (N,), generator=generator),
     }
     return play(policy, task, problems, generator=generator, **plan), plan
@@ -114,7 +115,8 @@ def test_actions_are_drawn_with_their_probability(make_policy, explore: float) -
     task, n = TASKS["display"], 20_000
     policy = make_policy(task, scale=0.8)
     problems = draw_problems(task, 1)[torch.zeros(n, dtype=torch.int64)]
-    mix = {"explore": torch.full((n,), explore), "reach": torch.ones(n, dtype=torch.int64)}
+    mix = {"explore": torch.full((n,), explore), "delay": torch.zeros(n, dtype=torch.int64)}
+    mix["reach"] = torch.ones(n, dtype=torch.int64)
     rollout = play(policy, task, problems, generator=torch.Generator().manual_seed(0), **mix)
     own = think_again(policy, rollout).log_probs[0, 0].exp().detach()
     assert own.max() > 0.25
@@ -216,7 +218,8 @@ def test_exploration_happens_at_its_time_only(world) -> None:
     policy, task = world
     rollout, plan = wild(policy, task, 6)
     time = torch.arange(len(rollout.action))[:, None]
-    within = time < plan["forced"] + plan["reach"]
+    first = plan["forced"] + plan["delay"]
+    within = (first <= time) & (time < first + plan["reach"])
     expected = rollout.free & within & (plan["explore"] > 0)
     assert bool((rollout.free & ~within & (plan["explore"] > 0)).any())
     assert bool(expected.any())

@@ -51,9 +51,9 @@ class OptimizerConfig:
     learning_rate: float = 5e-3
     """Step size until little is left to learn (see cool_from)."""
     cool_from: float = 0.1
-    """Failure of the worst stage below which learning rate and entropy bonus shrink in proportion to it."""
+    """Failure of the worst stage below which the learning rate shrinks with it, the entropy bonus with its square."""
     floor: float = 0.1
-    """They never fall below this share of their start."""
+    """The learning rate never falls below this share of its start, nor the entropy bonus below the share squared."""
     max_gradient_norm: float = 0.5
     """The norm to which gradients are clipped."""
 
@@ -104,7 +104,7 @@ class TrainConfig:
     """Where to compute: cpu, cuda, cuda:1 …"""
     evaluate_every: int = 10
     """Updates between greedy evaluations of every stage on 256 training problems each."""
-    confidence: float = 0.995
+    confidence: float = 0.9965
     """Sampled success of every stage from which all training problems are verified."""
     checkpoint_every: int = 25
     """Updates between checkpoints."""

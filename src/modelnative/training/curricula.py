@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from modelnative.tasks.batch import Batch
 from modelnative.training.config import CurriculumConfig, CurriculumName
 
+PATIENCE = 15  # updates without progress after which hints lets a stage that needs none explore again
+
 
 @dataclass
 class Draw(Batch):
@@ -65,7 +67,7 @@ class Curriculum(nn.Module):
         return torch.ones_like(self.success)
 
     def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
-        """Draw n episodes. Some of those of a stage that fails explore, for one to three tokens somewhere in the episode."""
+        """Draw n episodes. Some of those of a stage that fails explore, for one to three tokens anywhere."""
         stage = torch.multinomial(self.weights(progress), n, replacement=True, generator=generator)
         choice, place, length = torch.rand(3, n, generator=generator, device=stage.device)
         whole = torch.full_like(stage, self.horizon)
@@ -91,7 +93,7 @@ class Curriculum(nn.Module):
 
     @property
     def searching(self) -> Tensor:
-        """Share of the episodes without a hint that explore: half where a tenth or more fails, less in proportion. [S]."""
+        """Share of each stage's episodes without a hint that explore: up to half, in proportion to its failure."""
         return (5 * (1 - self.success)).clamp(max=0.5)
 
     def describe(self) -> list[str]:
@@ -161,17 +163,23 @@ class Hints(Curriculum):
         guided: bool [S], there are hints.
         frontier: int64 [S], free tokens.
         complete: bool [S], there are no hints, or no more: the whole program is free and succeeds.
+        best: float [S], the highest success so far.
+        stale: int64 [S], observations since it last rose by half a percent.
     """
 
     guided: Tensor
     frontier: Tensor
     complete: Tensor
+    best: Tensor
+    stale: Tensor
 
     def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
         super().__init__(lengths, horizon, config)
         self.register_buffer("guided", lengths > 0, persistent=False)
         self.register_buffer("frontier", torch.where(self.guided, 1, self.lengths))
         self.register_buffer("complete", ~self.guided)
+        self.register_buffer("best", torch.zeros_like(self.success))
+        self.register_buffer("stale", torch.zeros_like(lengths))
 
     def weights(self, progress: float) -> Tensor:
         mastered = (1 - self.success).clamp_min(self.config.maintain)
@@ -185,7 +193,7 @@ class Hints(Curriculum):
         below = 1 + (depth * frontier).long()
         ahead = (choice < self.config.frontier) | self.complete.all() | ~self.guided[stage]
         free = torch.where(ahead, frontier, below)
-        # A stage that fails although it needs no more hints has a wrong habit somewhere, so it explores anywhere.
+        # A stage that goes on failing although it needs no more hints has a wrong habit somewhere: explore anywhere.
         anywhere = complete & (search < self.searching[stage])
         whole = free >= self.lengths[stage]
         return Draw(
@@ -202,8 +210,15 @@ class Hints(Curriculum):
         frontier = draw.free.minimum(self.lengths[draw.stage]) == self.frontier[draw.stage]
         rate, count = _rates(draw.stage, success, draw.explore > 0 if self.config.explore else frontier, self)
         moves = (count > 0) & (rate > self.config.threshold) & ~self.complete
+        rises = self.success > self.best + 0.005
+        self.best.copy_(torch.where(rises, self.success, self.best))
+        self.stale.copy_(torch.where(rises, 0, self.stale + 1))
         self.complete |= moves & (self.frontier == self.lengths)
         self.frontier += moves & (self.frontier < self.lengths)
+
+    @property
+    def searching(self) -> Tensor:
+        return torch.where(self.stale >= PATIENCE, super().searching, 0.0)
 
     def describe(self) -> list[str]:
         return [

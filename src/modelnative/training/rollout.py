@@ -78,8 +78,8 @@ def play(
         generator: draws the actions; None acts greedily.
         program: int64 [n, horizon], tokens to force (the oracle's).
         forced: int64 [n], how many tokens of `program` are forced at the start of each episode.
-        explore: float [n], probability that an action is drawn blindly (see `_blind`) at `reach` tokens, after the forced
-            ones and `delay` more.
+        explore: float [n], probability that an action is drawn blindly (see `_blind`) at `reach` tokens, after the
+            forced ones and `delay` more.
         delay, reach: int64 [n].
 
     Returns:

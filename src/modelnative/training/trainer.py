@@ -138,7 +138,7 @@ class Trainer:
                     rollout.free[:, rows],
                     rollout.explored[:, rows],
                     loss,
-                    loss.entropy_weight * cooling,
+                    loss.entropy_weight * cooling**2,
                 )
                 self.optimizer.zero_grad()
                 term.loss.backward()
