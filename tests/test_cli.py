@@ -44,6 +44,7 @@ Command = Callable[[str], Outcome]
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Run a command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a runner's own width would fold the tables
 
     def run(line: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["modelnative", *shlex.split(line)])
