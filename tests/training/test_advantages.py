@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelnative.training.advantages import (
+    LEAST,
     advantages,
     episode_return,
     generalised,
@@ -138,7 +139,7 @@ def test_reinforce_is_return_minus_baseline(rollout: Rollout) -> None:
     found, target = advantages("reinforce", rollout, CONFIG)
     earned = to_go(rollout.reward, CONFIG.gamma)
     plain = (earned - stage_mean(rollout, earned))[rollout.free]
-    torch.testing.assert_close(found[rollout.free], plain / (plain.square().mean().sqrt() + 1e-5))
+    torch.testing.assert_close(found[rollout.free], plain / max(float(plain.square().mean().sqrt()), LEAST))
     assert torch.equal(target, earned)
 
 
@@ -165,6 +166,12 @@ def test_normalising_next_to_nothing_is_finite() -> None:
     assert normalised(torch.tensor([[2.0, 5.0]]), one)[0, 0] == 2.0
     alike = normalised(torch.full((3, 4), 2.0), torch.ones(3, 4, dtype=torch.bool))
     assert alike.abs().max() < 1e-3
+
+
+def test_noise_is_not_blown_up() -> None:
+    """Where nothing fails the advantages are the critic's errors, and stay as small as those."""
+    noise = 0.01 * torch.randn(12, 50, generator=torch.Generator().manual_seed(0))
+    assert normalised(noise, torch.ones_like(noise, dtype=torch.bool)).std() == pytest.approx(0.1, rel=0.1)
 
 
 # All algorithms
@@ -210,7 +217,7 @@ def test_the_critics_target_is_its_value_plus_the_plain_advantage(algorithm: str
     plain = generalised(rollout, CONFIG.gamma, CONFIG.trace)
     assert torch.equal(target, plain + rollout.value)
     seen = plain[rollout.free]
-    expected = (seen - seen.mean()) / (seen.std() + 1e-5)
+    expected = (seen - seen.mean()) / max(float(seen.std()), LEAST)
     torch.testing.assert_close(advantage[rollout.free], expected)
 
 

@@ -165,6 +165,30 @@ def test_restoring_its_state_continues_to_the_bit(curriculum: str) -> None:
     assert digest(resumed) == digest(straight)
 
 
+@pytest.mark.parametrize("curriculum", CURRICULA)
+def test_what_went_wrong_is_practised(curriculum: str) -> None:
+    """Each wrong problem about once an update, in at most a quarter of the episodes, without a hint and not counted."""
+    task = Arithmetic()
+    wrong = task.sample(torch.full((3,), 2), torch.Generator().manual_seed(7), "train")
+    trained = trainer(task, curriculum=curriculum)
+    trained.practice = wrong
+    draw, rollout = trained.collect()
+    assert bool(torch.isin(rollout.problems.key[-3:], wrong.key).all())
+    assert bool(rollout.free[0, -3:].all())
+    assert bool((draw.explore[-3:] > 0).all()), "what explores is not counted as success"
+    trained.practice = wrong[torch.zeros(100, dtype=torch.int64)]
+    _, rollout = trained.collect()
+    assert int((rollout.problems.key == wrong.key[0]).sum()) >= 8
+    assert not bool(torch.isin(rollout.problems.key[:24], wrong.key).all())
+    copy = trainer(task, curriculum=curriculum)
+    copy.restore(*trained.state())
+    assert copy.practice is not None
+    assert torch.equal(copy.practice.key, trained.practice.key)
+    copy.update()
+    trained.update()
+    assert digest(copy) == digest(trained)
+
+
 def test_a_state_that_lacks_something_is_refused() -> None:
     trained = trainer()
     trained.update()

@@ -23,10 +23,16 @@ from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.files import read_tensors, write_json
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task
+from modelnative.tasks.batch import Batch
+from modelnative.tasks.task import Problems
 from modelnative.training.config import TrainConfig, validate
+from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Metrics, Trainer
 
 REST = 8  # updates between two verifications, which cost as much as a dozen of them
+LONG_REST = 40  # the same where sampled success is not yet what is asked for
+NEARLY = 0.05  # failure of the worst stage from which on verification shows what to practise
+PRACTICE = 4096  # the most problems to practise at a time
 
 
 @dataclass(frozen=True)
@@ -200,20 +206,32 @@ class Training:
         """Write a checkpoint."""
         self.run.save(self.trainer, dataclasses.asdict(self.progress))
 
+    @property
+    def _confident(self) -> bool:
+        return self.trainer.curriculum.failure <= 1 - self.run.config.confidence
+
     def _due(self, metrics: Metrics) -> bool:
-        confident = self.trainer.curriculum.failure <= 1 - self.run.config.confidence
-        return confident and metrics.update >= self.progress.verified + REST
+        waited = metrics.update - self.progress.verified
+        nearly = self.trainer.curriculum.failure <= NEARLY
+        return waited >= REST and (self._confident or (nearly and waited >= LONG_REST))
 
     def _verify(self) -> Verified:
         start = time.perf_counter()
-        evaluation = evaluate(self.trainer.policy, self.trainer.task, split=self.run.config.split)  # type: ignore[arg-type]
-        progress = self.progress
-        progress.verified, progress.solved = self.trainer.updates, evaluation.perfect
-        if evaluation.total().successes > progress.best:
+        trainer, progress = self.trainer, self.progress
+        wrong: list[Problems] = []
+
+        def collect(rollout: Rollout) -> None:
+            if not bool(rollout.success.all()):
+                wrong.append(rollout.problems[~rollout.success])
+
+        evaluation = evaluate(trainer.policy, trainer.task, split=self.run.config.split, watch=collect)  # type: ignore[arg-type]
+        trainer.practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE] if wrong else None
+        progress.verified, progress.solved = trainer.updates, evaluation.perfect and self._confident
+        if evaluation.total().successes >= progress.best:
             progress.best = evaluation.total().successes
-            self.run.save_weights(self.trainer.policy)
+            self.run.save_weights(trainer.policy)
         progress.elapsed += time.perf_counter() - start
-        return Verified(self.trainer.updates, evaluation, progress.elapsed)
+        return Verified(trainer.updates, evaluation, progress.elapsed)
 
     def _finish(self) -> Finished:
         trainer, config = self.trainer, self.run.config

@@ -12,6 +12,8 @@ from torch import Tensor
 from modelnative.training.config import LossConfig
 from modelnative.training.rollout import Rollout
 
+LEAST = 0.1  # deviation of the advantages, in units of reward
+
 
 def advantages(algorithm: str, rollout: Rollout, config: LossConfig) -> tuple[Tensor, Tensor]:
     """The advantages of `algorithm` and the targets of the critic, both float [T, n]."""
@@ -81,9 +83,13 @@ def stage_mean(rollout: Rollout, returns: Tensor) -> Tensor:
 
 
 def normalised(advantage: Tensor, free: Tensor, centre: bool = True) -> Tensor:
-    """Divided by the standard deviation over the free tokens, after their mean is taken off if `centre`."""
+    """Divided by the standard deviation over the free tokens, after their mean is taken off if `centre`.
+
+    Where hardly anything fails the deviation is the critic's error, and dividing by it would train on noise: it counts
+    as `LEAST` at least.
+    """
     seen = advantage[free]
     if len(seen) < 2:
         return advantage
     deviation = seen.std() if centre else seen.square().mean().sqrt()
-    return (advantage - (seen.mean() if centre else 0.0)) / (deviation + 1e-5)
+    return (advantage - (seen.mean() if centre else 0.0)) / deviation.clamp_min(LEAST)

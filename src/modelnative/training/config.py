@@ -52,7 +52,7 @@ class OptimizerConfig:
     """Step size until little is left to learn (see cool_from)."""
     cool_from: float = 0.1
     """Failure of the worst stage below which the learning rate shrinks with it, the entropy bonus with its square."""
-    floor: float = 0.1
+    floor: float = 0.03
     """The learning rate never falls below this share of its start, nor the entropy bonus below the share squared."""
     max_gradient_norm: float = 0.5
     """The norm to which gradients are clipped."""

@@ -79,6 +79,17 @@ class Curriculum(nn.Module):
             reach=1 + (3 * length).long(),
         )
 
+    def practise(self, stage: Tensor, generator: torch.Generator) -> Draw:
+        """How to play problems that went wrong before: without a hint, exploring one token, anywhere."""
+        place = torch.rand(len(stage), generator=generator, device=stage.device)
+        return Draw(
+            stage=stage,
+            free=torch.full_like(stage, self.horizon),
+            explore=torch.full_like(place, self.config.explore),
+            delay=(place * self.lengths[stage]).long(),
+            reach=torch.ones_like(stage),
+        )
+
     def observe(self, draw: Draw, success: Tensor) -> None:
         """Learn from the verdicts, bool [n]."""
         rate, count = _rates(draw.stage, success, (draw.free >= self.lengths[draw.stage]) & (draw.explore == 0), self)

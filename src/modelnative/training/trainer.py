@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.policies.policy import Policy
-from modelnative.tasks.task import AnyTask, program_length
+from modelnative.tasks.batch import Batch
+from modelnative.tasks.task import AnyTask, Problems, program_length
 from modelnative.training.advantages import advantages
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.curricula import Draw, make_curriculum
@@ -89,6 +90,10 @@ class Trainer:
         task: what to learn.
         config: how; see `recipe`.
 
+    Attributes:
+        practice: training problems that a verification found wrong; each is played about once an update,
+            in up to a quarter of the episodes.
+
     Raises:
         UserError: a field of `config` is not sensible.
     """
@@ -103,6 +108,7 @@ class Trainer:
         lengths = oracle_lengths(task)
         self.curriculum = make_curriculum(config.curriculum, lengths, task.spec.horizon, config.curricula)
         self.curriculum.to(config.device)
+        self.practice: Problems | None = None
         self.updates = self.episodes = self.steps = 0
         self.generator = torch.Generator(config.device)
 
@@ -159,7 +165,13 @@ class Trainer:
         config, task = self.config, self.task
         group = config.loss.group if config.algorithm in ("grpo", "rloo") else 1
         draw = self.curriculum.draw(config.episodes // group, self.generator, self.updates / config.updates)
-        problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
+        problems: Problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
+        count = 0 if self.practice is None else min(len(self.practice), len(draw) // 4)
+        if self.practice is not None and count:
+            chosen = torch.randint(len(self.practice), (count,), generator=self.generator, device=draw.stage.device)
+            again = self.practice[chosen]
+            draw = Batch.cat([draw[count:], self.curriculum.practise(again.stage, self.generator)])
+            problems = Batch.cat([problems[count:], again])
         if group > 1:
             same = torch.arange(config.episodes, device=draw.stage.device) // group
             draw, problems = draw[same], problems[same]
@@ -250,6 +262,8 @@ class Trainer:
         names = [name for name, _ in self.policy.named_parameters()]
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items()}
+        if self.practice is not None:
+            tensors |= {f"practice.{i}": value for i, value in enumerate(self.practice.fields())}
         counters = {name: getattr(self, name) for name in COUNTERS}
         return tensors, counters
 
@@ -268,7 +282,8 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
-        unknown = set(tensors) - set(self.state()[0]) - self._moments()
+        practice = part("practice.")
+        unknown = set(tensors) - set(self.state()[0]) - self._moments() - {f"practice.{i}" for i in practice}
         if unknown:
             raise KeyError(f"left over: {', '.join(sorted(unknown)[:3])}")
         self.policy.load_state_dict(part("policy."))
@@ -281,6 +296,8 @@ class Trainer:
         }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        kind = type(self.task.sample(torch.zeros(1, dtype=torch.int64), torch.Generator()))
+        self.practice = kind(*(practice[str(i)] for i in range(len(practice)))) if practice else None
         for name in COUNTERS:
             setattr(self, name, counters[name])
 
