@@ -38,7 +38,7 @@ def test_the_published_world_on_12_000_recorded_answers() -> None:
     task = Tutorial(horizon=READ)
     stage = torch.tensor([row["stage"] for row in rows])
     number = torch.tensor([row["operands"] for row in rows]) @ 10 ** torch.arange(4, -1, -1)
-    state = task.begin(task._space.problems(stage, number))
+    state = task.begin(task.space.problems(stage, number))
     length = torch.tensor([len(row["actions"]) for row in rows])
     actions = torch.tensor([(row["actions"] + [EOS] * READ)[:READ] for row in rows])
     reward, paid = torch.zeros(len(rows), dtype=torch.float64), torch.zeros(len(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from modelnative.errors import choose
 from modelnative.tasks.batch import Batch
-from modelnative.tasks.operands import OPERANDS, ArithmeticProblems, OperandSpace
-from modelnative.tasks.task import Split, State, Step, Task, TaskSpec, replace, require
+from modelnative.tasks.operands import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
+from modelnative.tasks.task import State, Step, TaskSpec, replace, require
 
 CTX, MUL, ADD, SUB, ANS, STO, RCL, EOS = range(10, 18)
 VOCABULARY = (*"0123456789", "CTX", "MUL", "ADD", "SUB", "ANS", "STO", "RCL", "EOS")
@@ -57,7 +56,7 @@ class Calculator(State):
     earned: Tensor
 
 
-class Arithmetic(Task[ArithmeticProblems, Calculator]):
+class Arithmetic(OperandTask[Calculator]):
     """Compute a·b + c (T0), (a·b + c) − d (T1) or (a·b + c) − d·e (T2) on a pocket calculator.
 
     Args:
@@ -93,7 +92,7 @@ class Arithmetic(Task[ArithmeticProblems, Calculator]):
         self.closed_loop = feedback == "display"
         self.reward = reward
         self.gamma = gamma
-        self._space = OperandSpace(COUNTS, mark=CTX, pad=EOS)
+        self.space = OperandSpace(COUNTS, mark=CTX, pad=EOS)
         self.spec = TaskSpec(
             name="arithmetic",
             vocabulary=VOCABULARY,
@@ -109,23 +108,6 @@ class Arithmetic(Task[ArithmeticProblems, Calculator]):
     def options(self) -> dict[str, Any]:
         feedback = "display" if self.closed_loop else "none"
         return {"feedback": feedback, "reward": self.reward, "horizon": self.spec.horizon, "gamma": self.gamma}
-
-    # Problems
-
-    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ArithmeticProblems:
-        return self._space.sample(stage, generator, split)
-
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
-        return self._space.enumerate(stage, split, chunk)
-
-    def count(self, stage: int, split: Split = "all") -> int:
-        return len(self._space.numbers(stage, split))
-
-    def parse(self, stage: int, text: str) -> ArithmeticProblems:
-        return self._space.parse(stage, text)
-
-    def render(self, problems: ArithmeticProblems, i: int) -> str:
-        return self._space.render(problems, i)
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
         templates = torch.full((len(STAGES), self.spec.horizon), EOS)
@@ -173,7 +155,7 @@ class Arithmetic(Task[ArithmeticProblems, Calculator]):
         return torch.cat([sign[:, None], table[high_row], table[low_row]], 1)
 
     def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
-        return self._space.records(problems, state.value, state.answered & state.has_value)
+        return self.space.records(problems, state.value, state.answered & state.has_value)
 
     def registers(self, state: Calculator, i: int) -> dict[str, str]:
         def show(value: Tensor, there: Tensor) -> str:

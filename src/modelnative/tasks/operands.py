@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.task import Problems, Split, in_split
+from modelnative.tasks.task import Problems, S, Split, Task, in_split
 
 OPERANDS = "abcde"
 FORMULAS = ("a*b + c", "(a*b + c) - d", "(a*b + c) - d*e")  # the declared target of each stage
@@ -112,3 +112,24 @@ class OperandSpace:
 
 def _key(stage: Tensor, number: Tensor) -> Tensor:
     return number + stage * 10**6
+
+
+class OperandTask(Task[ArithmeticProblems, S]):
+    """A task whose problems are an `OperandSpace`."""
+
+    space: OperandSpace
+
+    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ArithmeticProblems:
+        return self.space.sample(stage, generator, split)
+
+    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
+        return self.space.enumerate(stage, split, chunk)
+
+    def count(self, stage: int, split: Split = "all") -> int:
+        return len(self.space.numbers(stage, split))
+
+    def parse(self, stage: int, text: str) -> ArithmeticProblems:
+        return self.space.parse(stage, text)
+
+    def render(self, problems: ArithmeticProblems, i: int) -> str:
+        return self.space.render(problems, i)

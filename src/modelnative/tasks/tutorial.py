@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from modelnative.tasks.arithmetic import ADD, ANS, CTX, EOS, MUL, RCL, STAGES, STO, SUB, VOCABULARY
-from modelnative.tasks.operands import OPERANDS, ArithmeticProblems, OperandSpace
-from modelnative.tasks.task import Split, State, Step, Task, TaskSpec, replace, require
+from modelnative.tasks.operands import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
+from modelnative.tasks.task import State, Step, TaskSpec, replace, require
 
 PROGRAMS = (
     "MUL ADD ANS",
@@ -38,7 +37,7 @@ class TutorialState(State):
     has_memory: Tensor
 
 
-class Tutorial(Task[ArithmeticProblems, TutorialState]):
+class Tutorial(OperandTask[TutorialState]):
     """The published tutorial's task: press tools that already know a, b, c, d and e.
 
     All five operands stand in the context at every stage. The reward is the published score (`published_score`),
@@ -78,7 +77,7 @@ class Tutorial(Task[ArithmeticProblems, TutorialState]):
 
     def __init__(self, horizon: int = CHOSEN) -> None:
         require(horizon in (CHOSEN, READ), "horizon", horizon, f"{CHOSEN} or {READ}")
-        self._space = OperandSpace((len(OPERANDS),) * 3, mark=CTX, pad=EOS)
+        self.space = OperandSpace((len(OPERANDS),) * 3, mark=CTX, pad=EOS)
         self.spec = TaskSpec(
             name="tutorial",
             vocabulary=VOCABULARY,
@@ -94,23 +93,6 @@ class Tutorial(Task[ArithmeticProblems, TutorialState]):
 
     def options(self) -> dict[str, Any]:
         return {"horizon": self.spec.horizon}
-
-    # Problems
-
-    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ArithmeticProblems:
-        return self._space.sample(stage, generator, split)
-
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
-        return self._space.enumerate(stage, split, chunk)
-
-    def count(self, stage: int, split: Split = "all") -> int:
-        return len(self._space.numbers(stage, split))
-
-    def parse(self, stage: int, text: str) -> ArithmeticProblems:
-        return self._space.parse(stage, text)
-
-    def render(self, problems: ArithmeticProblems, i: int) -> str:
-        return self._space.render(problems, i)
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
         """The best fixed program of each stage by the declared target: int64 [n, horizon]; see the class on T2."""
@@ -154,7 +136,7 @@ class Tutorial(Task[ArithmeticProblems, TutorialState]):
         return state.last.new_empty(len(state), 0)
 
     def records(self, problems: ArithmeticProblems, state: TutorialState) -> list[dict[str, Any]]:
-        return self._space.records(problems, state.last, state.done & state.has_last)
+        return self.space.records(problems, state.last, state.done & state.has_last)
 
     def registers(self, state: TutorialState, i: int) -> dict[str, str]:
         last = str(int(state.last[i])) if bool(state.has_last[i]) else ""
