@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from modelnative.policies.policy import Thought
 from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.batch import Batch
 from modelnative.tasks.operands import ArithmeticProblems
 from modelnative.tasks.task import Split
 
@@ -32,6 +34,14 @@ class Small(Arithmetic):
         return sum(len(problems) for problems in self.enumerate(stage, split))
 
 
+@dataclass
+class Script(Batch):
+    """What `Scripted` carries: the program, and how much of it is written."""
+
+    program: Tensor
+    written: Tensor
+
+
 class Scripted(nn.Module):
     """Writes the oracle's program; where `a` is odd it ends with EOS, and where `a` is 8 it never ends.
 
@@ -43,7 +53,7 @@ class Scripted(nn.Module):
         self.task = task
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def begin(self, context: Tensor, stage: Tensor) -> tuple[Tensor, int]:
+    def begin(self, context: Tensor, stage: Tensor) -> Script:
         digits = torch.where(context[:, :5] < 10, context[:, :5], 0)
         count = torch.tensor([3, 4, 5])[stage]
         number = torch.zeros_like(stage)
@@ -54,13 +64,20 @@ class Scripted(nn.Module):
         answers = program == end
         program[answers & (digits[:, :1] % 2 == 1)] = self.task.spec.end
         program[digits[:, 0] == 8] = self.task.spec.vocabulary.index("STO")
-        return program, 0
+        return Script(program, torch.zeros_like(stage))
 
-    def step(self, token: Tensor, feedback: Tensor, state: tuple[Tensor, int]) -> tuple[Thought, tuple[Tensor, int]]:
-        program, t = state
-        n = len(token)
-        log_probs = torch.full((n, len(self.task.spec.vocabulary)), -1e9).scatter(1, program[:, t : t + 1], 0.0)
-        return Thought(log_probs, torch.zeros(n), torch.zeros(n, 1), torch.zeros(n, 0)), (program, t + 1)
+    def step(self, token: Tensor, feedback: Tensor, state: Script) -> tuple[Thought, Script]:
+        return self.think(token, feedback, state, [len(token)])
+
+    def think(
+        self, token: Tensor, feedback: Tensor, state: Script, sizes: list[int], heed: Tensor | None = None
+    ) -> tuple[Thought, Script]:
+        next_token = state.program.gather(1, state.written[:, None])
+        log_probs = torch.full((len(token), len(self.task.spec.vocabulary)), -1e9).scatter(1, next_token, 0.0)
+        log_probs = log_probs if heed is None else log_probs[heed]
+        n = len(log_probs)
+        thought = Thought(log_probs, torch.zeros(n), torch.zeros(n, 1), torch.zeros(n, 0))
+        return thought, Script(state.program, state.written + 1)
 
     @staticmethod
     def succeeds(operands: list[int]) -> bool:

@@ -11,6 +11,13 @@ def same(left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
 
 
+def run(core, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """A core over sequences of one length, x float [T, n, width]; each input is a row of its own."""
+    steps, n, _ = x.shape
+    hidden, memory = core(core.project(x.flatten(0, 1), steps * n), memory, [n] * steps)
+    return hidden.unflatten(0, (steps, n)), memory
+
+
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -50,11 +57,11 @@ def test_the_gru_is_the_published_one() -> None:
     """Cho et al. (2014) in PyTorch's form, written out for one layer, from a memory that is not zero."""
     core, width = GRU(4, 1).double(), 4
     x, h = draw(5, 3, 4), draw(3, 4, seed=1)
-    found, memory = core(x, h[:, None])
-    cell = core.cell
+    found, memory = run(core, x, h[:, None])
+    layer = core.layer(0)
     for t in range(5):
-        left = x[t] @ cell.weight_ih_l0.T + cell.bias_ih_l0
-        right = h @ cell.weight_hh_l0.T + cell.bias_hh_l0
+        left = x[t] @ layer.weight.T + layer.bias
+        right = h @ layer.recurrent.T + torch.nn.functional.pad(layer.inner, (2 * width, 0))
         reset, update = (left + right)[:, : 2 * width].sigmoid().chunk(2, -1)
         candidate = (left[:, 2 * width :] + reset * right[:, 2 * width :]).tanh()
         h = (1 - update) * candidate + update * h
@@ -65,10 +72,10 @@ def test_the_gru_is_the_published_one() -> None:
 @pytest.mark.parametrize("core", [GRU(8, 1), GRU(8, 3), MinGRU(8, 1), MinGRU(8, 3)], ids=["gru", "gru3", "min", "min3"])
 def test_a_recurrent_memory_has_the_batch_first(core) -> None:
     core = core.double()
-    layers = core.layers if isinstance(core, GRU) else len(core.gates)
+    layers = len(core.layers if isinstance(core, GRU) else core.gates)
     memory = core.begin(draw(5, 6, 8), draw(5, 8))
     assert memory.shape == (5, layers, 8)
-    hidden, after = core(draw(4, 5, 8, seed=2), memory)
+    hidden, after = run(core, draw(4, 5, 8, seed=2), memory)
     assert hidden.shape == (4, 5, 8)
     assert after.shape == (5, layers, 8)
 
@@ -107,7 +114,7 @@ def naive(core: Transformer, tokens: Tensor) -> tuple[Tensor, Tensor]:
 def test_the_transformer_equals_a_naive_one(layers: int, heads: int) -> None:
     core = transformer(layers, heads)
     context, summary, x = draw(4, 3, 8), draw(4, 8, seed=1), draw(5, 4, 8, seed=2)
-    hidden, memory = core(x, core.begin(context, summary))
+    hidden, memory = run(core, x, core.begin(context, summary))
     written = x.transpose(0, 1) + core.position.weight[:5]
     expected, caches = naive(core, torch.cat([context + summary[:, None], written], 1))
     same(hidden, expected[:, 3:].transpose(0, 1))
@@ -119,10 +126,10 @@ def test_the_cache_grows_and_its_past_stands() -> None:
     memory = core.begin(draw(4, 3, 8), draw(4, 8, seed=1))
     assert memory.shape == (4, 2, 2, 3, 8)
     x = draw(7, 4, 8, seed=2)
-    whole = core(x, memory)[1]
+    whole = run(core, x, memory)[1]
     for t in range(7):
         before = memory
-        _, memory = core(x[t : t + 1], memory)
+        _, memory = run(core, x[t : t + 1], memory)
         assert memory.shape == (4, 2, 2, 4 + t, 8)
         assert torch.equal(memory[:, :, :, :-1], before)
     same(memory, whole)
@@ -131,9 +138,9 @@ def test_the_cache_grows_and_its_past_stands() -> None:
 def test_the_transformer_acts_on_its_cache() -> None:
     """What is in the cache decides: a donor's keys and values bring the donor's next hidden state."""
     core = transformer()
-    _, memory = core(draw(3, 4, 8, seed=2), core.begin(draw(4, 3, 8), draw(4, 8, seed=1)))
+    _, memory = run(core, draw(3, 4, 8, seed=2), core.begin(draw(4, 3, 8), draw(4, 8, seed=1)))
     x = draw(1, 1, 8, seed=4).expand(1, 4, 8)
-    plain, swapped = core(x, memory)[0], core(x, memory[[1, 0, 2, 3]])[0]
+    plain, swapped = run(core, x, memory)[0], run(core, x, memory[[1, 0, 2, 3]])[0]
     same(swapped, plain[:, [1, 0, 2, 3]])
     assert (plain[0, 0] - plain[0, 1]).abs().max() > 1e-3
 
@@ -143,9 +150,9 @@ def test_the_transformer_knows_where_it_is() -> None:
     core = transformer(layers=1)
     memory = core.begin(draw(1, 3, 8), draw(1, 8, seed=1))
     x = draw(1, 1, 8, seed=2)
-    first, after = core(x, memory)
+    first, after = run(core, x, memory)
     core.position.weight.data[1, 0] += 1.0
-    assert torch.equal(core(x, memory)[0], first)
-    moved = core(x, after)[0]
+    assert torch.equal(run(core, x, memory)[0], first)
+    moved = run(core, x, after)[0]
     core.position.weight.data[1, 0] -= 1.0
-    assert (core(x, after)[0] - moved).abs().max() > 1e-3
+    assert (run(core, x, after)[0] - moved).abs().max() > 1e-3

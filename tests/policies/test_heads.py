@@ -45,7 +45,7 @@ CONTEXTS = st.lists(st.integers(0, VOCABULARY - 1), min_size=4, max_size=4)
 def test_the_copy_head_equals_a_double_loop(contexts: list[list[int]], seed: int) -> None:
     module = heads(seed=seed).requires_grad_(False)
     hidden = torch.randn(3, len(contexts), WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    log_probs, value, copied = module(hidden, torch.tensor(contexts))
+    log_probs, value, copied = module(hidden, torch.tensor(contexts).expand(3, -1, -1))
     for t in range(3):
         for i, context in enumerate(contexts):
             chances, generated, places = naive(module, hidden[t, i], context)
@@ -80,7 +80,9 @@ def test_padding_is_never_copied_however_loud() -> None:
 def test_certainty_has_finite_logarithms_and_gradients(copy: bool, scale: float) -> None:
     module = heads(copy, scale=scale).float()
     hidden = torch.randn(8, 2, WIDTH, requires_grad=True)
-    log_probs, value, _ = module(hidden, torch.tensor([[0, 1, 1, PADDING], [2, PADDING, PADDING, PADDING]]))
+    log_probs, value, _ = module(
+        hidden, torch.tensor([[0, 1, 1, PADDING], [2, PADDING, PADDING, PADDING]]).expand(8, -1, -1)
+    )
     (log_probs.sum() + value.sum()).backward()
     assert bool(log_probs.isfinite().all())
     assert bool(hidden.grad.isfinite().all())

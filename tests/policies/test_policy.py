@@ -12,7 +12,7 @@ from modelnative.policies.policy import Policy, PolicyState, Thought
 from modelnative.tasks.arithmetic import CTX, Arithmetic
 from modelnative.training.config import LossConfig
 from modelnative.training.loss import surrogate
-from modelnative.training.rollout import play
+from modelnative.training.rollout import Plan, play
 
 VALUE = 18  # the row of the value in the matrix of the heads: after one for each token
 FIELDS = ("log_probs", "value", "hidden", "copied")
@@ -79,6 +79,40 @@ def test_states_are_values(case) -> None:
     case.policy.step(case.tokens[9], case.feedback[9], state)
     assert torch.equal(state.memory, kept)
     same_thoughts(case.steps(state, 4, 8)[0], first)
+
+
+# Packed sequences
+
+
+def test_sequences_of_different_lengths_equal_each_alone(case) -> None:
+    """And only the thoughts that are asked for are had."""
+    lengths, whole = torch.tensor([12, 12, 9, 5, 5, 2, 1]), case.unroll()[0]
+    running = torch.arange(12)[:, None] < lengths
+    heed = torch.arange(0, int(lengths.sum()), 3)
+    start = case.policy.begin(case.context, case.stage)
+    packed = case.tokens[running], case.feedback[running], start, running.sum(1).tolist()
+    thought, end = case.policy.think(*packed)
+    same_thoughts(thought, part(whole, running))
+    same_thoughts(case.policy.think(*packed, heed)[0], part(thought, heed))
+    same(end.memory, case.unroll()[1].memory[:2])
+    assert len(end) == 2
+
+
+def test_what_is_not_read_has_no_gradient(case) -> None:
+    """Gradients of packed sequences are those of the padded ones, where the padding does not count."""
+    lengths = torch.tensor([12, 11, 9, 5, 5, 2, 1])
+    running = torch.arange(12)[:, None] < lengths
+    weight = torch.randn(12, 7, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def gradients(hidden: Tensor, weight: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad((hidden * weight).sum(), read, materialize_grads=True))
+
+    read = [p for name, p in case.policy.named_parameters() if not name.startswith("heads")]
+    start = case.policy.begin(case.context, case.stage)
+    packed = case.policy.think(case.tokens[running], case.feedback[running], start, running.sum(1).tolist())[0]
+    found = gradients(packed.hidden, weight[running])
+    for left, right in zip(found, gradients(case.unroll()[0].hidden, weight * running[..., None]), strict=True):
+        same(left, right)
 
 
 # Rows and times
@@ -152,7 +186,7 @@ def test_only_a_stage_aware_policy_sees_the_stage(case) -> None:
     policy = case.policy
     start = policy.begin(case.context, (case.stage + 1) % 3)
     other = policy.unroll(case.tokens, case.feedback, start)[0]
-    if policy.stage is None:
+    if not policy.stage_aware:
         same_thoughts(other, case.unroll()[0])
     else:
         assert differs(other.log_probs[0], case.unroll()[0].log_probs[0])
@@ -180,8 +214,9 @@ def test_outputs_are_distributions_of_the_right_shape(case) -> None:
 
 def test_hidden_is_what_the_heads_read(case) -> None:
     thought, state = case.unroll()
-    log_probs, value, copied = case.policy.heads(thought.hidden, state.context)
-    same_thoughts(thought, Thought(log_probs, value, thought.hidden, copied))
+    for t, hidden in enumerate(thought.hidden):
+        log_probs, value, copied = case.policy.heads(hidden, state.context)
+        same_thoughts(part(thought, t), Thought(log_probs, value, hidden, copied))
 
 
 # Hidden states can be replaced
@@ -222,18 +257,15 @@ def test_the_policy_gradient_reaches_every_parameter(case, feedback: str) -> Non
     policy = Policy(task.spec, case.core, case.config)  # as it starts, without noise
     generator = torch.Generator().manual_seed(0)
     problems = task.sample(torch.arange(300) % 3, generator)
-    rollout = play(policy, task, problems, generator=generator)
+    rollout = play(policy, task, problems, Plan.free(problems, 12, generator))
     thought = policy.unroll(rollout.token, rollout.feedback, policy.begin(problems.context, problems.stage))[0]
     advantage = torch.randn(rollout.reward.shape, generator=generator)
     arguments = (rollout.action, rollout.behaviour, advantage, advantage, rollout.free, rollout.explored)
     surrogate(thought, *arguments, LossConfig(value_weight=0.0), 0.0).loss.backward()
     for name, parameter in policy.named_parameters():
-        if name == "shown.weight" and feedback == "none":
-            assert parameter.grad is None
-        else:
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().sum() > 0, name
-            assert parameter.grad.isfinite().all(), name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+        assert parameter.grad.isfinite().all(), name
     rows = policy.heads.out.weight.grad.abs().sum(1)
     assert rows[VALUE] == 0
     # Keys of the calculator never stand in a context, so that their content is never scored.
@@ -249,7 +281,7 @@ def test_open_loop_policies_read_no_feedback(core, make_case) -> None:
     case = make_case(core, feedback="none")
     assert case.feedback.shape[-1] == 0
     same_thoughts(case.steps(case.policy.begin(case.context, case.stage), 0, 12)[0], case.unroll()[0])
-    torch.nn.init.constant_(case.policy.shown.weight, torch.nan)
+    case.policy.input.weight.data[18 + 3 :] = torch.nan
     assert bool(case.unroll()[0].log_probs.isfinite().all())
 
 

@@ -155,7 +155,7 @@ def test_tensors_of_another_shape_under_the_right_name(tmp_path: Path) -> None:
     run, trainer = begin(tmp_path / "run")
     path = run.checkpoints()[-1]
     tensors, about = read_tensors(path)
-    write_tensors(path, {**tensors, "policy.token.weight": torch.zeros(2)}, about)
+    write_tensors(path, {**tensors, "policy.input.weight": torch.zeros(2)}, about)
     with pytest.raises(UserError, match="not those of this run's network"):
         run.restore(trainer)
     tensors.popitem()
@@ -180,8 +180,8 @@ def test_the_policy_is_the_best_one_or_the_newest(tmp_path: Path) -> None:
     def weight() -> torch.Tensor:
         return run.policy(run.task()).token.weight
 
-    assert torch.equal(weight(), trainer.policy.token.weight), "the newest checkpoint's while there is no verified one"
-    best = trainer.policy.token.weight.detach().clone()
+    assert torch.equal(weight(), trainer.policy.input.weight), "the newest checkpoint's while there is no verified one"
+    best = trainer.policy.input.weight.detach().clone()
     run.save_weights(trainer.policy)
     trainer.update()
     run.save(trainer, {})

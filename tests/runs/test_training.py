@@ -195,12 +195,12 @@ def test_a_kill_before_the_verdict_was_written_trains_no_more(tmp_path: Path) ->
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
     training = Training.start(tmp_path / "run", config(updates=1))
-    best = training.trainer.policy.token.weight.detach().clone()
+    best = training.trainer.policy.input.weight.detach().clone()
     training.run.save_weights(training.trainer.policy)
     training.progress.best = 10**6  # more than there is to solve
     list(training.events())
     policy = training.run.policy(training.run.task())
-    assert torch.equal(policy.token.weight, best)
+    assert torch.equal(policy.input.weight, best)
 
 
 def test_the_budget_of_minutes_ends_it(tmp_path: Path) -> None:

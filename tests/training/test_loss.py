@@ -14,7 +14,7 @@ from modelnative.tasks.arithmetic import Arithmetic
 from modelnative.tasks.task import program_length
 from modelnative.training.config import LossConfig
 from modelnative.training.loss import Terms, surrogate
-from modelnative.training.rollout import Rollout, play
+from modelnative.training.rollout import Plan, Rollout, play
 
 TASK = Arithmetic()
 PLAIN = LossConfig(clip_low=0.0, clip_high=0.0, value_weight=0.0, imitation_weight=0.0)
@@ -34,11 +34,11 @@ class Inputs:
     free: Tensor
     explored: Tensor
 
-    def terms(self, config: LossConfig, entropy_weight: float = 0.0) -> Terms:
+    def terms(self, config: LossConfig, entropy_weight: float = 0.0, count: Tensor | None = None) -> Terms:
         log_probs = self.logits.log_softmax(-1)
         thought = Thought(log_probs, self.value, log_probs, log_probs[..., :0])
         rest = (self.action, self.behaviour, self.advantage, self.target, self.free, self.explored)
-        return surrogate(thought, *rest, config, entropy_weight)
+        return surrogate(thought, *rest, config, entropy_weight, count)
 
     def gradient(self, config: LossConfig, entropy_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         loss = self.terms(config, entropy_weight).loss
@@ -88,8 +88,14 @@ def test_what_is_not_free_has_no_gradient(core: str, copy: bool, make_policy) ->
     problems = TASK.sample(torch.arange(40) % 3, generator)
     program = TASK.oracle(problems)
     forced = (torch.rand(40, generator=generator) * program_length(program, TASK.spec.end)).long()
-    mix = {"explore": torch.full((40,), 0.5), "delay": torch.zeros_like(forced), "reach": torch.ones_like(forced)}
-    rollout = play(policy, TASK, problems, generator=generator, program=program, forced=forced, **mix)
+    plan = dataclasses.replace(
+        Plan.free(problems, TASK.spec.horizon, generator),
+        program=program,
+        forced=forced,
+        explore=torch.full((40,), 0.5),
+        reach=torch.ones_like(forced),
+    )
+    rollout = play(policy, TASK, problems, plan)
     steps = rollout.reward.shape
     advantage, target = torch.randn(2, *steps, generator=generator)
     config = LossConfig()
@@ -148,6 +154,19 @@ def test_nothing_free_is_no_loss() -> None:
     inputs = draw(0)
     inputs.free, inputs.explored = torch.zeros_like(inputs.free), torch.zeros_like(inputs.free)
     assert float(inputs.terms(LossConfig(), 0.1).loss.detach()) == 0
+
+
+@given(SEEDS, st.integers(1, 3))
+def test_parts_of_a_minibatch_add_up(seed: int, cut: int) -> None:
+    inputs = draw(seed)
+    count = inputs.free.sum()
+    parts = [
+        Inputs(*(getattr(inputs, field.name)[:, part] for field in dataclasses.fields(inputs)))
+        for part in (slice(cut), slice(cut, None))
+    ]
+    whole, one, two = (part.terms(LossConfig(), 0.1, count).vector() for part in (inputs, *parts))
+    torch.testing.assert_close(one + two, whole)
+    assert float(Terms.of(whole).loss) == pytest.approx(float(inputs.terms(LossConfig(), 0.1).loss.detach()))
 
 
 # The surrogate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 from modelnative.policies.config import CORES
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.arithmetic import ANS, EOS, Arithmetic
+from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, program_length
 from modelnative.tasks.tutorial import Tutorial
-from modelnative.training.rollout import Rollout, play
+from modelnative.training import rollout as rollout_module
+from modelnative.training.rollout import Plan, Rollout, play
 
 N = 60
 TASKS = {
@@ -50,19 +53,24 @@ def exploration(task: AnyTask, problems: Problems) -> Tensor:
     return torch.tensor(rows)
 
 
-def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, dict[str, Tensor]]:
+def sampled(task: AnyTask, problems: Problems, seed: int = 0) -> Plan:
+    return Plan.free(problems, task.spec.horizon, torch.Generator().manual_seed(seed))
+
+
+def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, Plan]:
     """A rollout with hints of every length and exploration at any time."""
     generator = torch.Generator().manual_seed(seed)
     problems = draw_problems(task, seed=seed)
     program = task.oracle(problems)
-    plan = {
-        "program": program,
-        "forced": (torch.rand(N, generator=generator) * (program_length(program, task.spec.end) + 1)).long(),
-        "explore": torch.rand(N, generator=generator) * (torch.rand(N, generator=generator) < 0.7),
-        "delay": torch.randint(3, (N,), generator=generator),
-        "reach": torch.randint(task.spec.horizon, (N,), generator=generator),
-    }
-    return play(policy, task, problems, generator=generator, **plan), plan
+    plan = Plan(
+        uniform=torch.rand(N, task.spec.horizon, generator=generator),
+        program=program,
+        forced=(torch.rand(N, generator=generator) * (program_length(program, task.spec.end) + 1)).long(),
+        explore=torch.rand(N, generator=generator) * (torch.rand(N, generator=generator) < 0.7),
+        delay=torch.randint(3, (N,), generator=generator),
+        reach=torch.randint(task.spec.horizon, (N,), generator=generator),
+    )
+    return play(policy, task, problems, plan), plan
 
 
 @pytest.fixture(params=itertools.product(CORES, TASKS), ids="-".join)
@@ -83,7 +91,7 @@ def test_every_probability_is_that_of_a_fresh_forward_pass(world, seed: int) -> 
     other = (
         exploration(task, rollout.problems).expand(len(chances), -1, -1).gather(-1, rollout.action[..., None])[..., 0]
     )
-    share = torch.where(rollout.explored, plan["explore"], 0.0)
+    share = torch.where(rollout.explored, plan.explore, 0.0)
     expected = ((1 - share) * chances + share * other).log()
     free = rollout.free
     assert 50 < int(free.sum()) < free.numel()
@@ -94,18 +102,20 @@ def test_every_probability_is_that_of_a_fresh_forward_pass(world, seed: int) -> 
 def test_every_value_is_that_of_a_fresh_forward_pass(world) -> None:
     policy, task = world
     rollout, _ = wild(policy, task)
-    torch.testing.assert_close(rollout.value, think_again(policy, rollout).value, atol=1e-4, rtol=1e-4)
+    free = rollout.free
+    torch.testing.assert_close(rollout.value[free], think_again(policy, rollout).value[free], atol=1e-4, rtol=1e-4)
 
 
 def test_greedy_play_takes_the_most_probable_token(world) -> None:
     policy, task = world
     rollout = play(policy, task, draw_problems(task))
     thought = think_again(policy, rollout)
-    best = thought.log_probs.amax(-1)
-    chosen = thought.log_probs.gather(-1, rollout.action[..., None])[..., 0]
+    running = rollout.running
+    best = thought.log_probs.amax(-1)[running]
+    chosen = thought.log_probs.gather(-1, rollout.action[..., None])[..., 0][running]
     torch.testing.assert_close(chosen, best, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(rollout.behaviour, best, atol=1e-4, rtol=1e-4)
-    clear = thought.log_probs.topk(2).values.diff(dim=-1)[..., 0] < -1e-3
+    torch.testing.assert_close(rollout.behaviour[running], best, atol=1e-4, rtol=1e-4)
+    clear = running & (thought.log_probs.topk(2).values.diff(dim=-1)[..., 0] < -1e-3)
     assert torch.equal(rollout.action[clear], thought.log_probs.argmax(-1)[clear])
     assert not bool(rollout.explored.any())
 
@@ -115,9 +125,8 @@ def test_actions_are_drawn_with_their_probability(make_policy, explore: float) -
     task, n = TASKS["display"], 20_000
     policy = make_policy(task, scale=0.8)
     problems = draw_problems(task, 1)[torch.zeros(n, dtype=torch.int64)]
-    mix = {"explore": torch.full((n,), explore), "delay": torch.zeros(n, dtype=torch.int64)}
-    mix["reach"] = torch.ones(n, dtype=torch.int64)
-    rollout = play(policy, task, problems, generator=torch.Generator().manual_seed(0), **mix)
+    plan = replace(sampled(task, problems), explore=torch.full((n,), explore), reach=torch.ones(n, dtype=torch.int64))
+    rollout = play(policy, task, problems, plan)
     own = think_again(policy, rollout).log_probs[0, 0].exp().detach()
     assert own.max() > 0.25
     chances = (1 - explore) * own + explore * exploration(task, problems[:1])[0]
@@ -137,8 +146,8 @@ def test_playing_the_actions_again_gives_everything(world) -> None:
     token, feedback = torch.full((N,), task.spec.start), task.feedback(state)
     success = torch.zeros(N, dtype=torch.bool)
     for t in range(len(rollout.action)):
-        assert torch.equal(rollout.token[t], token)
-        assert torch.equal(rollout.feedback[t], feedback)
+        assert torch.equal(rollout.token[t][running], token[running])
+        assert torch.equal(rollout.feedback[t][running], feedback[running])
         assert torch.equal(rollout.running[t], running)
         step = task.step(state, rollout.action[t])
         assert torch.equal(rollout.reward[t], step.reward)
@@ -166,7 +175,7 @@ def test_a_rollout_is_as_long_as_its_longest_episode(make_policy) -> None:
     problems = draw_problems(task)
     for seed in range(5):
         policy = bias(make_policy(task, seed=seed), [ANS, EOS], 9.0)
-        rollout = play(policy, task, problems, generator=torch.Generator().manual_seed(seed))
+        rollout = play(policy, task, problems, sampled(task, problems, seed))
         assert len(rollout.action) == int(rollout.length.max()) < task.spec.horizon
         assert {len(getattr(rollout, f)) for f in FIELDS if f != "success"} == {len(rollout.action)}
 
@@ -175,13 +184,14 @@ def test_the_time_limit_and_the_end_are_kept_apart(make_policy) -> None:
     task = TASKS["display"]
     program = task.oracle(draw_problems(task))
     endless = bias(make_policy(task), [ANS, EOS], -100.0)
-    cut = play(endless, task, draw_problems(task), generator=torch.Generator().manual_seed(0))
+    cut = play(endless, task, draw_problems(task), sampled(task, draw_problems(task)))
     assert bool(cut.truncated.all())
     assert bool(cut.running.all())
     assert cut.length.tolist() == [12] * N
     problems = draw_problems(task)
     forced = program_length(program, EOS)
-    mixed = play(endless, task, problems, program=program, forced=torch.where(problems.stage == 0, 0, forced))
+    plan = replace(sampled(task, problems), program=program, forced=torch.where(problems.stage == 0, 0, forced))
+    mixed = play(endless, task, problems, plan)
     assert torch.equal(mixed.truncated, problems.stage == 0)
     last = (problems.stage == 2).nonzero()[:, 0]
     assert mixed.length[last].tolist() == [12] * len(last), "as long as the horizon, and yet ended by an action"
@@ -194,9 +204,9 @@ def test_forced_tokens_are_the_oracles_and_never_free(world) -> None:
     policy, task = world
     rollout, plan = wild(policy, task, 5)
     time = torch.arange(len(rollout.action))[:, None]
-    forced = rollout.running & (time < plan["forced"])
+    forced = rollout.running & (time < plan.forced)
     assert bool(forced.any())
-    program = plan["program"].T[: len(rollout.action)]
+    program = plan.program.T[: len(rollout.action)]
     assert torch.equal(rollout.action[forced], program[forced])
     assert torch.equal(rollout.free, rollout.running & ~forced)
 
@@ -206,7 +216,7 @@ def test_everything_succeeds_when_everything_is_forced(world) -> None:
     problems = draw_problems(task)
     program = task.oracle(problems)
     length = program_length(program, task.spec.end)
-    rollout = play(policy, task, problems, generator=torch.Generator(), program=program, forced=length)
+    rollout = play(policy, task, problems, replace(sampled(task, problems), program=program, forced=length))
     solvable = torch.tensor(task.spec.solvable or (True,) * 3)[problems.stage]
     assert bool(rollout.success[solvable].all())
     assert torch.equal(rollout.length, length)
@@ -218,17 +228,17 @@ def test_exploration_happens_at_its_time_only(world) -> None:
     policy, task = world
     rollout, plan = wild(policy, task, 6)
     time = torch.arange(len(rollout.action))[:, None]
-    first = plan["forced"] + plan["delay"]
-    within = (first <= time) & (time < first + plan["reach"])
-    expected = rollout.free & within & (plan["explore"] > 0)
-    assert bool((rollout.free & ~within & (plan["explore"] > 0)).any())
+    first = plan.forced + plan.delay
+    within = (first <= time) & (time < first + plan.reach)
+    expected = rollout.free & within & (plan.explore > 0)
+    assert bool((rollout.free & ~within & (plan.explore > 0)).any())
     assert bool(expected.any())
     assert torch.equal(rollout.explored, expected)
 
 
 def test_without_hints_all_running_tokens_are_free(world) -> None:
     policy, task = world
-    rollout = play(policy, task, draw_problems(task), generator=torch.Generator().manual_seed(0))
+    rollout = play(policy, task, draw_problems(task), sampled(task, draw_problems(task)))
     assert torch.equal(rollout.free, rollout.running)
     assert not bool(rollout.explored.any())
 
@@ -262,3 +272,26 @@ def test_rows_do_not_see_each_other(world) -> None:
     steps = len(some.action)
     assert torch.equal(whole.action[:steps, rows][some.running], some.action[some.running])
     assert torch.equal(whole.success[rows], some.success)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_taking_out_the_finished_changes_nothing(world, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the plain loop, which carries every episode to the end."""
+    policy, task = world
+    bias(policy, [ANS], 1.0)
+    lean, _ = wild(policy, task, seed)
+    monkeypatch.setattr(rollout_module, "CROWDED", 0.0)
+    plain, _ = wild(policy, task, seed)
+    running = plain.running
+    assert torch.equal(lean.running, running)
+    assert torch.equal(lean.success, plain.success)
+    for name in ("token", "feedback", "action", "reward", "free", "explored", "invalid"):
+        assert torch.equal(getattr(lean, name)[running], getattr(plain, name)[running]), name
+    for name in ("behaviour", "value"):
+        torch.testing.assert_close(getattr(lean, name)[plain.free], getattr(plain, name)[plain.free])
+    for left, right in zip(leaves(lean.final), leaves(plain.final), strict=True):
+        assert torch.equal(left, right)
+
+
+def leaves(batch: Batch) -> list[Tensor]:
+    return [leaf for field in batch.fields() for leaf in (leaves(field) if isinstance(field, Batch) else [field])]

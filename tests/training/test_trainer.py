@@ -16,6 +16,8 @@ from modelnative.tasks.task import AnyTask, in_split, program_length
 from modelnative.tasks.tutorial import Tutorial
 from modelnative.training.config import ALGORITHMS, CURRICULA, with_fields
 from modelnative.training.config import recipe as make_recipe
+from modelnative.training.curricula import Draw
+from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Metrics, Trainer, oracle_lengths
 
 SMALL = {"episodes": 32, "updates": 6, "policy": {"width": 16}, "loss": {"group": 4, "minibatches": 2}}
@@ -24,6 +26,11 @@ SMALL = {"episodes": 32, "updates": 6, "policy": {"width": 16}, "loss": {"group"
 def trainer(task: AnyTask | None = None, *, changes: dict[str, Any] | None = None, **names: str) -> Trainer:
     config = with_fields(with_fields(make_recipe(**names), SMALL), changes or {})
     return Trainer(task or Arithmetic(), config)
+
+
+def collect(trained: Trainer) -> tuple[Draw, Rollout]:
+    draw, problems, plan = trained.draw()
+    return draw, trained.play(problems, plan)
 
 
 def digest(trained: Trainer) -> str:
@@ -136,7 +143,7 @@ def test_the_seed_draws_problems_and_actions_too() -> None:
     two.policy.load_state_dict(one.policy.state_dict())
     one.update()
     two.update()
-    assert not torch.equal(one.policy.token.weight, two.policy.token.weight)
+    assert not torch.equal(one.policy.input.weight, two.policy.input.weight)
 
 
 def test_updates_differ() -> None:
@@ -145,7 +152,7 @@ def test_updates_differ() -> None:
     for _ in range(3):
         trained.generator.manual_seed(0)
         trained.update()
-        keys.append(tuple(trained.collect()[1].problems.key.tolist()))
+        keys.append(tuple(collect(trained)[1].problems.key.tolist()))
     assert len(set(keys)) == 3
 
 
@@ -172,12 +179,12 @@ def test_what_went_wrong_is_practised(curriculum: str) -> None:
     wrong = task.sample(torch.full((3,), 2), torch.Generator().manual_seed(7), "train")
     trained = trainer(task, curriculum=curriculum)
     trained.practice = wrong
-    draw, rollout = trained.collect()
+    draw, rollout = collect(trained)
     assert bool(torch.isin(rollout.problems.key[-3:], wrong.key).all())
     assert bool(rollout.free[0, -3:].all())
     assert bool((draw.explore[-3:] > 0).all()), "what explores is not counted as success"
     trained.practice = wrong[torch.zeros(100, dtype=torch.int64)]
-    _, rollout = trained.collect()
+    _, rollout = collect(trained)
     assert int((rollout.problems.key == wrong.key[0]).sum()) >= 8
     assert not bool(torch.isin(rollout.problems.key[:24], wrong.key).all())
     copy = trainer(task, curriculum=curriculum)
@@ -193,7 +200,7 @@ def test_a_state_that_lacks_something_is_refused() -> None:
     trained = trainer()
     trained.update()
     tensors, counters = trained.state()
-    for name in ("policy.token.weight", "curriculum.success", "optimizer.token.weight.exp_avg"):
+    for name in ("policy.input.weight", "curriculum.success", "optimizer.input.weight.exp_avg"):
         with pytest.raises((KeyError, RuntimeError)):
             trainer().restore({k: v for k, v in tensors.items() if k != name}, counters)
 
@@ -204,10 +211,10 @@ def test_a_state_that_lacks_something_is_refused() -> None:
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_problems_come_from_the_train_split_only(algorithm: str) -> None:
     trained = trainer(algorithm=algorithm, curriculum="uniform", changes={"episodes": 512})
-    keys = torch.cat([trained.collect()[1].problems.key for _ in range(4)])
+    keys = torch.cat([collect(trained)[1].problems.key for _ in range(4)])
     assert bool(in_split(keys, "train").all())
     everything = trainer(algorithm=algorithm, curriculum="uniform", changes={"episodes": 512, "split": "all"})
-    keys = torch.cat([everything.collect()[1].problems.key for _ in range(4)])
+    keys = torch.cat([collect(everything)[1].problems.key for _ in range(4)])
     assert 0.1 < in_split(keys, "heldout").float().mean() < 0.3
 
 
@@ -225,7 +232,7 @@ def test_greedy_success_is_measured_on_the_train_split(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
 def test_a_group_is_one_problem_played_several_times(algorithm: str) -> None:
     trained = trainer(algorithm=algorithm, curriculum="uniform", changes={"curricula": {"explore": 0.0}})
-    draw, rollout = trained.collect()
+    draw, rollout = collect(trained)
     groups = rollout.problems.key.view(-1, 4)
     assert bool((groups == groups[:, :1]).all())
     assert len(groups[:, 0].unique()) > 4
@@ -237,7 +244,7 @@ def test_a_group_is_one_problem_played_several_times(algorithm: str) -> None:
 def test_hints_force_what_the_curriculum_says() -> None:
     trained = trainer(changes={"episodes": 256})
     trained.curriculum.frontier.copy_(torch.tensor([2, 8, 5]))
-    draw, rollout = trained.collect()
+    draw, rollout = collect(trained)
     length = program_length(trained.task.oracle(rollout.problems), trained.task.spec.end)
     forced = (length - draw.free).clamp_min(0)
     time = torch.arange(len(rollout.action))[:, None]
@@ -251,7 +258,7 @@ def test_no_hints_where_the_oracle_fails() -> None:
     trained = trainer(Tutorial(), changes={"episodes": 256})
     assert oracle_lengths(trained.task).tolist() == [3, 4, 0]
     assert oracle_lengths(Arithmetic()).tolist() == [6, 8, 12]
-    _, rollout = trained.collect()
+    _, rollout = collect(trained)
     blocked = rollout.problems.stage == 2
     assert bool(blocked.any())
     assert torch.equal(rollout.free[:, blocked], rollout.running[:, blocked])

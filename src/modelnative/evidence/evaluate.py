@@ -14,7 +14,7 @@ import torch
 from modelnative.errors import choose
 from modelnative.policies.policy import Policy
 from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split
-from modelnative.training.rollout import Rollout, play
+from modelnative.training.rollout import Plan, Rollout, play
 
 CHUNK = 1 << 13  # episodes played at once: large enough to be fast, small enough for the caches
 
@@ -106,7 +106,9 @@ def evaluate(
             successes = problems = 0
             chunk: Problems
             for chunk in task.enumerate(task.spec.stage_index(name), part, CHUNK):
-                rollout = play(policy, task, chunk.to(device), generator=generator)
+                chunk = chunk.to(device)
+                plan = None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
+                rollout = play(policy, task, chunk, plan)
                 successes += int(rollout.success.sum())
                 problems += len(chunk)
                 if watch is not None:

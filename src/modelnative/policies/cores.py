@@ -1,38 +1,89 @@
 """What carries an episode from one token to the next: GRU, Transformer, minGRU. One contract for the three.
 
-A core turns inputs x, float [T, n, width], and its memory, a tensor with the batch first, into hidden states
-[T, n, width] and the new memory. Acting is T = 1, learning is the whole episode; both are the same call, so that
-they cannot drift apart. Row i of a result depends on row i of the arguments alone.
+A core turns packed inputs x, float [N, width], and its memory, a tensor with the batch first, into hidden states
+[N, width] and the new memory. Packed means time first, step t having `sizes[t]` rows, never more than step t - 1, and
+row i of step t continuing row i of step t - 1 (`torch.nn.utils.rnn.PackedSequence`). Acting is one step, learning is
+the whole episode; both are the same call, so that they cannot drift apart. Row i of a result depends on row i of the
+arguments alone. After sequences of different lengths the memory is that of the longest ones only.
+
+Inputs are sums of rows of a table. `project` is the linear map that a core begins with, done to the table once instead
+of to every sum; what `forward` is given are sums of rows of its result.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from modelnative.policies.recurrence import gru
 
 
 class GRU(nn.Module):
-    """Gated recurrent unit (Cho et al., 2014). Memory: float [n, layers, width]."""
+    """Gated recurrent units (Cho et al., 2014). Memory: float [n, layers, width]."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.layers = layers
-        self.cell = nn.GRU(width, width, layers)
-        for name, parameter in self.cell.named_parameters():
-            if "weight_hh" in name:
-                for gate in parameter.data.chunk(3):
-                    nn.init.orthogonal_(gate)
+        self.layers = nn.ModuleList(GRULayer(width) for _ in range(layers))
 
     def begin(self, context: Tensor, summary: Tensor) -> Tensor:
         """The memory before the first token, from the context's embeddings [n, C, width] and their sum [n, width]."""
-        return summary.tanh()[:, None].expand(-1, self.layers, -1)
+        return summary.tanh()[:, None].expand(-1, len(self.layers), -1)
 
-    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, last = self.cell(x, memory.transpose(0, 1).contiguous())
-        return hidden, last.transpose(0, 1)
+    def project(self, table: Tensor, ever: int) -> Tensor:
+        """The table, float [R, width], times the first layer's weight: [R, 3 width].
+
+        Every input has exactly one of the first `ever` rows, so that the bias is added to those.
+        """
+        first = self.layer(0)
+        rows = table @ first.weight.t()
+        return torch.cat([rows[:ever] + first.bias, rows[ever:]])
+
+    def forward(self, x: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        after = []
+        for i, h0 in enumerate(memory.unbind(1)):
+            layer = self.layer(i)
+            gates = torch.addmm(layer.bias, x, layer.weight.t()) if i else x
+            x = gru(gates, h0, layer.recurrent, layer.inner, sizes)
+            after.append(x[len(x) - sizes[-1] :])
+        return x, torch.stack(after, 1)
+
+    def layer(self, index: int) -> GRULayer:
+        """A layer, typed."""
+        return cast(GRULayer, self.layers[index])
+
+
+class GRULayer(nn.Module):
+    """The parameters of one layer, its gates in the order reset, update, candidate as in `torch.nn.GRU`.
+
+    Attributes:
+        weight, recurrent: float [3 width, width], of the input and of the hidden state.
+        bias: float [3 width].
+        inner: float [width], the bias of the candidate's recurrent part, which the reset gate scales.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        start = nn.GRUCell(width, width)
+        for gate in start.weight_hh.data.chunk(3):
+            nn.init.orthogonal_(gate)
+        self.weight, self.recurrent, self.bias = start.weight_ih, start.weight_hh, start.bias_ih
+        self.inner = nn.Parameter(start.bias_hh.data[-width:].clone())
+
+
+def padded(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Packed [N, width] as [T, n, width], zero where sequences are over; and the lengths, int64 [n]."""
+    return pad_packed_sequence(PackedSequence(x, torch.tensor(sizes)))
+
+
+def packed(x: Tensor, lengths: Tensor) -> Tensor:
+    """The inverse of `padded`."""
+    return pack_padded_sequence(x, lengths).data
 
 
 class MinGRU(nn.Module):
@@ -52,15 +103,19 @@ class MinGRU(nn.Module):
     def begin(self, context: Tensor, summary: Tensor) -> Tensor:
         return summary.tanh()[:, None].expand(-1, len(self.gates), -1)
 
-    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, table: Tensor, ever: int) -> Tensor:
+        return table
+
+    def forward(self, x: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         after = []
+        x, lengths = padded(x, sizes)
         for gate, mixer, norm, h0 in zip(self.gates, self.mixers, self.norms, memory.unbind(1), strict=True):
             update, candidate = gate(norm(x)).chunk(2, -1)
             z = update.sigmoid()
             h = scan(1 - z, z * candidate, h0)
             after.append(h[-1])
             x = mixer(x + h)
-        return self.last(x), torch.stack(after, 1)
+        return packed(self.last(x), lengths), torch.stack(after, 1)[: sizes[-1]]
 
 
 def scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
@@ -119,11 +174,15 @@ class Transformer(nn.Module):
         empty = context.new_zeros(n, len(self.qkv), 2, 0, width)
         return self._attend(context + summary[:, None], empty)[1]
 
-    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, table: Tensor, ever: int) -> Tensor:
+        return table
+
+    def forward(self, x: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        x, lengths = padded(x, sizes)
         start = memory.shape[3] - self.context
         x = x + self.position.weight[start : start + len(x), None]
         hidden, memory = self._attend(x.transpose(0, 1), memory)
-        return hidden.transpose(0, 1), memory
+        return packed(hidden.transpose(0, 1), lengths), memory[: sizes[-1]]
 
     def _attend(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         n, tokens, width = x.shape

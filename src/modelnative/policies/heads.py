@@ -35,19 +35,18 @@ class Heads(nn.Module):
         """Read the next token's distribution and the value.
 
         Args:
-            hidden: float [..., n, width].
-            context: int64 [n, C].
+            hidden: float [M, width].
+            context: int64 [M, C].
 
         Returns:
-            log-probabilities float [..., n, V]; value float [..., n]; the probability that the token is copied from
-            each context position, float [..., n, C] (C = 0 without a copy head).
+            log-probabilities float [M, V]; value float [M]; the probability that the token is copied from each context
+            position, float [M, C] (C = 0 without a copy head).
         """
         write, value, *copy = self.out(hidden).split(self.sizes, -1)
         value = value.squeeze(-1)
         if not copy:
             return write.log_softmax(-1), value, write[..., :0]
         by_place, by_content = copy
-        where = context.expand(*by_place.shape)
-        score = (by_place + by_content.gather(-1, where)).masked_fill(where == self.padding, -torch.inf)
+        score = (by_place + by_content.gather(-1, context)).masked_fill(context == self.padding, -torch.inf)
         written, copied = torch.cat([write, score], -1).softmax(-1).split([write.shape[-1], score.shape[-1]], -1)
-        return written.scatter_add(-1, where, copied).clamp_min(TINY).log(), value, copied
+        return written.scatter_add(-1, context, copied).clamp_min(TINY).log(), value, copied

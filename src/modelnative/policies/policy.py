@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from modelnative.errors import choose
 from modelnative.policies.config import CORES, CoreName, PolicyConfig
@@ -33,13 +35,13 @@ class PolicyState(Batch):
 
 @dataclass
 class Thought:
-    """What a policy says before each token, over T steps of n episodes (without T from `step`).
+    """What a policy says before some tokens; the leading dimensions are those of the tokens asked about.
 
     Attributes:
-        log_probs: float [T, n, V] of the next token.
-        value: float [T, n], the expected return.
-        hidden: float [T, n, width], the core's output.
-        copied: float [T, n, C], the probability that the next token is copied from each context position.
+        log_probs: float [..., V] of the next token.
+        value: float [...], the expected return.
+        hidden: float [..., width], the core's output.
+        copied: float [..., C], the probability that the next token is copied from each context position.
     """
 
     log_probs: Tensor
@@ -51,8 +53,8 @@ class Thought:
 class Policy(nn.Module):
     """One network that reads a problem and writes tokens.
 
-    The input at t is the sum of the embeddings of the previous token, of every place of the feedback to it, and of
-    the stage. The context is read once, in `begin`.
+    The input at t is the sum of the embeddings of the previous token, of every place of the feedback to it that is not
+    blank, and of the stage. The context is read once, in `begin`.
 
     Args:
         spec: the task's.
@@ -70,15 +72,16 @@ class Policy(nn.Module):
         super().__init__()
         config = config or PolicyConfig()
         self.spec = spec
+        self.stage_aware = config.stage_aware
         width, vocabulary = config.width, len(spec.vocabulary)
-        self.token = nn.Embedding(vocabulary, width)
-        self.shown = nn.EmbeddingBag(max(1, spec.feedback_width) * vocabulary, width, mode="sum")
-        self.stage = nn.Embedding(len(spec.stages), width) if config.stage_aware else None
+        # One table for all that is summed: tokens, then stages, then the tokens at each place of the feedback.
+        places = vocabulary + len(spec.stages) + vocabulary * torch.arange(spec.feedback_width)
+        self.input = nn.Embedding(vocabulary + len(spec.stages) + vocabulary * max(1, spec.feedback_width), width)
         self.context = nn.Embedding(spec.context_length * vocabulary, width)
-        for table in (self.token, self.shown, self.stage, self.context):
-            if table is not None:
-                nn.init.normal_(table.weight, std=1 / math.sqrt(width))
-        self.register_buffer("places", vocabulary * torch.arange(spec.feedback_width), persistent=False)
+        for table in (self.input, self.context):
+            nn.init.normal_(table.weight, std=1 / math.sqrt(width))
+        self.blank = vocabulary + len(spec.stages) + spec.end  # a row that nothing else needs
+        self.register_buffer("places", places, persistent=False)
         self.register_buffer("positions", vocabulary * torch.arange(spec.context_length), persistent=False)
         self.core = _make_core(spec, core, config)
         self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy)
@@ -87,25 +90,56 @@ class Policy(nn.Module):
         """Read the problems: context int64 [n, C], stage int64 [n]."""
         read = self.context(context + self.positions)
         summary = read.sum(1) / math.sqrt(read.shape[1])
-        if self.stage is not None:
-            summary = summary + self.stage(stage)
+        if self.stage_aware:
+            summary = summary + self.input(stage + len(self.spec.vocabulary))
         return PolicyState(self.core.begin(read, summary), context, stage)
 
     def step(self, token: Tensor, feedback: Tensor, state: PolicyState) -> tuple[Thought, PolicyState]:
         """Think once: the previous token int64 [n] and the feedback to it int64 [n, F]."""
-        thought, state = self.unroll(token[None], feedback[None], state)
-        return Thought(thought.log_probs[0], thought.value[0], thought.hidden[0], thought.copied[0]), state
+        return self.think(token, feedback, state, [len(token)])
 
     def unroll(self, tokens: Tensor, feedback: Tensor, state: PolicyState) -> tuple[Thought, PolicyState]:
         """Think T times over given tokens int64 [T, n] and feedback int64 [T, n, F], in one pass."""
-        x = self.token(tokens)
+        steps, n = tokens.shape
+        thought, state = self.think(tokens.flatten(), feedback.flatten(0, 1), state, [n] * steps)
+        parts = (thought.log_probs, thought.value, thought.hidden, thought.copied)
+        return Thought(*(part.unflatten(0, (steps, n)) for part in parts)), state
+
+    def think(
+        self, token: Tensor, feedback: Tensor, state: PolicyState, sizes: Sequence[int], heed: Tensor | None = None
+    ) -> tuple[Thought, PolicyState]:
+        """Think over packed tokens, as a core has them: what `step` and `unroll` are made of.
+
+        Args:
+            token: int64 [N], the previous tokens, packed.
+            feedback: int64 [N, F], the feedback to them.
+            state: of n = sizes[0] episodes, before the first of them.
+            sizes: rows of each step; their sum is N.
+            heed: int64 [M], at which of the N a thought is wanted; None for all.
+
+        Returns:
+            The M thoughts; and the state after the last step, of `sizes[-1]` episodes.
+        """
+        stage, context = state.stage, state.context
+        episode = torch.arange(len(stage), device=stage.device)
+        if len(sizes) > 1:
+            episode = torch.cat([episode[:size] for size in sizes])
+            stage = stage[episode]
+        rows = [token[:, None]]
+        if self.stage_aware:
+            rows.append(stage[:, None] + len(self.spec.vocabulary))
         if self.spec.feedback_width:
-            x = x + self.shown((feedback + self.places).flatten(0, 1)).view_as(x)
-        if self.stage is not None:
-            x = x + self.stage(state.stage)
-        hidden, memory = self.core(x, state.memory)
-        log_probs, value, copied = self.heads(hidden, state.context)
-        return Thought(log_probs, value, hidden, copied), PolicyState(memory, state.context, state.stage)
+            rows.append(torch.where(feedback == self.spec.end, self.blank, feedback + self.places))
+        table = self.core.project(self.input.weight, len(self.spec.vocabulary))
+        x = embedding_bag(torch.cat(rows, 1), table, mode="sum", padding_idx=self.blank)
+        hidden, memory = self.core(x, state.memory, sizes)
+        if heed is not None:
+            hidden, episode = hidden[heed], episode[heed]
+        if len(sizes) > 1 or heed is not None:
+            context = context[episode]
+        log_probs, value, copied = self.heads(hidden, context)
+        after = PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
+        return Thought(log_probs, value, hidden, copied), after
 
 
 def _make_core(spec: TaskSpec, core: str, config: PolicyConfig) -> GRU | MinGRU | Transformer:

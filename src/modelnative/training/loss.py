@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from modelnative.training.config import LossConfig
 
 @dataclass
 class Terms:
-    """The loss and what to report of it; scalar tensors, detached but for `loss`."""
+    """The loss and what to report of it; scalar tensors, detached but for `loss`. Those of parts of a batch add up."""
 
     loss: Tensor
     policy_loss: Tensor
@@ -21,6 +21,15 @@ class Terms:
     entropy: Tensor
     approximate_kl: Tensor
     clip_fraction: Tensor
+
+    def vector(self) -> Tensor:
+        """All of them, detached: float [6]."""
+        return torch.stack([getattr(self, field.name).detach() for field in fields(self)])
+
+    @classmethod
+    def of(cls, vector: Tensor) -> Terms:
+        """The inverse of `vector`."""
+        return cls(*vector)
 
 
 def surrogate(
@@ -33,15 +42,19 @@ def surrogate(
     explored: Tensor,
     config: LossConfig,
     entropy_weight: float,
+    count: Tensor | None = None,
 ) -> Terms:
-    """The loss of given actions under a fresh forward pass; all tensors are [T, m].
+    """The loss of given actions under a fresh forward pass; all tensors are of the same shape, such as [T, m].
+
+    `count` is the number of free tokens in the minibatch of which these are a part; by default they are all.
 
     The ratio is against the probability with which the action was really drawn, exploration included, so the
     surrogate is unbiased (PPO, Schulman et al., 2017, eq. 7). Where the policy gives a good explored action next to no
     probability that ratio also vanishes, and with it the gradient; such tokens are imitated instead: -log π(a) times
     the advantage, where it is positive (Oh et al., 2018, eq. 2).
     """
-    count = free.sum().clamp_min(1)
+    if count is None:
+        count = free.sum().clamp_min(1)
 
     def mean(x: Tensor) -> Tensor:
         return torch.where(free, x, 0.0).sum() / count

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelnative.policies.policy import Policy
+from modelnative.policies.policy import Policy, Thought
+from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, State
+from modelnative.training.parallel import Group
+
+CROWDED = 0.75  # share of episodes still running below which the others are taken out of the batch
+COLUMNS = (
+    *("token", "feedback", "action", "behaviour", "value", "reward"),
+    *("running", "free", "explored", "invalid"),
+)
+
+
+@dataclass
+class Plan(Batch):
+    """How n episodes are to be played: all chance, and all that does not come from the policy.
+
+    Attributes:
+        uniform: float [n, horizon] in [0, 1), what each action is drawn with.
+        program: int64 [n, horizon], tokens to force (the oracle's).
+        forced: int64 [n], how many tokens of `program` are forced at the start of the episode.
+        explore: float [n], probability that an action is drawn blindly (see `_blind`) at `reach` tokens, after the
+            forced ones and `delay` more.
+        delay, reach: int64 [n].
+    """
+
+    uniform: Tensor
+    program: Tensor
+    forced: Tensor
+    explore: Tensor
+    delay: Tensor
+    reach: Tensor
+
+    @classmethod
+    def free(cls, problems: Problems, horizon: int, generator: torch.Generator) -> Plan:
+        """Every action is the policy's own, drawn at temperature 1."""
+        stage = problems.stage
+        uniform = torch.rand(len(stage), horizon, generator=generator, device=stage.device)
+        none, never = torch.zeros_like(stage), torch.zeros(len(stage), device=stage.device)
+        return cls(uniform, none[:, None].expand(-1, horizon), none, never, none, none)
 
 
 @dataclass
@@ -29,6 +66,8 @@ class Rollout:
         invalid: bool [T, n], pressed without effect.
         success: bool [n], the verifier's verdict.
         final: the task's state after the last action.
+
+    Where an episode is not free, `behaviour` and `value` mean nothing; where it is not running, nothing does.
     """
 
     problems: Problems
@@ -57,84 +96,109 @@ class Rollout:
 
 
 @torch.no_grad()
-def play(
-    policy: Policy,
-    task: AnyTask,
-    problems: Problems,
-    *,
-    generator: torch.Generator | None = None,
-    program: Tensor | None = None,
-    forced: Tensor | None = None,
-    explore: Tensor | None = None,
-    delay: Tensor | None = None,
-    reach: Tensor | None = None,
-) -> Rollout:
+def play(policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None = None) -> Rollout:
     """Play every problem once.
 
     Args:
         policy: acts; its parameters are not changed and no gradient is kept.
         task: answers.
         problems: n of them.
-        generator: draws the actions; None acts greedily.
-        program: int64 [n, horizon], tokens to force (the oracle's).
-        forced: int64 [n], how many tokens of `program` are forced at the start of each episode.
-        explore: float [n], probability that an action is drawn blindly (see `_blind`) at `reach` tokens, after the
-            forced ones and `delay` more.
-        delay, reach: int64 [n].
+        plan: how; None is greedily, without any hint.
 
     Returns:
         The episodes. Forced tokens are in it, but not among the free ones.
     """
     spec, n, device = task.spec, len(problems), problems.stage.device
-    vocabulary = len(spec.vocabulary)
-    forced = torch.zeros_like(problems.stage) if forced is None else forced
-    draws = None if generator is None else torch.rand(spec.horizon, n, generator=generator, device=device)
+    looks = device.type == "cpu"  # a look at the data costs nothing there; elsewhere it would stall the device
+
+    def column(dtype: torch.dtype, *more: int) -> Tensor:
+        return torch.zeros(spec.horizon, n, *more, dtype=dtype, device=device)
+
+    tokens, shown, actions = column(torch.int64), column(torch.int64, spec.feedback_width), column(torch.int64)
+    behaviour, value, reward = column(torch.float32), column(torch.float32), column(torch.float32)
+    alive, free, explored, invalid = (column(torch.bool) for _ in range(4))
+    success = torch.zeros(n, dtype=torch.bool, device=device)
     state, thoughts = task.begin(problems), policy.begin(problems.context, problems.stage)
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
-    running = torch.ones(n, dtype=torch.bool, device=device)
-    success = torch.zeros_like(running)
-    nothing = torch.zeros_like(running)
-    blind = _blind(problems.context, vocabulary, spec.end)
-    rows = []
+    running, rows, finished = ~success, torch.arange(n, device=device), []
+    blind = None if plan is None else _blind(problems.context, len(spec.vocabulary), spec.end)
+    length = spec.horizon
     for t in range(spec.horizon):
-        thought, thoughts = policy.step(token, feedback, thoughts)
-        explored = nothing
-        if draws is None:
-            action = thought.log_probs.argmax(-1)
-            behaviour = thought.log_probs.gather(-1, action[:, None])[:, 0]
-        else:
-            chances = thought.log_probs.exp()
-            if explore is not None and delay is not None and reach is not None:
-                first = forced + delay
-                explored = (first <= t) & (t < first + reach) & (explore > 0)
-                chances = torch.lerp(chances, blind, torch.where(explored, explore, 0.0)[:, None])
-            sums = chances.cumsum(-1)
-            action = (sums < draws[t, :, None] * sums[:, -1:]).sum(-1).clamp_max(vocabulary - 1)
-            behaviour = chances.gather(-1, action[:, None])[:, 0].log()
-        free = running & (forced <= t)
-        if program is not None:
-            action = torch.where(free, action, program[:, t])
+        choosing = running if plan is None else running & (plan.forced <= t)
+        heed = choosing.nonzero()[:, 0] if looks and not bool(choosing.all()) else None
+        thought, thoughts = policy.think(token, feedback, thoughts, [len(rows)], heed)
+        action, chance, blindly = _choose(thought, t, plan, blind, heed)
+        if heed is not None:
+            forced = torch.zeros_like(token) if plan is None else plan.program[:, t].clone()
+            action = forced.index_copy_(0, heed, action)
+        elif plan is not None:
+            action = torch.where(choosing, action, plan.program[:, t])
         step = task.step(state, action)
-        rows.append(
-            (
-                token,
-                feedback,
-                action,
-                behaviour,
-                thought.value,
-                step.reward,
-                running,
-                free,
-                explored & free,
-                step.invalid,
-            )
-        )
-        success = success | step.success
+
+        at = slice(None) if len(rows) == n else rows
+        asked = at if heed is None else rows[heed]
+        tokens[t, at], shown[t, at], actions[t, at], reward[t, at] = token, feedback, action, step.reward
+        alive[t, at], free[t, at], invalid[t, at] = running, choosing, step.invalid
+        behaviour[t, asked], value[t, asked] = chance, thought.value.float()
+        if blindly is not None:
+            explored[t, asked] = blindly & (True if heed is not None else choosing)
+        success[at] |= step.success
+
         state, token, feedback, running = step.state, action, step.feedback, ~step.done
-        if not bool(running.any()):
-            break
-    columns: list[Any] = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return Rollout(*[problems, *columns, success, state])
+        if looks:
+            left = int(running.sum())
+            if left == 0:
+                length = t + 1
+                break
+            if left < CROWDED * len(rows):
+                finished.append((rows[~running], state[~running]))
+                keep = running.nonzero()[:, 0]
+                rows, token, feedback, running = rows[keep], token[keep], feedback[keep], running[keep]
+                state, thoughts = state[keep], thoughts[keep]
+                if plan is not None and blind is not None:
+                    plan, blind = plan[keep], blind[keep]
+    if finished:
+        order = torch.cat([*(part for part, _ in finished), rows]).argsort()
+        state = Batch.cat([*(part for _, part in finished), state])[order]
+    columns = (tokens, shown, actions, behaviour, value, reward, alive, free, explored, invalid)  # as in COLUMNS
+    named = {name: column[:length] for name, column in zip(COLUMNS, columns, strict=True)}
+    return Rollout(problems, success=success, final=state, **named)
+
+
+def joined(parts: Sequence[Rollout], problems: Problems, group: Group) -> Rollout:
+    """One rollout of all `problems`, from this process's parts of its share of them and from the other processes."""
+    horizon = group.most(max(len(part.action) for part in parts))
+
+    def column(name: str) -> Tensor:
+        columns = [getattr(part, name) for part in parts]
+        rows = [torch.cat([c, c.new_zeros(horizon - len(c), *c.shape[1:])]).transpose(0, 1) for c in columns]
+        return group.join(torch.cat(rows)).transpose(0, 1).contiguous()
+
+    success = group.join(torch.cat([part.success for part in parts]))
+    final = Batch.cat([part.final for part in parts]).map(group.join)
+    return Rollout(problems, success=success, final=final, **{name: column(name) for name in COLUMNS})
+
+
+def _choose(
+    thought: Thought, t: int, plan: Plan | None, blind: Tensor | None, heed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The next action of M episodes, the log-probability it was drawn with, and whether it was drawn with exploration.
+
+    The episodes are those at `heed` of the plan's and of `blind`, or all.
+    """
+    if plan is None or blind is None:
+        log_prob, action = thought.log_probs.max(-1)
+        return action, log_prob.float(), None
+    uniform, forced, explore, delay, reach = (
+        x if heed is None else x[heed] for x in (plan.uniform[:, t], plan.forced, plan.explore, plan.delay, plan.reach)
+    )
+    first = forced + delay
+    explored = (first <= t) & (t < first + reach) & (explore > 0)
+    share = torch.where(explored, explore, 0.0)[:, None]
+    chances = torch.lerp(thought.log_probs.exp(), blind if heed is None else blind[heed], share)
+    sums = chances.cumsum(-1)
+    action = (sums < uniform[:, None] * sums[:, -1:]).sum(-1).clamp_max(chances.shape[-1] - 1)
+    return action, chances.gather(-1, action[:, None])[:, 0].log(), explored
 
 
 def _blind(context: Tensor, vocabulary: int, padding: int) -> Tensor:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modelnative.policies.policy import Policy
+from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, program_length
 from modelnative.training.advantages import advantages
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.curricula import Draw, make_curriculum
 from modelnative.training.loss import Terms, surrogate
-from modelnative.training.rollout import Rollout, play
+from modelnative.training.parallel import Group, Pool
+from modelnative.training.rollout import Plan, Rollout, joined, play
 
 COUNTERS = ("updates", "episodes", "steps")
+# Episodes that one thread takes at a time, so few that what it works on stays in the caches.
+PLAYED = 1024
+LEARNT = 256
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,31 @@ class Metrics:
     timing: Timing
 
 
+@dataclass
+class Lesson:
+    """One update under way.
+
+    Attributes:
+        draw, rollout: what the curriculum wanted, and what came of it.
+        length: int64 [n], actions of each episode.
+        advantage, target: float [T, n].
+        entropy_weight: of this update.
+        terms, norms: of the gradient steps so far: the loss's terms, and the norm of the gradient before clipping.
+        start, played: when it began, and when the episodes were played.
+    """
+
+    draw: Draw
+    rollout: Rollout
+    length: Tensor
+    advantage: Tensor
+    target: Tensor
+    entropy_weight: float
+    terms: list[Tensor]
+    norms: list[Tensor]
+    start: float
+    played: float
+
+
 class Trainer:
     """One training: policy, optimiser, curriculum and counters.
 
@@ -111,6 +139,9 @@ class Trainer:
         self.practice: Problems | None = None
         self.updates = self.episodes = self.steps = 0
         self.generator = torch.Generator(config.device)
+        self.pool = Pool(config.threads)
+        self.group = Group(config.device)
+        self.packs = torch.device(config.device).type == "cpu"
 
     def __iter__(self) -> Iterator[Metrics]:
         """Update after update, until the budget of updates is spent."""
@@ -119,50 +150,17 @@ class Trainer:
 
     def update(self) -> Metrics:
         """Play one batch of episodes and learn from it."""
-        config, loss = self.config, self.config.loss
         start = time.perf_counter()
-        self.generator.manual_seed(config.seed * 1_000_003 + self.updates)
-        draw, rollout = self.collect()
-        played = time.perf_counter()
+        draw, problems, plan = self.draw()
+        lesson = self.study(draw, self.play(problems, plan), start)
+        for rows in self.minibatches():
+            self.step(lesson, *self.gradient(lesson, rows))
+        return self.close(lesson)
 
-        cooling = max(config.optimizer.floor, min(1.0, self.curriculum.failure / config.optimizer.cool_from))
-        rate = config.optimizer.learning_rate * cooling
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = rate
-        advantage, target = advantages(config.algorithm, rollout, loss)
-        terms: list[Terms] = []
-        norms: list[Tensor] = []
-        for _ in range(loss.epochs):
-            order = torch.randperm(config.episodes, generator=self.generator, device=config.device)
-            for rows in order.tensor_split(loss.minibatches):
-                term = surrogate(
-                    self.unroll(rollout, rows),
-                    rollout.action[:, rows],
-                    rollout.behaviour[:, rows],
-                    advantage[:, rows],
-                    target[:, rows],
-                    rollout.free[:, rows],
-                    rollout.explored[:, rows],
-                    loss,
-                    loss.entropy_weight * cooling**2,
-                )
-                self.optimizer.zero_grad()
-                term.loss.backward()
-                norms.append(nn.utils.clip_grad_norm_(self.policy.parameters(), config.optimizer.max_gradient_norm))
-                self.optimizer.step()
-                terms.append(term)
-
-        self.curriculum.observe(draw, rollout.success)
-        self.updates += 1
-        self.episodes += config.episodes
-        steps = int(rollout.running.sum())
-        self.steps += steps
-        end = time.perf_counter()
-        return self.measure(rollout, target, terms, norms, steps, rate, (start, played, end))
-
-    def collect(self) -> tuple[Draw, Rollout]:
-        """Draw from the curriculum and play; with grpo and rloo, `group` episodes of each problem side by side."""
+    def draw(self) -> tuple[Draw, Problems, Plan]:
+        """What to play; with grpo and rloo, `group` episodes of each problem side by side."""
         config, task = self.config, self.task
+        self.generator.manual_seed(config.seed * 1_000_003 + self.updates)
         group = config.loss.group if config.algorithm in ("grpo", "rloo") else 1
         draw = self.curriculum.draw(config.episodes // group, self.generator, self.updates / config.updates)
         problems: Problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
@@ -176,42 +174,121 @@ class Trainer:
             same = torch.arange(config.episodes, device=draw.stage.device) // group
             draw, problems = draw[same], problems[same]
         program = task.oracle(problems)
-        forced = (program_length(program, task.spec.end) - draw.free).clamp_min(0)
-        rollout = play(
-            self.policy,
-            task,
-            problems,
-            generator=self.generator,
+        plan = Plan(
+            uniform=torch.rand(len(draw), task.spec.horizon, generator=self.generator, device=draw.stage.device),
             program=program,
-            forced=forced,
+            forced=(program_length(program, task.spec.end) - draw.free).clamp_min(0),
             explore=draw.explore,
             delay=draw.delay,
             reach=draw.reach,
         )
-        return draw, rollout
+        return draw, problems, plan
 
-    def unroll(self, rollout: Rollout, rows: Tensor) -> Any:
-        """A fresh forward pass over some episodes, with gradients."""
-        problems = rollout.problems
-        thoughts = self.policy.begin(problems.context[rows], problems.stage[rows])
-        return self.policy.unroll(rollout.token[:, rows], rollout.feedback[:, rows], thoughts)[0]
+    def play(self, problems: Problems, plan: Plan) -> Rollout:
+        """Play them, shared among processes and threads."""
+        rows = torch.arange(len(problems), device=problems.stage.device)
+        chunks = self.group.share(rows).split(PLAYED if self.packs else len(rows))
+        if len(chunks[0]) == len(rows):
+            return play(self.policy, self.task, problems, plan)
+        parts = self.pool.map(lambda part: play(self.policy, self.task, problems[part], plan[part]), chunks)
+        return joined(parts, problems, self.group)
 
-    def measure(
-        self,
-        rollout: Rollout,
-        target: Tensor,
-        terms: list[Terms],
-        norms: list[Tensor],
-        steps: int,
-        rate: float,
-        clock: tuple[float, float, float],
-    ) -> Metrics:
+    def study(self, draw: Draw, rollout: Rollout, start: float) -> Lesson:
+        """What there is to learn from the episodes, and how fast to."""
+        config, played = self.config, time.perf_counter()
+        cooling = max(config.optimizer.floor, min(1.0, self.curriculum.failure / config.optimizer.cool_from))
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = config.optimizer.learning_rate * cooling
+        advantage, target = advantages(config.algorithm, rollout, config.loss)
+        entropy_weight = config.loss.entropy_weight * cooling**2
+        return Lesson(draw, rollout, rollout.length, advantage, target, entropy_weight, [], [], start, played)
+
+    def minibatches(self) -> list[Tensor]:
+        """The episodes of every gradient step, int64 each."""
+        config = self.config
+        orders = [
+            torch.randperm(config.episodes, generator=self.generator, device=config.device)
+            for _ in range(config.loss.epochs)
+        ]
+        return [rows for order in orders for rows in order.tensor_split(config.loss.minibatches)]
+
+    def gradient(self, lesson: Lesson, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The gradient of every parameter on some episodes, and the loss's terms (see `Terms`)."""
+        count = lesson.rollout.free[:, rows].sum().clamp_min(1)
+        if self.packs:
+            rows = rows[lesson.length[rows].argsort(descending=True, stable=True)]
+        parameters = list(self.policy.parameters())
+
+        def of(part: Tensor) -> list[Tensor]:
+            terms = self.loss(lesson, *self.rethink(lesson.rollout, part), count)
+            gradients = torch.autograd.grad(terms.loss, parameters, materialize_grads=True)
+            return [*gradients, terms.vector()]
+
+        mine = self.group.share(rows)
+        first, *others = self.pool.map(of, mine.split(LEARNT if self.packs else len(mine)))
+        for other in others:
+            torch._foreach_add_(first, other)
+        *gradients, terms = self.group.add(first)
+        return gradients, terms
+
+    def rethink(self, rollout: Rollout, rows: Tensor) -> tuple[Thought, Tensor]:
+        """A fresh forward pass over some episodes, the longest first, with gradients.
+
+        On a CPU nothing is computed for tokens after the end, and no thought for those that a hint forced; elsewhere
+        shapes that do not depend on the data are worth more.
+
+        Returns:
+            M thoughts; and int64 [M], where their tokens are in the flattened rollout.
+        """
+        steps = torch.arange(len(rollout.running), device=rows.device)
+        token = steps[:, None] * rollout.running.shape[1] + rows
+        sizes, heed = [len(rows)] * len(steps), None
+        if self.packs:
+            running = rollout.running[:, rows]
+            sizes = [size for size in running.sum(1).tolist() if size]
+            token = token[running]
+            heed = rollout.free.flatten()[token].nonzero()[:, 0]
+        token = token.flatten()
+        state = self.policy.begin(rollout.problems.context[rows], rollout.problems.stage[rows])
+        read = rollout.token.flatten()[token], rollout.feedback.flatten(0, 1)[token]
+        return self.policy.think(*read, state, sizes, heed)[0], token if heed is None else token[heed]
+
+    def loss(self, lesson: Lesson, thought: Thought, chosen: Tensor, count: Tensor) -> Terms:
+        """The part of a minibatch's loss that the tokens at `chosen` of the flattened rollout add."""
+        rollout = lesson.rollout
+        return surrogate(
+            thought,
+            action=rollout.action.flatten()[chosen],
+            behaviour=rollout.behaviour.flatten()[chosen],
+            advantage=lesson.advantage.flatten()[chosen],
+            target=lesson.target.flatten()[chosen],
+            free=rollout.free.flatten()[chosen],
+            explored=rollout.explored.flatten()[chosen],
+            config=self.config.loss,
+            entropy_weight=lesson.entropy_weight,
+            count=count,
+        )
+
+    def step(self, lesson: Lesson, gradients: list[Tensor], terms: Tensor) -> None:
+        """One step of the optimiser."""
+        for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        lesson.norms.append(nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.optimizer.max_gradient_norm))
+        self.optimizer.step()
+        lesson.terms.append(terms)
+
+    def close(self, lesson: Lesson) -> Metrics:
+        """Tell the curriculum, count, measure."""
+        self.curriculum.observe(lesson.draw, lesson.rollout.success)
+        self.updates += 1
+        self.episodes += self.config.episodes
+        self.steps += int(lesson.length.sum())
+        return self.measure(lesson, time.perf_counter())
+
+    def measure(self, lesson: Lesson, end: float) -> Metrics:
         """The numbers of one update."""
-        start, played, end = clock
-
-        def mean(name: str) -> float:
-            return float(torch.stack([getattr(term, name) for term in terms]).mean())
-
+        rollout, target = lesson.rollout, lesson.target
+        terms = Terms.of(torch.stack(lesson.terms).mean(0))
         free = rollout.free
         spread = target[free].var(correction=0) if self.config.loss.value_weight else torch.tensor(0.0)
         explained = (
@@ -219,6 +296,7 @@ class Trainer:
         )
         oracle = program_length(self.task.oracle(rollout.problems), self.task.spec.end)
         whole = rollout.success & free[0]
+        seconds = end - lesson.start
         return Metrics(
             update=self.updates,
             episodes=self.episodes,
@@ -230,21 +308,21 @@ class Trainer:
             greedy=self.greedy() if self.updates % self.config.evaluate_every == 0 else None,
             stages=self.curriculum.describe(),
             mean_return=float(rollout.reward.sum(0).mean()),
-            entropy=mean("entropy"),
-            approximate_kl=mean("approximate_kl"),
-            clip_fraction=mean("clip_fraction"),
+            entropy=float(terms.entropy),
+            approximate_kl=float(terms.approximate_kl),
+            clip_fraction=float(terms.clip_fraction),
             explained_variance=float(explained),
-            gradient_norm=float(torch.stack(norms).mean()),
+            gradient_norm=float(torch.stack(lesson.norms).mean()),
             invalid=float(rollout.invalid.sum() / rollout.success.numel()),
-            excess=float((rollout.length - oracle)[whole].float().mean()) if bool(whole.any()) else None,
-            policy_loss=mean("policy_loss"),
-            value_loss=mean("value_loss"),
-            learning_rate=rate,
+            excess=float((lesson.length - oracle)[whole].float().mean()) if bool(whole.any()) else None,
+            policy_loss=float(terms.policy_loss),
+            value_loss=float(terms.value_loss),
+            learning_rate=self.optimizer.param_groups[0]["lr"],
             timing=Timing(
-                seconds=end - start,
-                steps_per_second=steps / (end - start),
-                rollout_share=(played - start) / (end - start),
-                update_share=(end - played) / (end - start),
+                seconds=seconds,
+                steps_per_second=int(lesson.length.sum()) / seconds,
+                rollout_share=(lesson.played - lesson.start) / seconds,
+                update_share=(end - lesson.played) / seconds,
             ),
         )
 

@@ -1,0 +1,121 @@
+"""Sharing one batch among threads and processes without changing what is learned.
+
+Whatever is random is drawn for the whole batch before it is shared, every thread and process takes some of its
+episodes, and gradients are added up. So the number of threads changes nothing at all, and the number of processes
+nothing but the order of additions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from modelnative.errors import UserError
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Pool:
+    """Threads that each compute on one core.
+
+    Small matrices are not worth sharing among cores: two threads on two halves of a batch are faster than two threads
+    on each of its operations.
+
+    Args:
+        threads: at least 1; with 1 all is done in the caller's thread.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+        if threads > 1:
+            self._executor = ThreadPoolExecutor(threads, "modelnative", initializer=lambda: torch.set_num_threads(1))
+
+    def map(self, function: Callable[[A], R], items: Iterable[A]) -> list[R]:
+        """`function` of every item, in their order."""
+        items = list(items)
+        if self._executor is None or len(items) < 2:
+            return [function(item) for item in items]
+        return list(self._executor.map(function, items))
+
+
+class Group:
+    """The processes that train one policy together, as `torchrun` starts them; alone without it.
+
+    Attributes:
+        rank: which of them this is, from 0; rank 0 writes the files.
+        size: how many there are.
+
+    Raises:
+        UserError: the processes cannot find each other.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.device = torch.device(device)
+        if self.size > 1 and not torch.distributed.is_initialized():
+            try:
+                torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(f"WORLD_SIZE: {self.size} processes cannot be joined ({reason})") from error
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of some rows."""
+        return rows[self.rank :: self.size]
+
+    def add(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sum of each tensor over the processes, the same to the bit on all of them."""
+        if self.size == 1:
+            return list(tensors)
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        self._agree(lambda: torch.distributed.all_reduce(flat))
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """What `share` took apart, put together again: the parts of all processes along the first dimension."""
+        if self.size == 1:
+            return tensor
+        lengths = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.size)]
+        mine = torch.tensor([len(tensor)], device=tensor.device)
+        self._agree(lambda: torch.distributed.all_gather(lengths, mine))
+        most = int(torch.cat(lengths).max())
+        whole = tensor.new_zeros(most, self.size, *tensor.shape[1:])
+        padded = torch.cat([tensor, tensor.new_zeros(most - len(tensor), *tensor.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        self._agree(lambda: torch.distributed.all_gather(parts, padded))
+        for rank, part in enumerate(parts):
+            whole[:, rank] = part
+        return whole.flatten(0, 1)[: int(torch.cat(lengths).sum())]
+
+    def tell(self, values: Sequence[float]) -> list[float]:
+        """Rank 0's numbers, on every process."""
+        if self.size == 1:
+            return list(values)
+        told = torch.tensor(values, dtype=torch.float64, device=self.device)
+        self._agree(lambda: torch.distributed.broadcast(told, 0))
+        return told.tolist()
+
+    def most(self, value: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        self._agree(lambda: torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX))
+        return int(largest)
+
+    def _agree(self, exchange: Callable[[], object]) -> None:
+        try:
+            exchange()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"rank {self.rank}: another of the {self.size} processes is gone ({reason}); the newest checkpoint "
+                "stands, and the run can be continued with: modelnative resume RUN"
+            ) from error
