@@ -178,7 +178,7 @@ def test_the_policy_is_the_best_one_or_the_newest(tmp_path: Path) -> None:
     run.save(trainer, {})
 
     def weight() -> torch.Tensor:
-        return run.policy(run.task()).token.weight
+        return run.policy(run.task()).input.weight
 
     assert torch.equal(weight(), trainer.policy.input.weight), "the newest checkpoint's while there is no verified one"
     best = trainer.policy.input.weight.detach().clone()
