@@ -1,10 +1,9 @@
 """LSTM PPO in CleanRL's structure (Huang et al., 2022: `ppo_atari_lstm.py`), written anew; no code is copied.
 
-What makes that structure: preallocated buffers [steps, environments], an LSTM that carries its state across the ends of
-rollouts and is reset by the done flag inside a Python loop over time (in the rollout and in the update), minibatches
-of whole environments, orthogonal initialisation, clipped value loss, normalised advantages, one loss, Adam. Differences: the
-input is a sum of embeddings, not a convolution; distributions are not validated, which CleanRL leaves on and which costs
-time.
+What makes that structure: preallocated buffers [steps, environments]; an LSTM that carries its state across the ends of
+rollouts and is reset by the done flag inside a Python loop over time, in the rollout and in the update; minibatches of
+whole environments; orthogonal initialisation, normalised advantages, clipped value loss, one loss, Adam. Differences:
+the input is a sum of embeddings, not a convolution, and distributions are not validated, which costs CleanRL time.
 """
 
 from __future__ import annotations

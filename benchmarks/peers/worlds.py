@@ -29,7 +29,7 @@ STOCK = 16  # batches of problems that the batched world draws at a time; each p
 
 
 class Reader(nn.Module):
-    """Observations int64 [n, 17] to the sum of an embedding for each place: float [n, width]."""
+    """Observations int64 [..., 17] to the sum of an embedding for each place: float [..., width]."""
 
     offsets: Tensor
 
@@ -40,7 +40,8 @@ class Reader(nn.Module):
         self.register_buffer("offsets", torch.tensor([0, *PLACES[:-1]]).cumsum(0), persistent=False)
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.table(observation + self.offsets)
+        places = (observation + self.offsets).flatten(0, -2)
+        return self.table(places).view(*observation.shape[:-1], -1)
 
 
 class Stages:
