@@ -12,8 +12,8 @@ from worlds import ACTIONS, PLACES, PlainWorld, Stages
 class CalculatorEnv(gymnasium.Env[np.ndarray, int]):
     """An episode is one training problem.
 
-    The observation is a box of token numbers: libraries turn one that is declared as multi-discrete into one-hots of 291
-    places, which costs more than the embeddings of `Reader`.
+    The observation is a box of token numbers: libraries turn a multi-discrete one into one-hots of 291 places,
+    which costs more than the embeddings of `Reader`.
     """
 
     observation_space = gymnasium.spaces.Box(0, max(PLACES) - 1, (len(PLACES),), np.int64)

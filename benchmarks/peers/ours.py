@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from modelnative.runs.training import Finished, Training, Verified
+import torch
+
+from modelnative.runs.training import Finished, Training, Verified, choose_threads
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, recipe, with_fields
 from modelnative.training.trainer import Trainer
@@ -42,6 +44,7 @@ class Ours:
 
     def __init__(self, seed: int = 0, *, curriculum: str = "hints", **fields: Any) -> None:
         config = with_fields(configure(curriculum, {**SPEED, "seed": seed}), fields)
+        torch.set_num_threads(config.threads or choose_threads(config))
         self.trainer = Trainer(make_task(config.task, **config.dials), config)
         self.parameters = sum(p.numel() for p in self.trainer.policy.parameters())
 
@@ -80,10 +83,7 @@ def solve(seconds: float, seed: int, curriculum: str = "hints", **fields: Any) -
 
 def main() -> None:
     """Ten seconds of one configuration."""
-    import torch
-
     fields = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
-    torch.set_num_threads(fields.get("threads") or 1)
     ours = Ours(**fields)
     ours.update()
     steps, start = 0, time.perf_counter()
