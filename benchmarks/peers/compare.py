@@ -7,7 +7,7 @@
     python benchmarks/peers/compare.py table                       # what was measured so far; measures nothing
     python benchmarks/peers/compare.py list
 
-Configurations are chosen by name or pattern. `--ours` adds one of the library's, as fields of its `TrainConfig` in JSON:
+Configurations are chosen by name or pattern. `--ours` adds one of the library's, as fields of its `TrainConfig`:
 `--ours '{"episodes": 2048, "threads": 2}'`. Each runs in a process of its own, one after the other, round by round
 (A B C, A B C, …), so that what else the machine does falls on all alike. Results are appended to throughput.jsonl and
 solve.jsonl beside this file.
@@ -111,7 +111,7 @@ def run_throughput(job: dict[str, Any]) -> dict[str, Any]:
     training = make(job["configuration"], job["seed"], "uniform")
     training.update()
     steps = updates = 0
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     while (elapsed := time.perf_counter() - start) < job["seconds"]:
         steps += training.update()
         updates += 1
@@ -120,6 +120,7 @@ def run_throughput(job: dict[str, Any]) -> dict[str, Any]:
         "steps": steps,
         "updates": updates,
         "seconds": elapsed,
+        "cpu_seconds": time.process_time() - cpu,
         "parameters": training.parameters,
     }
 
@@ -209,14 +210,15 @@ def throughput_table(lines: list[dict[str, Any]]) -> str:
         rates.setdefault(line["name"], []).append(line["steps_per_second"])
     shapes = {line["name"]: line for line in lines}
     rows = [
-        "| configuration | threads | parameters | runs | steps/s, median (range) |",
-        "| --- | --- | --- | --- | --- |",
+        "| configuration | threads | parameters | runs | steps/s, median (range) | steps per processor second |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, values in rates.items():
         line = shapes[name]
+        work = statistics.median(run["steps"] / run["cpu_seconds"] for run in lines if run["name"] == name)
         rows.append(
             f"| {name} | {line['configuration']['threads'] or 'own'} | {line['parameters']:,} | {len(values)} |"
-            f" {statistics.median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f}) |"
+            f" {statistics.median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f}) | {work:,.0f} |"
         )
     best: dict[str, str] = {}
     for name, values in rates.items():
