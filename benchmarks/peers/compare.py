@@ -2,7 +2,7 @@
 
     python benchmarks/peers/compare.py throughput                  # every configuration, 20 s each, 3 rounds
     python benchmarks/peers/compare.py throughput 'ours*' --rounds 1 --seconds 5
-    python benchmarks/peers/compare.py throughput --grid           # also CleanRL's structure at every size; long
+    python benchmarks/peers/compare.py throughput --grid           # also the batched peers at every size; long
     python benchmarks/peers/compare.py solve                       # 10 minutes each, every problem verified
     python benchmarks/peers/compare.py table                       # what was measured so far; measures nothing
     python benchmarks/peers/compare.py list
@@ -57,8 +57,10 @@ def ours(**fields: Any) -> dict[str, Any]:
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "ours": ours(),
     "ours-2048": ours(episodes=2048),
+    "ours-2048-1-thread": ours(episodes=2048, threads=1),
     "ours-uniform": ours(curriculum="uniform"),
     "ours-uniform-2048": ours(curriculum="uniform", episodes=2048),
+    "ours-uniform-2048-1-thread": ours(curriculum="uniform", episodes=2048, threads=1),
     "sb3-8-python": sized("sb3", 8, 128, 1, world="python"),
     "sb3-8-python-own-critic": sized("sb3", 8, 128, 1, world="python", critic="own"),
     "sb3-batched-512": sized("sb3", 512, 24, 1, world="tensor"),
@@ -70,8 +72,16 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "torchrl-lstm-512": sized("torchrl", 512, 24, 1, core="lstm"),
     "torchrl-gru-512": sized("torchrl", 512, 24, 1, core="gru"),
 }
+# The batched peers at every size. On a busy machine two threads wait for each other and lose all that they may win.
+BATCHED: dict[str, tuple[str, dict[str, str]]] = {
+    "sb3-batched": ("sb3", {"world": "tensor"}),
+    "cleanrl-batched": ("cleanrl", {}),
+    "torchrl-lstm": ("torchrl", {"core": "lstm"}),
+    "torchrl-gru": ("torchrl", {"core": "gru"}),
+}
 GRID = {
-    f"cleanrl-batched-{n}x{steps}-{threads}": sized("cleanrl", n, steps, threads)
+    f"{name}-{n}x{steps}-{threads}": sized(peer, n, steps, threads, **more)
+    for name, (peer, more) in BATCHED.items()
     for n in (512, 2048, 4096)
     for steps in (12, 24, 64, 128)
     for threads in (1, 2)
@@ -281,11 +291,11 @@ def main() -> None:
     parser.add_argument(
         "--schedule", choices=("threshold", "uniform"), default="threshold", help="peers' stages (solve)"
     )
-    parser.add_argument("--grid", action="store_true", help="add CleanRL's structure at every size (throughput)")
+    parser.add_argument("--grid", action="store_true", help="add the batched peers at every size (throughput)")
     parser.add_argument("--ours", action="append", default=[], metavar="JSON", help="add ours with these fields")
     parser.add_argument("--fields", type=json.loads, default={}, metavar="JSON", help="fields to change in the peers")
     parser.add_argument("--dry", action="store_true", help="print the table, keep nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
 
     if arguments.command == "job":
         import torch
