@@ -323,7 +323,10 @@ def main() -> None:
     for number in range(arguments.rounds if arguments.command == "throughput" else 1):
         for name in names:
             configuration = known[name]
-            if configuration["peer"] != "ours":
+            schedule = "uniform" if arguments.command == "throughput" else arguments.schedule
+            if configuration["peer"] == "ours":
+                schedule = configuration["fields"].get("curriculum", "hints")
+            else:
                 configuration = {**configuration, "fields": {**configuration["fields"], **arguments.fields}}
             job = {
                 "kind": arguments.command,
@@ -334,7 +337,7 @@ def main() -> None:
                 "round": number,
                 "seconds": arguments.seconds if arguments.command == "throughput" else arguments.minutes * 60,
                 "every": arguments.every,
-                "schedule": "uniform" if arguments.command == "throughput" else arguments.schedule,
+                "schedule": schedule,
             }
             line = launch(job)
             lines.append(line)
