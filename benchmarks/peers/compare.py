@@ -34,7 +34,8 @@ LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 # A family is what the library is compared with: of each, the best configuration counts.
 FAMILIES = {
-    "ours": "ours",
+    "ours": "ours, with hints",
+    "ours-uniform": "ours, playing what the peers play",
     "sb3-8-python": "SB3, 8 Python environments",
     "sb3-batched": "SB3, batched",
     "cleanrl-python": "CleanRL's structure, Python environments",
@@ -208,9 +209,11 @@ def read(kind: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def family(name: str) -> str:
-    """What a configuration counts for: the longest of the families that its name begins with."""
-    return max((key for key in FAMILIES if name.startswith(key)), key=len)
+def family(line: dict[str, Any]) -> str:
+    """What a result counts for: the longest of the families that its name begins with."""
+    if line["configuration"]["peer"] == "ours":
+        return "ours-uniform" if line["schedule"] == "uniform" else "ours"
+    return max((key for key in FAMILIES if line["name"].startswith(key)), key=len)
 
 
 def throughput_table(lines: list[dict[str, Any]]) -> str:
@@ -232,22 +235,26 @@ def throughput_table(lines: list[dict[str, Any]]) -> str:
         )
     best: dict[str, str] = {}
     for name, values in rates.items():
-        kind = family(name)
+        kind = family(shapes[name])
         if kind not in best or statistics.median(values) > statistics.median(rates[best[kind]]):
             best[kind] = name
-    if "ours" in best and len(best) > 1:
-        ours = rates[best["ours"]]
+    for mine in ("ours", "ours-uniform"):
+        others = {kind: name for kind, name in best.items() if not kind.startswith("ours")}
+        if mine not in best or not others:
+            continue
         rows += [
             "",
-            f"| against the best of | which is | steps/s of {best['ours']} over its: medians (range over rounds) |",
+            f"Steps/s of {best[mine]} ({FAMILIES[mine]}) over those of the best of each:",
+            "",
+            "| | which is | ratio of medians (range over rounds) |",
             "| --- | --- | --- |",
         ]
-        for kind, name in best.items():
-            if kind != "ours":
-                theirs = rates[name]
-                pairs = [a / b for a, b in zip(ours, theirs, strict=False)]
-                whole = statistics.median(ours) / statistics.median(theirs)
-                rows.append(f"| {FAMILIES[kind]} | {name} | {whole:.2f} ({min(pairs):.2f}–{max(pairs):.2f}) |")
+        own = rates[best[mine]]
+        for kind, name in others.items():
+            theirs = rates[name]
+            pairs = [a / b for a, b in zip(own, theirs, strict=False)]
+            whole = statistics.median(own) / statistics.median(theirs)
+            rows.append(f"| {FAMILIES[kind]} | {name} | {whole:.2f} ({min(pairs):.2f}–{max(pairs):.2f}) |")
     return "\n".join(rows)
 
 
