@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from modelnative.errors import choose
 from modelnative.tasks.batch import Batch
@@ -26,6 +27,7 @@ DIGITS = 8  # of the display; a key whose result would need more has no effect
 LIMIT = 10**DIGITS
 EMPTY = LIMIT  # stands for no value: one more than any value that there can be
 HALF = 10**4  # the display is looked up by its upper and its lower four digits
+BITS = 5  # of a token in a word of a table
 RECIPROCAL = -(-(2**45) // HALF)
 MILESTONE = 0.1  # credit for each sub-result, once
 
@@ -159,7 +161,7 @@ class Arithmetic(OperandTask[Calculator]):
         zero = torch.zeros_like(problems.stage)
         no = torch.zeros_like(zero, dtype=torch.bool)
         empty = torch.full_like(zero, EMPTY)
-        return Calculator(no, problems, zero, zero, zero, zero, empty, no[:, None].expand(-1, 3))
+        return Calculator(no, problems, zero, zero, zero, zero, empty, no.new_zeros(len(no), 3))
 
     def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
         keys = self.tables(action.device).keys
@@ -177,19 +179,21 @@ class Arithmetic(OperandTask[Calculator]):
         return Step(after, self.feedback(after), reward, after.done, success, invalid)
 
     def feedback(self, state: Calculator) -> Tensor:
-        shown = state.value.new_empty(len(state), self.spec.feedback_width)
-        if self.closed_loop:
-            tables = self.tables(state.value.device)
-            size = state.value.abs()
-            # Division by 10⁴, exact up to 2³⁵: the processor multiplies eight numbers while it divides one.
-            high = (size * RECIPROCAL) >> 45
-            # Its upper digits being there, the lower ones show leading zeros: rows from 10⁴ on. EMPTY is row 2·10⁴.
-            low = torch.sub(size, (high - 1).clamp(0, HALF - 2), alpha=HALF)
-            # A right shift leaves −1 of negative values, 0 of the others.
-            high = torch.sub(high, state.value >> 63, alpha=HALF + 1)
-            torch.index_select(tables.high, 0, high, out=shown[:, :-4])
-            torch.index_select(tables.low, 0, low, out=shown[:, -4:])
-        return shown
+        if not self.closed_loop:
+            return state.value.new_empty(len(state), 0)
+        tables = self.tables(state.value.device)
+        size = state.value.abs()
+        # Division by 10⁴, exact up to 2³⁵: the processor multiplies eight numbers while it divides one.
+        high = (size * RECIPROCAL) >> 45
+        # Its upper digits being there, the lower ones show leading zeros: rows from 10⁴ on. EMPTY is row 2·10⁴.
+        low = torch.sub(size, (high - 1).clamp(0, HALF - 2), alpha=HALF)
+        # A right shift leaves −1 of negative values, 0 of the others.
+        high = torch.sub(high, state.value >> 63, alpha=HALF + 1)
+        words = tables.high.index_select(0, high) | tables.low.index_select(0, low)
+        if torch.compiler.is_compiling():
+            # The other form would be compiled into a loop over all places, which looks each word up nine times.
+            return torch.stack([words >> BITS * place & 2**BITS - 1 for place in range(DIGITS + 1)], 1)
+        return (words[:, None] >> tables.shifts) & (2**BITS - 1)
 
     def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
         return self.space.records(problems, state.value, state.answered & state.has_value)
@@ -224,7 +228,7 @@ class Arithmetic(OperandTask[Calculator]):
         ]
         costs = torch.stack([length, length + 1] + [length - k for k in range(1, self.spec.horizon)])
         width = self.spec.horizon + 1
-        typed = torch.cat([torch.nn.functional.pad(s, (0, width - s.shape[1]), value=EOS) for s in suffixes])
+        typed = torch.cat([pad(s, (0, width - s.shape[1]), value=EOS) for s in suffixes])
         trial = Batch.cat([state] * len(suffixes))
         for t in range(width):
             trial, _ = _press(self.tables(program.device).keys, trial, typed[:, t])
@@ -280,8 +284,9 @@ class Tables:
 
     Attributes:
         keys: what each key does.
-        high: int64 [20002, 5], the sign and the upper digits: of 0–9999, blank when 0; all blank; the same, negative.
-        low: int64 [20001, 4], the lower digits: of 0–9999 with leading blanks, then with leading zeros; then blank.
+        high: int64 [20002], the sign and the upper digits: of 0–9999, blank when 0; all blank; the same, negative.
+        low: int64 [20001], the lower digits: of 0–9999 with leading blanks, then with leading zeros; then blank.
+        shifts: int64 [9], where in such a word each token of the display stands.
         tokens: int64 [3, horizon], the programs; −1 where an operand stands.
         places: int64 [3, horizon], which operand that is.
     """
@@ -289,6 +294,7 @@ class Tables:
     keys: Keys
     high: Tensor
     low: Tensor
+    shifts: Tensor
     tokens: Tensor
     places: Tensor
 
@@ -298,7 +304,9 @@ def _tables(horizon: int, device: torch.device) -> Tables:
     blanks = zeros.masked_fill((zeros.cumsum(1) == 0) & torch.tensor([True, True, True, False]), EOS)
     none = torch.full((1, 4), EOS)
     upper = torch.cat([none, blanks[1:], none])
-    high = torch.cat([torch.nn.functional.pad(upper, (1, 0), value=sign) for sign in (EOS, SUB)])
+    high = torch.cat([pad(upper, (1, 0), value=sign) for sign in (EOS, SUB)])
+    shifts = BITS * torch.arange(DIGITS + 1)
+    words = ((high << shifts[:-4]).sum(1), (torch.cat([blanks, zeros, none]) << shifts[-4:]).sum(1))
     tokens = torch.full((len(PROGRAMS), horizon), EOS)
     places = torch.zeros_like(tokens)
     for s, program in enumerate(PROGRAMS):
@@ -307,7 +315,7 @@ def _tables(horizon: int, device: torch.device) -> Tables:
                 tokens[s, t], places[s, t] = -1, OPERANDS.index(word)
             else:
                 tokens[s, t] = VOCABULARY.index(word)
-    columns = (high, torch.cat([blanks, zeros, none]), tokens, places)
+    columns = (*words, shifts, tokens, places)
     return Tables(_keys().to(device), *(column.to(device) for column in columns))
 
 
