@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelnative.errors import UserError
-from modelnative.tasks.arithmetic import VOCABULARY, Arithmetic, ArithmeticProblems
+from modelnative.tasks.arithmetic import LIMIT, VOCABULARY, Arithmetic, ArithmeticProblems
 from modelnative.tasks.check import check_task
-from modelnative.tasks.task import program_length
+from modelnative.tasks.task import program_length, replace
 
 KEYS = {name: i for i, name in enumerate(VOCABULARY)}
 BLANK = KEYS["EOS"]
@@ -175,6 +175,19 @@ def test_a_result_too_wide_for_the_display_is_an_invalid_press() -> None:
     step = task.step(state, torch.tensor([KEYS["RCL"]]))
     assert step.invalid.tolist() == [True]
     assert task.registers(step.state, 0) == task.registers(state, 0)
+
+
+@given(st.lists(st.integers(1 - LIMIT, LIMIT - 1) | st.integers(-20_000, 20_000), min_size=1))
+@example([0, 9_999, 10_000, 10_001, 19_999, 20_000, LIMIT - 1, 99_990_000, 90_000_000, 10_000_000])
+@example([-1, -9_999, -10_000, -10_001, -19_999, -20_000, 1 - LIMIT, -99_990_000, -90_000_000, -10_000_000])
+def test_the_display_of_every_width(values: list[int]) -> None:
+    task = Arithmetic()
+    state = task.begin(task.parse(0, "1 2 3"))[torch.zeros(len(values), dtype=torch.int64)]
+    assert task.feedback(state).tolist() == [[BLANK] * 9] * len(values)
+    shown = task.feedback(replace(state, value=torch.tensor(values))).tolist()
+    for value, tokens in zip(values, shown, strict=True):
+        digits = [BLANK if c == " " else int(c) for c in f"{abs(value):8d}"]
+        assert tokens == [KEYS["SUB"] if value < 0 else BLANK, *digits], value
 
 
 # Problems

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from modelnative.errors import choose
 from modelnative.tasks.batch import Batch
@@ -25,35 +25,74 @@ PROGRAMS = (
 )
 DIGITS = 8  # of the display; a key whose result would need more has no effect
 LIMIT = 10**DIGITS
+EMPTY = LIMIT  # stands for no value: one more than any value that there can be
+HALF = 10**4  # the display is looked up by its upper and its lower four digits
+BITS = 5  # of a token in a word of a table
+RECIPROCAL = -(-(2**45) // HALF)
 MILESTONE = 0.1  # credit for each sub-result, once
+
+# The bits of a calculator's mode: which registers are filled, how the episode ended, and which operator waits.
+ENTRY, ACCUMULATOR, MEMORY, ANSWERED, ENDED, PENDING = 1, 2, 4, 8, 16, 32
+MODES = 4 * PENDING  # no operator, or MUL, ADD, SUB
 
 
 @dataclass
 class Calculator(State):
-    """The registers. An empty register holds 0 and its flag says so.
+    """The registers, and a mode that says which of them are filled.
 
     Attributes:
         problem: the problems under way.
-        entry, accumulator, memory: int64 [n].
-        has_entry, has_accumulator, has_memory: bool [n].
-        pending: int64 [n], MUL, ADD, SUB, or 0 when no operator waits.
-        value: int64 [n], what `value` of the rules is now; has_value: bool [n].
-        answered: bool [n], ended by ANS.
+        mode: int64 [n], the sum of its bits; PENDING counts once for MUL, twice for ADD, three times for SUB.
+        entry, memory: int64 [n], 0 until they are filled.
+        left: int64 [n], the accumulator while an operator waits, else 0.
+        value: int64 [n], what `value` of the rules is now; `EMPTY` without one.
         earned: bool [n, 3], which milestones were paid.
     """
 
     problem: ArithmeticProblems
+    mode: Tensor
     entry: Tensor
-    accumulator: Tensor
+    left: Tensor
     memory: Tensor
-    has_entry: Tensor
-    has_accumulator: Tensor
-    has_memory: Tensor
-    pending: Tensor
     value: Tensor
-    has_value: Tensor
-    answered: Tensor
     earned: Tensor
+
+    @property
+    def answered(self) -> Tensor:
+        """Ended by ANS: bool [n]."""
+        return self.mode & ANSWERED > 0
+
+    @property
+    def has_value(self) -> Tensor:
+        """Whether there is a value: bool [n]."""
+        return self.value != EMPTY
+
+
+@dataclass
+class Keys(Batch):
+    """What each key does. A row for each choice of (result fits the display, mode, key), the key counting fastest.
+
+    Attributes:
+        digit: int64, the digit that it types; 0 for other keys.
+        recalls: bool, it types the memory.
+        sign: int64, of what is typed, in a sum with what waits at its left.
+        multiplies: bool, what is typed is multiplied instead.
+        types, operates, stores: bool, it types; the value goes to the left of an operator; or into the memory.
+        mode: int64, after the key.
+        done, answers, invalid: bool, the episode is over after it; it ends it with ANS; it has no effect.
+    """
+
+    digit: Tensor
+    recalls: Tensor
+    sign: Tensor
+    multiplies: Tensor
+    types: Tensor
+    operates: Tensor
+    stores: Tensor
+    mode: Tensor
+    done: Tensor
+    answers: Tensor
+    invalid: Tensor
 
 
 class Arithmetic(OperandTask[Calculator]):
@@ -93,6 +132,7 @@ class Arithmetic(OperandTask[Calculator]):
         self.reward = reward
         self.gamma = gamma
         self.space = OperandSpace(COUNTS, mark=CTX, pad=EOS)
+        self._tables: dict[torch.device, Tables] = {}
         self.spec = TaskSpec(
             name="arithmetic",
             vocabulary=VOCABULARY,
@@ -110,72 +150,72 @@ class Arithmetic(OperandTask[Calculator]):
         return {"feedback": feedback, "reward": self.reward, "horizon": self.spec.horizon, "gamma": self.gamma}
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
-        templates = torch.full((len(STAGES), self.spec.horizon), EOS)
-        for s, program in enumerate(PROGRAMS):
-            for t, word in enumerate(program.split()):
-                # An operand stands as −1 − its place until the problem is known.
-                templates[s, t] = -1 - OPERANDS.index(word) if word in OPERANDS else VOCABULARY.index(word)
-        template = templates.to(problems.stage.device)[problems.stage]
-        return torch.where(template < 0, problems.operands.gather(1, (-1 - template).clamp_min(0)), template)
+        tables = self.tables(problems.stage.device)
+        tokens = tables.tokens.index_select(0, problems.stage)
+        places = tables.places.index_select(0, problems.stage)
+        return torch.where(tokens < 0, problems.operands.gather(1, places), tokens)
 
     # Episodes
 
     def begin(self, problems: ArithmeticProblems) -> Calculator:
         zero = torch.zeros_like(problems.stage)
         no = torch.zeros_like(zero, dtype=torch.bool)
-        earned = no[:, None].expand(-1, 3)
-        return Calculator(no, problems, zero, zero, zero, no, no, no, zero, zero, no, no, earned)
+        empty = torch.full_like(zero, EMPTY)
+        return Calculator(no, problems, zero, zero, zero, zero, empty, no.new_zeros(len(no), 3))
 
     def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
-        after, effective = _press(state, action)
-        running = ~state.done
-        ended = running & after.done
-        success = ended & after.answered & after.has_value & (after.value == after.problem.target)
+        keys = self.tables(action.device).keys
+        after, row = _press(keys, state, action)
+        invalid = keys.invalid.index_select(0, row)
+        success = keys.answers.index_select(0, row) & (after.value == after.problem.target)
         reward = success.float()
         if self.reward == "milestone":
-            paid = running[:, None] & _milestones(after) & ~state.earned
+            paid = ~state.done[:, None] & _milestones(after) & ~state.earned
             after = replace(after, earned=state.earned | paid)
             reward = reward + MILESTONE * paid.sum(1)
         elif self.reward == "potential":
             shaping = self.gamma * self._potential(after) - self._potential(state)
-            reward = reward + torch.where(running, shaping, 0.0)
-        return Step(after, self.feedback(after), reward, after.done, success, running & ~effective)
+            reward = reward + torch.where(state.done, 0.0, shaping)
+        return Step(after, self.feedback(after), reward, after.done, success, invalid)
 
     def feedback(self, state: Calculator) -> Tensor:
         if not self.closed_loop:
-            return state.pending.new_empty(len(state), 0)
-        table = self._display_table.to(state.value.device)
+            return state.value.new_empty(len(state), 0)
+        tables = self.tables(state.value.device)
         size = state.value.abs()
-        high = size // 10**4
-        blank = ~state.has_value
-        # Rows of the table: 0–9999 with leading blanks, 10000–19999 with leading zeros, 20000 all blank.
-        low_row = torch.where(blank, 2 * 10**4, size - high * 10**4 + torch.where(high > 0, 10**4, 0))
-        high_row = torch.where(high > 0, high, 2 * 10**4)
-        sign = torch.where(state.value < 0, SUB, EOS)
-        return torch.cat([sign[:, None], table[high_row], table[low_row]], 1)
+        # Division by 10⁴, exact up to 2³⁵: the processor multiplies eight numbers while it divides one.
+        high = (size * RECIPROCAL) >> 45
+        # Its upper digits being there, the lower ones show leading zeros: rows from 10⁴ on. EMPTY is row 2·10⁴.
+        low = torch.sub(size, (high - 1).clamp(0, HALF - 2), alpha=HALF)
+        # A right shift leaves −1 of negative values, 0 of the others.
+        high = torch.sub(high, state.value >> 63, alpha=HALF + 1)
+        words = tables.high.index_select(0, high) | tables.low.index_select(0, low)
+        if torch.compiler.is_compiling():
+            # The other form would be compiled into a loop over all places, which looks each word up nine times.
+            return torch.stack([words >> BITS * place & 2**BITS - 1 for place in range(DIGITS + 1)], 1)
+        return (words[:, None] >> tables.shifts) & (2**BITS - 1)
 
     def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
         return self.space.records(problems, state.value, state.answered & state.has_value)
 
     def registers(self, state: Calculator, i: int) -> dict[str, str]:
-        def show(value: Tensor, there: Tensor) -> str:
-            return str(int(value[i])) if bool(there[i]) else ""
-
-        pending = int(state.pending[i])
+        mode, value = int(state.mode[i]), int(state.value[i])
+        operator = mode // PENDING
+        # Only STO leaves an accumulator without an operator, and it fills the memory with the same.
+        accumulator = state.left if operator else state.memory
         return {
-            "entry": show(state.entry, state.has_entry),
-            "accumulator": show(state.accumulator, state.has_accumulator),
-            "pending": VOCABULARY[pending] if pending else "",
-            "memory": show(state.memory, state.has_memory),
-            "display": show(state.value, state.has_value),
+            "entry": str(int(state.entry[i])) if mode & ENTRY else "",
+            "accumulator": str(int(accumulator[i])) if mode & ACCUMULATOR else "",
+            "pending": VOCABULARY[CTX + operator] if operator else "",
+            "memory": str(int(state.memory[i])) if mode & MEMORY else "",
+            "display": str(value) if value != EMPTY else "",
         }
 
-    @cached_property
-    def _display_table(self) -> Tensor:
-        """The four digits of 0–9999 with leading blanks, then with leading zeros, then blanks: int64 [20001, 4]."""
-        zeros = torch.arange(10**4)[:, None] // torch.tensor([1000, 100, 10, 1]) % 10
-        leading = (zeros.cumsum(1) == 0) & torch.tensor([True, True, True, False])
-        return torch.cat([zeros.masked_fill(leading, EOS), zeros, torch.full((1, 4), EOS)])
+    def tables(self, device: torch.device) -> Tables:
+        """What is looked up, on `device`."""
+        if device not in self._tables:
+            self._tables[device] = _tables(self.spec.horizon, device)
+        return self._tables[device]
 
     def _potential(self, state: Calculator) -> Tensor:
         """Φ: float32 [n]; 0 where an episode has ended; −1 at its start, or more where zeros shorten the way."""
@@ -188,58 +228,43 @@ class Arithmetic(OperandTask[Calculator]):
         ]
         costs = torch.stack([length, length + 1] + [length - k for k in range(1, self.spec.horizon)])
         width = self.spec.horizon + 1
-        keys = torch.cat([torch.nn.functional.pad(s, (0, width - s.shape[1]), value=EOS) for s in suffixes])
+        typed = torch.cat([pad(s, (0, width - s.shape[1]), value=EOS) for s in suffixes])
         trial = Batch.cat([state] * len(suffixes))
         for t in range(width):
-            trial, _ = _press(trial, keys[:, t])
-        right = (trial.answered & trial.has_value & (trial.value == trial.problem.target)).view(-1, n)
+            trial, _ = _press(self.tables(program.device).keys, trial, typed[:, t])
+        right = (trial.answered & (trial.value == trial.problem.target)).view(-1, n)
         distance = torch.where(right, costs, 2 * width).amin(0)
         return torch.where(state.done, 0.0, -distance / length)
 
 
-def _press(state: Calculator, action: Tensor) -> tuple[Calculator, Tensor]:
-    """The state after a key, and bool [n]: the key had an effect. An episode that is done has none."""
-    digit = action < CTX
-    operator = (action >= MUL) & (action <= SUB)
-    store = action == STO
-    recall = action == RCL
-    ends = (action == ANS) | (action == EOS)
-    typed = torch.where(digit, action, state.memory)
-    result = _apply(state.pending, state.accumulator, typed)
-    types = (digit | (recall & state.has_memory)) & (result.abs() < LIMIT)
-    takes = (operator | store) & state.has_value
-    effective = (types | takes | ends) & ~state.done
-    types, takes = types & effective, takes & effective
-    after = replace(
-        state,
-        done=state.done | ends,
-        entry=torch.where(types, typed, torch.where(takes, 0, state.entry)),
-        has_entry=(state.has_entry & ~takes) | types,
-        accumulator=torch.where(takes, state.value, state.accumulator),
-        has_accumulator=state.has_accumulator | takes,
-        memory=torch.where(takes & store, state.value, state.memory),
-        has_memory=state.has_memory | (takes & store),
-        pending=torch.where(takes, torch.where(operator, action, 0), state.pending),
+def _press(keys: Keys, state: Calculator, action: Tensor) -> tuple[Calculator, Tensor]:
+    """The state after a key, and its row of `keys`. Lookups cost a third of the same logic in tensors of flags."""
+    row = torch.add(action, state.mode, alpha=len(VOCABULARY))
+    typed = torch.where(keys.recalls.index_select(0, row), state.memory, keys.digit.index_select(0, row))
+    total = torch.addcmul(state.left, keys.sign.index_select(0, row), typed)
+    result = torch.where(keys.multiplies.index_select(0, row), state.left * typed, total)
+    row = torch.add(row, result.abs() >= LIMIT, alpha=MODES * len(VOCABULARY))
+    types, stores = keys.types.index_select(0, row), keys.stores.index_select(0, row)
+    left = torch.where(keys.operates.index_select(0, row), state.value, state.left)
+    after = Calculator(
+        done=keys.done.index_select(0, row),
+        problem=state.problem,
+        mode=keys.mode.index_select(0, row),
+        entry=torch.where(types, typed, state.entry),
+        left=torch.where(stores, 0, left),
+        memory=torch.where(stores, state.value, state.memory),
         value=torch.where(types, result, state.value),
-        has_value=state.has_value | types,
-        answered=state.answered | ((action == ANS) & ~state.done),
+        earned=state.earned,
     )
-    return after, effective
-
-
-def _apply(pending: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """left ∘ right under the pending operator; right where none waits."""
-    signed = torch.where(pending == SUB, -right, right)
-    total = torch.where(pending == 0, signed, left + signed)
-    return torch.where(pending == MUL, left * right, total)
+    return after, row
 
 
 def _milestones(state: Calculator) -> Tensor:
     """Which sub-results stand on the display as the result of their own operation: bool [n, 3] (a·b, a·b + c, d·e)."""
     a, b, c, d, e = state.problem.operands.unbind(1)
-    stage, computed = state.problem.stage, state.has_entry
-    product = computed & (state.pending == MUL)
-    total = computed & (state.pending == ADD)
+    stage, computed = state.problem.stage, state.mode & ENTRY > 0
+    product = computed & (state.mode // PENDING == MUL - CTX)
+    total = computed & (state.mode // PENDING == ADD - CTX)
     return torch.stack(
         [
             product & (state.value == a * b),
@@ -247,4 +272,81 @@ def _milestones(state: Calculator) -> Tensor:
             product & (state.value == d * e) & (stage == 2),
         ],
         1,
+    )
+
+
+# Tables
+
+
+@dataclass
+class Tables:
+    """What is looked up instead of computed.
+
+    Attributes:
+        keys: what each key does.
+        high: int64 [20002], the sign and the upper digits: of 0–9999, blank when 0; all blank; the same, negative.
+        low: int64 [20001], the lower digits: of 0–9999 with leading blanks, then with leading zeros; then blank.
+        shifts: int64 [9], where in such a word each token of the display stands.
+        tokens: int64 [3, horizon], the programs; −1 where an operand stands.
+        places: int64 [3, horizon], which operand that is.
+    """
+
+    keys: Keys
+    high: Tensor
+    low: Tensor
+    shifts: Tensor
+    tokens: Tensor
+    places: Tensor
+
+
+def _tables(horizon: int, device: torch.device) -> Tables:
+    zeros = torch.arange(HALF)[:, None] // torch.tensor([1000, 100, 10, 1]) % 10
+    blanks = zeros.masked_fill((zeros.cumsum(1) == 0) & torch.tensor([True, True, True, False]), EOS)
+    none = torch.full((1, 4), EOS)
+    upper = torch.cat([none, blanks[1:], none])
+    high = torch.cat([pad(upper, (1, 0), value=sign) for sign in (EOS, SUB)])
+    shifts = BITS * torch.arange(DIGITS + 1)
+    words = ((high << shifts[:-4]).sum(1), (torch.cat([blanks, zeros, none]) << shifts[-4:]).sum(1))
+    tokens = torch.full((len(PROGRAMS), horizon), EOS)
+    places = torch.zeros_like(tokens)
+    for s, program in enumerate(PROGRAMS):
+        for t, word in enumerate(program.split()):
+            if word in OPERANDS:
+                tokens[s, t], places[s, t] = -1, OPERANDS.index(word)
+            else:
+                tokens[s, t] = VOCABULARY.index(word)
+    columns = (*words, shifts, tokens, places)
+    return Tables(_keys().to(device), *(column.to(device) for column in columns))
+
+
+def _keys() -> Keys:
+    """The rules, for every mode and key at once."""
+    grid = torch.meshgrid(torch.arange(2), torch.arange(MODES), torch.arange(len(VOCABULARY)), indexing="ij")
+    fits, mode, key = grid[0].flatten() == 0, grid[1].flatten(), grid[2].flatten()
+    running = mode & ENDED == 0
+    has_value = mode & (ENTRY | ACCUMULATOR) > 0
+    operator = (key >= MUL) & (key <= SUB)
+    digit = running & (key < CTX)
+    recalls = running & (key == RCL) & (mode & MEMORY > 0)
+    types = (digit | recalls) & fits
+    operates = running & operator & has_value
+    stores = running & (key == STO) & has_value
+    ends = running & ((key == ANS) | (key == EOS))
+    after = torch.where(types, mode | ENTRY, mode)
+    after = torch.where(operates, mode & MEMORY | ACCUMULATOR | (key - CTX) * PENDING, after)
+    after = torch.where(stores, MEMORY | ACCUMULATOR, after)
+    after = torch.where(ends, mode | ENDED | torch.where(key == ANS, ANSWERED, 0), after)
+    pending = mode // PENDING
+    return Keys(
+        digit=torch.where(digit, key, 0),
+        recalls=recalls,
+        sign=torch.where(pending == SUB - CTX, -1, 1),
+        multiplies=pending == MUL - CTX,
+        types=types,
+        operates=operates,
+        stores=stores,
+        mode=after,
+        done=after & ENDED > 0,
+        answers=ends & (key == ANS),
+        invalid=running & ~(types | operates | stores | ends),
     )

@@ -45,6 +45,7 @@ class OperandSpace:
         self.pad = pad
         self._numbers: dict[tuple[int, Split], Tensor] = {}
         self._tables: dict[tuple[Split, torch.device], tuple[Tensor, Tensor]] = {}
+        self._rows: dict[torch.device, _Rows] = {}
 
     def numbers(self, stage: int, split: Split) -> Tensor:
         """The numbers of every problem of a stage and split: int64, ascending."""
@@ -62,7 +63,8 @@ class OperandSpace:
         table, sizes = self._tables[split, stage.device]
         starts = sizes.cumsum(0) - sizes
         unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
-        return self.problems(stage, table[(unit * sizes[stage]).long() + starts[stage]])
+        place = (unit * sizes.index_select(0, stage)).long() + starts.index_select(0, stage)
+        return self.problems(stage, table.index_select(0, place))
 
     def enumerate(self, stage: int, split: Split, chunk: int) -> Iterator[ArithmeticProblems]:
         """As `Task.enumerate`."""
@@ -97,17 +99,48 @@ class OperandSpace:
 
     def problems(self, stage: Tensor, number: Tensor) -> ArithmeticProblems:
         """Problems from stages and numbers, both int64 [n]."""
-        count = torch.tensor(self.counts, device=stage.device)[stage]
-        places = torch.arange(len(OPERANDS), device=stage.device)
+        if stage.device not in self._rows:
+            self._rows[stage.device] = self._all().to(stage.device)
+        rows = self._rows[stage.device]
+        row = number + rows.first.index_select(0, stage)
+        context, operands, target = (t.index_select(0, row).long() for t in (rows.context, rows.operands, rows.target))
+        return ArithmeticProblems(stage, context, _key(stage, number), operands, target)
+
+    def _all(self) -> _Rows:
+        """Every problem of every stage."""
+        sizes = torch.tensor([10**count for count in self.counts])
+        stage = torch.arange(len(sizes)).repeat_interleave(sizes)
+        first = sizes.cumsum(0) - sizes
+        number = torch.arange(len(stage)) - first[stage]
+        count = torch.tensor(self.counts)[stage]
+        places = torch.arange(len(OPERANDS))
         power = (count[:, None] - 1 - places).clamp_min(0)
         given = places < count[:, None]
         operands = torch.where(given, number[:, None] // 10**power % 10, 0)
         a, b, c, d, e = operands.unbind(1)
         target = a * b + c - torch.where(stage == 2, d * e, torch.where(stage == 1, d, 0))
-        context = torch.full((len(stage), len(OPERANDS) + 1), self.pad, device=stage.device)
+        context = torch.full((len(stage), len(OPERANDS) + 1), self.pad)
         context[:, :-1] = torch.where(given, operands, self.pad)
         context = context.scatter(1, count[:, None], self.mark)
-        return ArithmeticProblems(stage, context, _key(stage, number), operands, target)
+        return _Rows(first, context.to(torch.uint8), operands.to(torch.uint8), target.to(torch.int16))
+
+
+@dataclass
+class _Rows:
+    """Every problem, stage after stage, in few bytes so that they stay in the cache.
+
+    Attributes:
+        first: int64 [stages], the row where a stage begins.
+        context, operands, target: as in `ArithmeticProblems`; uint8, uint8, int16.
+    """
+
+    first: Tensor
+    context: Tensor
+    operands: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device) -> _Rows:
+        return _Rows(*(tensor.to(device) for tensor in (self.first, self.context, self.operands, self.target)))
 
 
 def _key(stage: Tensor, number: Tensor) -> Tensor:

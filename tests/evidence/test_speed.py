@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from modelnative.evidence.speed import OPTIONS, RandomPlay, environment_speed, press
+from modelnative.tasks import make_task
+from modelnative.tasks.arithmetic import Arithmetic, ArithmeticProblems, Calculator
+from modelnative.tasks.task import AnyTask, Step
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Watched(Arithmetic):
+    """Counts the problems begun, the actions of running episodes, and all rows that it steps."""
+
+    begun = running = rows = 0
+
+    def begin(self, problems: ArithmeticProblems) -> Calculator:
+        self.begun += len(problems)
+        return super().begin(problems)
+
+    def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
+        self.rows += len(state)
+        self.running += int((~state.done).sum())
+        return super().step(state, action)
+
+
+def test_only_actions_of_running_episodes_are_steps() -> None:
+    task = Watched()
+    play = RandomPlay(task, 500, seeded())
+    for _ in range(40):
+        before, rows = task.running, task.rows
+        steps = play.advance()
+        assert steps == task.running - before
+        assert (task.rows - rows) % 500 == 0
+    # Two keys of 18 end an episode and 12 keys are the most, so a mean episode has Σ (8/9)ᵗ = 6.81 of them.
+    finished = task.running / (task.begun - sum(len(state) for state in play.waiting if state is not None))
+    assert 6.4 < finished < 7.2
+    assert task.running / task.rows > 0.7
+
+
+@pytest.mark.parametrize(("horizon", "lengths"), [(12, [6, 6]), (13, [5, 4, 4]), (18, [6, 6, 6])])
+def test_segments_add_up_to_the_horizon(horizon: int, lengths: list[int]) -> None:
+    play = RandomPlay(Arithmetic(horizon=horizon), 8, seeded())
+    assert play.lengths == lengths
+    for _ in range(30):
+        play.advance()
+    assert all(state is None or not bool(state.done.any()) for state in play.waiting)
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "tutorial"])
+def test_the_speed_of_any_task(name: str) -> None:
+    speed = environment_speed(make_task(name), 64, 0.05, seeded(), chunks=3)
+    low, high = speed.spread
+    assert 0 < low <= speed.median <= high
+    assert len(speed.rates) == 3
+    assert (speed.episodes, speed.compile_seconds, speed.threads) == (64, 0.0, torch.get_num_threads())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+@pytest.mark.parametrize("reward", ["outcome", "milestone"])
+def test_compiled_equals_eager(reward: str) -> None:
+    task: AnyTask = Arithmetic(reward=reward)
+    torch.compiler.reset()
+    compiled = torch.compile(press, fullgraph=True, dynamic=False, options=OPTIONS)
+    # Operators, memory and digits often enough for overflows; each key now and then.
+    weights = torch.tensor([1.0] * 9 + [8, 1, 12, 4, 4, 0.5, 4, 8, 0.5])
+    for seed in range(5):
+        generator = seeded(seed)
+        state = task.begin(task.sample(torch.arange(3000) % 3, generator)).map(torch.clone)
+        for _ in range(5):
+            actions = torch.multinomial(weights, 4 * 3000, replacement=True, generator=generator).view(4, 3000)
+            (after, kept), (same, also) = press(task, state, actions), compiled(task, state, actions)
+            assert all(map(torch.equal, after.problem.fields(), same.problem.fields()))
+            assert all(torch.equal(getattr(after, f), getattr(same, f)) for f in vars(after) if f != "problem")
+            assert all(
+                torch.equal(x, y) for one, two in zip(kept, also, strict=True) for x, y in zip(one, two, strict=True)
+            )
+            state = after
+        assert bool((state.value.abs() > 10**6).any())

@@ -1,0 +1,121 @@
+"""The worlds that peers are measured on must be the task itself; the peers themselves need not be installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from modelnative.tasks.arithmetic import COUNTS, CTX, Arithmetic
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "peers" / "worlds.py"
+
+
+@pytest.fixture(scope="module")
+def worlds() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("worlds", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def keys(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Random keys, half of them the oracle's kind, so that registers fill and episodes last."""
+    likely = torch.tensor([9, 8, 3, 11, 11, 12, 13, 15, 16])
+    some = likely[torch.randint(len(likely), (n,), generator=generator)]
+    return torch.where(torch.rand(n, generator=generator) < 0.9, some, torch.randint(18, (n,), generator=generator))
+
+
+def test_the_plain_world_is_the_tensor_task(worlds: ModuleType) -> None:
+    n, generator, task = 3000, torch.Generator().manual_seed(0), Arithmetic()
+    problems = task.sample(torch.randint(3, (n,), generator=generator), generator)
+    program = task.oracle(problems)
+    state = task.begin(problems)
+    plain = [worlds.PlainWorld(worlds.Stages(), 0) for _ in range(n)]
+    stages, numbers = problems.stage.tolist(), (problems.key % 10**6).tolist()
+    first = [world.begin(*given) for world, *given in zip(plain, stages, numbers, strict=True)]
+    token = torch.full((n,), CTX)
+    assert worlds.observe(state, token, task.feedback(state)).tolist() == first
+    ended = torch.zeros(n, dtype=torch.bool)
+    total = 0.0
+    for t in range(task.spec.horizon):
+        action = torch.where(torch.arange(n) < n // 3, program[:, t], keys(n, generator))
+        step = task.step(state, action)
+        observation = worlds.observe(step.state, action, step.feedback)
+        done = step.done | torch.tensor(t == task.spec.horizon - 1)
+        for i in (~ended).nonzero()[:, 0].tolist():
+            seen, reward, end = plain[i].step(int(action[i]))
+            assert seen == observation[i].tolist()
+            assert (reward, end) == (float(step.reward[i]), bool(done[i]))
+            total += reward
+        state, ended = step.state, ended | done
+    assert bool(ended.all())
+    assert total >= n // 3  # the oracle's programs succeeded, in both
+
+
+def test_the_tensor_world_resets_to_new_training_problems_and_hides_nothing(worlds: ModuleType) -> None:
+    n, generator = 64, torch.Generator().manual_seed(1)
+    world = worlds.TensorWorld(n, worlds.Stages(), seed=3)
+    twins = [worlds.PlainWorld(worlds.Stages(), 0) for _ in range(n)]
+
+    def copy(i: int) -> list[int]:
+        stage, number = int(world.state.problem.stage[i]), int(world.state.problem.key[i]) % 10**6
+        assert number in worlds.training_numbers(stage)
+        return list(twins[i].begin(stage, number))
+
+    assert world.reset().tolist() == [copy(i) for i in range(n)]
+    ends = 0
+    for _ in range(60):
+        action = keys(n, generator)
+        observation, reward, ended = world.step(action)
+        for i in range(n):
+            seen, twin_reward, twin_ended = twins[i].step(int(action[i]))
+            assert (twin_reward, twin_ended) == (float(reward[i]), bool(ended[i]))
+            assert observation[i].tolist() == (copy(i) if twin_ended else seen)
+        ends += int(ended.sum())
+    assert ends > 5 * n
+    assert set(world.state.problem.stage.tolist()) == {0, 1, 2}
+
+
+def test_the_threshold_schedule_opens_stages_one_by_one(worlds: ModuleType) -> None:
+    stages = worlds.Stages("threshold", block=10)
+    assert stages.weights() == [1.0, 0.0, 0.0]
+    stages.observe(0, 10, 9)
+    assert stages.opened == 1  # 0.9 is not more than 0.9
+    stages.observe(0, 10, 10)
+    assert stages.weights() == [0.02, 1.0, 0.0]
+    stages.observe(0, 10, 10)
+    assert stages.opened == 2  # only the newest stage opens another
+
+
+def test_the_verdict_of_a_peer_counts_every_problem(worlds: ModuleType) -> None:
+    task = Arithmetic()
+
+    class Oracle(worlds.Peer):  # type: ignore[misc, name-defined]
+        """Types the oracle's program for T0 and T1, and gives up on T2."""
+
+        def update(self) -> int:
+            return 0
+
+        def begin(self, n: int) -> int:
+            return 0
+
+        def act(self, observation: torch.Tensor, memory: int) -> tuple[torch.Tensor, int]:
+            stage = observation[:, 0]
+            count = torch.tensor(COUNTS)[stage]
+            places = observation[:, 1:6] * (torch.arange(5) < count[:, None])
+            number = torch.zeros_like(stage)
+            for place in range(5):
+                number = torch.where(place < count, number * 10 + places[:, place], number)
+            program = task.oracle(task.space.problems(stage, number))
+            return torch.where(stage == 2, 17, program[:, memory]), memory + 1
+
+    rates = worlds.verify(Oracle())
+    assert rates == {split: {"T0": 1.0, "T1": 1.0, "T2": 0.0} for split in ("train", "heldout")}
