@@ -31,7 +31,9 @@ from modelnative.training.trainer import Metrics, Trainer
 
 REST = 8  # updates between two verifications, which cost as much as a dozen of them
 LONG_REST = 40  # the same where sampled success is not yet what is asked for
-NEARLY = 0.05  # failure of the worst stage from which on verification shows what to practise
+LIKELY = 0.01  # smoothed failure of the worst stage from which sampled success is measured, in a REST
+NEARLY = 0.05  # smoothed failure of the worst stage from which on verification shows what to practise
+SAMPLED = 8192  # episodes of each stage that measure sampled success
 PRACTICE = 4096  # the most problems to practise at a time
 
 
@@ -108,12 +110,15 @@ class Progress:
     Attributes:
         elapsed: seconds of training.
         verified: the update of the last verification.
+        sampled: the update of the last measurement of sampled success; confident: it was as asked for.
         best: successes of the best verified weights.
         solved: the newest verification found no failure, so that nothing is left to learn.
     """
 
     elapsed: float = 0.0
     verified: int = -REST
+    sampled: int = -REST
+    confident: bool = False
     best: int = -1
     solved: bool = False
 
@@ -206,14 +211,18 @@ class Training:
         """Write a checkpoint."""
         self.run.save(self.trainer, dataclasses.asdict(self.progress))
 
-    @property
-    def _confident(self) -> bool:
-        return self.trainer.curriculum.failure <= 1 - self.run.config.confidence
-
     def _due(self, metrics: Metrics) -> bool:
-        waited = metrics.update - self.progress.verified
-        nearly = self.trainer.curriculum.failure <= NEARLY
-        return waited >= REST and (self._confident or (nearly and waited >= LONG_REST))
+        """Whether to verify, for what it costs: once sampled success is as asked for, or to find what to practise."""
+        progress, failure = self.progress, self.trainer.curriculum.failure
+        progress.confident = False
+        if failure <= LIKELY and metrics.update - max(progress.verified, progress.sampled) >= REST:
+            start = time.perf_counter()
+            progress.sampled = metrics.update
+            progress.confident = min(self.trainer.success(SAMPLED, sampled=True)) >= self.run.config.confidence
+            progress.elapsed += time.perf_counter() - start
+            if progress.confident:
+                return True
+        return failure <= NEARLY and metrics.update - progress.verified >= LONG_REST
 
     def _verify(self) -> Verified:
         start = time.perf_counter()
@@ -226,7 +235,7 @@ class Training:
 
         evaluation = evaluate(trainer.policy, trainer.task, split=self.run.config.split, watch=collect)  # type: ignore[arg-type]
         trainer.practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE] if wrong else None
-        progress.verified, progress.solved = trainer.updates, evaluation.perfect and self._confident
+        progress.verified, progress.solved = trainer.updates, evaluation.perfect and progress.confident
         if evaluation.total().successes >= progress.best:
             progress.best = evaluation.total().successes
             self.run.save_weights(trainer.policy)

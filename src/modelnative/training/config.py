@@ -104,8 +104,8 @@ class TrainConfig:
     """Where to compute: cpu, cuda, cuda:1 …"""
     evaluate_every: int = 10
     """Updates between greedy evaluations of every stage on 256 training problems each."""
-    confidence: float = 0.9965
-    """Sampled success of every stage from which all training problems are verified."""
+    confidence: float = 0.994
+    """Success of every stage with sampled actions that is asked for; then all training problems are verified greedily."""
     checkpoint_every: int = 25
     """Updates between checkpoints."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

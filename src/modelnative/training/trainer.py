@@ -305,7 +305,7 @@ class Trainer:
                 value if seen else None
                 for value, seen in zip(self.curriculum.success.tolist(), self.curriculum.seen.tolist(), strict=True)
             ],
-            greedy=self.greedy() if self.updates % self.config.evaluate_every == 0 else None,
+            greedy=self.success(256) if self.updates % self.config.evaluate_every == 0 else None,
             stages=self.curriculum.describe(),
             mean_return=float(rollout.reward.sum(0).mean()),
             entropy=float(terms.entropy),
@@ -326,12 +326,18 @@ class Trainer:
             ),
         )
 
-    def greedy(self, problems: int = 256) -> list[float]:
-        """Greedy success of each stage on problems drawn from the training split."""
-        stages = len(self.task.spec.stages)
-        stage = torch.arange(stages, device=self.config.device).repeat_interleave(problems)
-        drawn = self.task.sample(stage, self.generator, self.config.split)  # type: ignore[arg-type]
-        return play(self.policy, self.task, drawn).success.view(stages, problems).float().mean(1).tolist()
+    def success(self, episodes: int, sampled: bool = False) -> list[float]:
+        """Success of each stage, greedy or sampled, in so many episodes drawn from the training problems."""
+        stages, generator = len(self.task.spec.stages), self.generator
+        stage = torch.arange(stages, device=self.config.device).repeat_interleave(episodes)
+        problems = self.task.sample(stage, generator, self.config.split)  # type: ignore[arg-type]
+        plan = Plan.free(problems, self.task.spec.horizon, generator) if sampled else None
+        rows = torch.arange(len(stage), device=stage.device)
+        parts = self.pool.map(
+            lambda part: play(self.policy, self.task, problems[part], None if plan is None else plan[part]).success,
+            self.group.share(rows).split(PLAYED if self.packs else len(rows)),
+        )
+        return self.group.join(torch.cat(parts)).view(stages, episodes).float().mean(1).tolist()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """All that a continuation needs, to the bit: tensors by name, and counters."""
