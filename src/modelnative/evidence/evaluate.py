@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +12,10 @@ import torch
 from modelnative.errors import choose
 from modelnative.policies.policy import Policy
 from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split
+from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
 
-CHUNK = 1 << 13  # episodes played at once: large enough to be fast, small enough for the caches
+CHUNK = 1 << 11  # episodes played at once: large enough to be fast, small enough for the caches
 
 
 @dataclass(frozen=True)
@@ -101,31 +100,23 @@ def evaluate(
     parts: tuple[Split, ...] = ("train", "heldout") if split == "all" else (split,)
     device = next(policy.parameters()).device
     counts = []
-    with _all_cores():
-        for name, part in itertools.product(names, parts):
-            successes = problems = 0
-            chunk: Problems
-            for chunk in task.enumerate(task.spec.stage_index(name), part, CHUNK):
-                chunk = chunk.to(device)
-                plan = None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
-                rollout = play(policy, task, chunk, plan)
-                successes += int(rollout.success.sum())
-                problems += len(chunk)
-                if watch is not None:
-                    watch(rollout)
-            counts.append(Count(name, part, successes, problems))
+    pool = Pool(cores())
+
+    def chunks(stage: int, part: Split) -> Iterator[tuple[Problems, Plan | None]]:
+        for chunk in task.enumerate(stage, part, CHUNK):
+            chunk = chunk.to(device)
+            yield chunk, None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
+
+    for name, part in itertools.product(names, parts):
+        successes = problems = 0
+        work = chunks(task.spec.stage_index(name), part)
+        for rollout in pool.stream(lambda chunk: play(policy, task, *chunk), work):
+            successes += int(rollout.success.sum())
+            problems += len(rollout.success)
+            if watch is not None:
+                watch(rollout)
+        counts.append(Count(name, part, successes, problems))
     return Evaluation(tuple(counts), generator is None)
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Large batches of play are faster on all cores, whatever small updates are trained with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(before, min(4, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from modelnative.tasks import make_task
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import Problems
 from modelnative.training.config import TrainConfig, validate
+from modelnative.training.parallel import cores
 from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Metrics, Trainer
 
@@ -146,9 +147,11 @@ class Training:
         """
         validate(config)
         require_device(config.device)
-        config = dataclasses.replace(config, threads=config.threads or choose_threads(config))
-        torch.set_num_threads(config.threads)
+        config = dataclasses.replace(config, threads=config.threads or cores())
+        torch.set_num_threads(1)
         trainer = Trainer(make_task(config.task, **config.dials), config)
+        if not trainer.group.leads:
+            return cls(Run(path, config), trainer)
         run = Run.create(path, config)
         try:
             run.save(trainer, dataclasses.asdict(Progress()))
@@ -168,10 +171,11 @@ class Training:
         if run.result_path.exists():
             raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
         require_device(run.config.device)
-        torch.set_num_threads(run.config.threads)
+        torch.set_num_threads(1)
         trainer = Trainer(run.task(), run.config)
         progress = Progress(**run.restore(trainer))
-        run.forget_after(trainer.updates)
+        if trainer.group.leads:
+            run.forget_after(trainer.updates)
         return cls(run, trainer, progress)
 
     def events(self) -> Iterator[Event]:
@@ -182,7 +186,7 @@ class Training:
         Raises:
             UserError: the disk is full, or the numbers are no longer finite; the newest checkpoint stands.
         """
-        config, trainer, progress = self.run.config, self.trainer, self.progress
+        config, trainer, progress, group = self.run.config, self.trainer, self.progress, self.trainer.group
         parameters = sum(p.numel() for p in trainer.policy.parameters())
         yield Started(self.run, trainer.updates, trainer.task.spec.stages, parameters)
         with _signals() as received:
@@ -192,24 +196,29 @@ class Training:
                 start = time.perf_counter()
                 metrics = trainer.update()
                 self._require_finite(metrics)
-                self.run.append([dataclasses.asdict(metrics)])
-                progress.elapsed += time.perf_counter() - start
+                if group.leads:
+                    self.run.append([dataclasses.asdict(metrics)])
+                # All processes agree on when to end, whoever of them heard the signal and whatever their clocks say.
+                progress.elapsed = group.tell([progress.elapsed + time.perf_counter() - start])[0]
+                stop = group.most(received[0] if received else 0)
                 yield Updated(metrics, progress.elapsed)
                 if self._due(metrics):
                     yield self._verify()
-                if trainer.updates % config.checkpoint_every == 0 or received:
+                if trainer.updates % config.checkpoint_every == 0 or stop:
                     self.save()
-                if received and not progress.solved:
-                    yield Interrupted(self.run, trainer.updates, received[0])
+                if stop and not progress.solved:
+                    yield Interrupted(self.run, trainer.updates, stop)
                     return
             if progress.verified != trainer.updates:
                 yield self._verify()
             self.save()
-            yield self._finish()
+            if group.leads:
+                yield self._finish()
 
     def save(self) -> None:
         """Write a checkpoint."""
-        self.run.save(self.trainer, dataclasses.asdict(self.progress))
+        if self.trainer.group.leads:
+            self.run.save(self.trainer, dataclasses.asdict(self.progress))
 
     def _due(self, metrics: Metrics) -> bool:
         """Whether to verify, for what it costs: once sampled success is as asked for, or to find what to practise."""
@@ -225,20 +234,25 @@ class Training:
         return failure <= NEARLY and metrics.update - progress.verified >= LONG_REST
 
     def _verify(self) -> Verified:
+        """Play the whole training split greedily; the first process does, and tells the others."""
         start = time.perf_counter()
-        trainer, progress = self.trainer, self.progress
-        wrong: list[Problems] = []
+        trainer, progress, group = self.trainer, self.progress, self.trainer.group
+        wrong: list[Problems] = [trainer.draw()[1][:0]]
 
         def collect(rollout: Rollout) -> None:
             if not bool(rollout.success.all()):
                 wrong.append(rollout.problems[~rollout.success])
 
-        evaluation = evaluate(trainer.policy, trainer.task, split=self.run.config.split, watch=collect)  # type: ignore[arg-type]
-        trainer.practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE] if wrong else None
-        progress.verified, progress.solved = trainer.updates, evaluation.perfect and progress.confident
-        if evaluation.total().successes >= progress.best:
-            progress.best = evaluation.total().successes
-            self.run.save_weights(trainer.policy)
+        split: Any = self.run.config.split
+        evaluation = Evaluation((), greedy=True)
+        if group.leads:
+            evaluation = evaluate(trainer.policy, trainer.task, split=split, watch=collect)
+            if evaluation.total().successes >= progress.best:
+                progress.best = evaluation.total().successes
+                self.run.save_weights(trainer.policy)
+        practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE].map(group.copy)
+        trainer.practice = practice if len(practice) else None
+        progress.verified, progress.solved = trainer.updates, progress.confident and not len(practice)
         progress.elapsed += time.perf_counter() - start
         return Verified(trainer.updates, evaluation, progress.elapsed)
 
@@ -266,12 +280,6 @@ class Training:
                 f"optimizer.learning_rate: {self.run.config.optimizer.learning_rate!r} made the numbers overflow at "
                 f"update {metrics.update}; start again with a smaller one"
             )
-
-
-def choose_threads(config: TrainConfig) -> int:
-    """One thread where matrices are so small that a second would only wait; up to four where they are large."""
-    work = config.episodes // config.loss.minibatches * config.policy.width
-    return max(1, min(4, os.cpu_count() or 1)) if work >= 512 * 64 else 1
 
 
 def require_device(name: str) -> None:

@@ -105,7 +105,7 @@ class TrainConfig:
     evaluate_every: int = 10
     """Updates between greedy evaluations of every stage on 256 training problems each."""
     confidence: float = 0.994
-    """Success of every stage with sampled actions that is asked for; then all training problems are verified greedily."""
+    """Success with sampled actions that every stage must reach before all training problems are verified greedily."""
     checkpoint_every: int = 25
     """Updates between checkpoints."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -7,8 +7,9 @@ nothing but the order of additions.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,6 +20,13 @@ from modelnative.errors import UserError
 
 A = TypeVar("A")
 R = TypeVar("R")
+
+
+def cores(most: int = 8) -> int:
+    """How many cores this process may use: as OMP_NUM_THREADS says, or all; `most` at most."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(most, int(told) if told.isdigit() and int(told) else usable)
 
 
 class Pool:
@@ -32,16 +40,23 @@ class Pool:
     """
 
     def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
         self._executor: ThreadPoolExecutor | None = None
         if threads > 1:
             self._executor = ThreadPoolExecutor(threads, "modelnative", initializer=lambda: torch.set_num_threads(1))
 
     def map(self, function: Callable[[A], R], items: Iterable[A]) -> list[R]:
         """`function` of every item, in their order."""
-        items = list(items)
-        if self._executor is None or len(items) < 2:
-            return [function(item) for item in items]
-        return list(self._executor.map(function, items))
+        return list(self.stream(function, items))
+
+    def stream(self, function: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:
+        """As `map`, one result after the other, with no more items at a time than there are threads."""
+        waiting = iter(items)
+        while some := list(itertools.islice(waiting, self.threads)):
+            if self._executor is None or len(some) == 1:
+                yield from map(function, some)
+            else:
+                yield from self._executor.map(function, some)
 
 
 class Group:
@@ -64,6 +79,11 @@ class Group:
             except (RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UserError(f"WORLD_SIZE: {self.size} processes cannot be joined ({reason})") from error
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that verifies and writes."""
+        return self.rank == 0
 
     def share(self, rows: Tensor) -> Tensor:
         """This process's part of some rows."""
@@ -94,6 +114,15 @@ class Group:
             whole[:, rank] = part
         return whole.flatten(0, 1)[: int(torch.cat(lengths).sum())]
 
+    def copy(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor, on every process; the others give one of the same type and, but for its length, shape."""
+        if self.size == 1:
+            return tensor
+        length = int(self.tell([len(tensor)])[0])
+        copied = tensor.contiguous() if self.rank == 0 else tensor.new_empty(length, *tensor.shape[1:])
+        self._agree(lambda: torch.distributed.broadcast(copied, 0))
+        return copied
+
     def tell(self, values: Sequence[float]) -> list[float]:
         """Rank 0's numbers, on every process."""
         if self.size == 1:
@@ -109,6 +138,11 @@ class Group:
         largest = torch.tensor(value, device=self.device)
         self._agree(lambda: torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX))
         return int(largest)
+
+    def close(self) -> None:
+        """Part in peace, when all processes are at their end."""
+        if self.size > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
     def _agree(self, exchange: Callable[[], object]) -> None:
         try:
