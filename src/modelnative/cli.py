@@ -80,20 +80,20 @@ class Sweep:
 
     spec: Annotated[Positional[Path | None], arg(metavar="SPEC")] = None
     """The file that says what to try; not needed with --resume."""
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """The sweep's folder, by default sweeps/NAME; if the sweep was begun there, it is continued."""
     resume: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Continue the sweep in this folder, without its file."""
     dry_run: bool = False
     """Check everything and show the trials; train and write nothing."""
-    jobs: int | None = None
+    jobs: Annotated[int | None, arg(metavar="N")] = None
     """Trials at a time; by default as many as there are cores for, with the one thread that a trial has."""
     retries: int = 2
     """How often a trial that dies (kill -9, out of memory) is tried again."""
     on: str = "auto"
     """local (processes of this machine), ray, or auto: Ray where the extra is installed, else local."""
-    address: str | None = None
-    """A Ray cluster: HOST:PORT, ray://HOST:PORT or auto. By default Ray runs on this machine."""
+    address: Annotated[str | None, arg(metavar="ADDRESS")] = None
+    """A Ray cluster: HOST:PORT, or auto for the one on this machine. By default one is started for the sweep."""
 
     def run(self) -> int:
         if self.spec is None and self.resume is None:

@@ -59,9 +59,9 @@ def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
         solved.set_xlim(-0.02, 1.02)
         success.set_xlim(-0.02, 1.02)
         seconds.set_xlim(left=0)
-        solved.set_title("solved every problem: share of trials, 95% Wilson", fontsize=9)
-        success.set_title("success over all problems: a dot a seed", fontsize=9)
-        seconds.set_title("seconds of training: a dot a seed, median, 95% bootstrap", fontsize=9)
+        solved.set_title("solved every problem\n(share of trials, 95% Wilson)", fontsize=9)
+        success.set_title("success over all problems\n(a dot a seed)", fontsize=9)
+        seconds.set_title("seconds of training\n(a dot a seed; median, 95% bootstrap)", fontsize=9)
         for axes in (solved, success, seconds):
             axes.grid(alpha=0.2, linewidth=0.6)
         few = min((cell.trials for cell in cells), default=ENOUGH)

@@ -68,7 +68,7 @@ class Crew(Protocol):
         """Ask all trials to stop after the update under way, with a checkpoint; `ended` tells when they have."""
 
     def close(self) -> None:
-        """End whatever still runs, at once."""
+        """End whatever still runs, at once; may be called twice."""
 
 
 class Process:

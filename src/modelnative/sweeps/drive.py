@@ -115,7 +115,7 @@ def drive(sweep: Sweep, crew: Crew, retries: int) -> Iterator[Event]:
 
     Args:
         sweep: what to do. The caller holds its lock.
-        crew: who does it; it is closed at the end.
+        crew: who does it; the caller closes it.
         retries: how often a trial that dies is tried again.
 
     Raises:
@@ -135,46 +135,43 @@ def drive(sweep: Sweep, crew: Crew, retries: int) -> Iterator[Event]:
         left = pace.left(started, len(waiting), crew.jobs)
         return Pulse(len(rows), status["finished"], status["failed"], running, left)
 
-    try:
-        with _signals() as received:
-            write_results(sweep, list(rows.values()))
-            yield SweepBegun(sweep, len(rows) - len(waiting), crew.jobs, crew.place)
-            while started or (waiting and not stopping):
-                if received and not stopping:
-                    stopping = True
-                    crew.stop()
-                    yield SweepStopping(received[0])
-                    continue
-                while waiting and len(started) < crew.jobs and not stopping:
-                    trial = waiting.popleft()
-                    crew.start(trial)
-                    started[trial.name] = time.monotonic()
-                    yield TrialBegun(trial, _checkpoint(sweep.run(trial)))
-                for name, outcome in crew.ended(PULSE):
-                    trial, seconds = trials[name], time.monotonic() - started.pop(name)
-                    if not outcome.finished and not outcome.refused and not sweep.finished(trial):
-                        if stopping:
-                            continue  # a later call continues it
-                        deaths[name] += 1
-                        reason = "stopped by a signal from outside" if outcome.stopped else outcome.said
-                        if deaths[name] <= retries:
-                            # Next in line: what is begun is finished before something new is begun.
-                            waiting.appendleft(trial)
-                            yield TrialDied(trial, reason, retries - deaths[name])
-                            continue
-                        outcome = Outcome(outcome.code, f"died {deaths[name]} times, last: {reason}")
-                    rows[name] = read_row(sweep, trial, failure=outcome.said)
-                    pace.add(seconds)
-                    write_results(sweep, list(rows.values()))
-                    yield TrialEnded(trial, rows[name])
-                yield pulse()
-            unfinished = sum(row.status == "unfinished" for row in rows.values())
-            if stopping and unfinished:
-                yield SweepInterrupted(sweep, received[0], unfinished)
-            else:
-                yield SweepEnded(sweep, tuple(rows.values()))
-    finally:
-        crew.close()
+    with _signals() as received:
+        write_results(sweep, list(rows.values()))
+        yield SweepBegun(sweep, len(rows) - len(waiting), crew.jobs, crew.place)
+        while started or (waiting and not stopping):
+            if received and not stopping:
+                stopping = True
+                crew.stop()
+                yield SweepStopping(received[0])
+                continue
+            while waiting and len(started) < crew.jobs and not stopping:
+                trial = waiting.popleft()
+                crew.start(trial)
+                started[trial.name] = time.monotonic()
+                yield TrialBegun(trial, _checkpoint(sweep.run(trial)))
+            for name, outcome in crew.ended(PULSE):
+                trial, seconds = trials[name], time.monotonic() - started.pop(name)
+                if not outcome.finished and not outcome.refused and not sweep.finished(trial):
+                    if stopping:
+                        continue  # a later call continues it
+                    deaths[name] += 1
+                    reason = "stopped by a signal from outside" if outcome.stopped else outcome.said
+                    if deaths[name] <= retries:
+                        # Next in line: what is begun is finished before something new is begun.
+                        waiting.appendleft(trial)
+                        yield TrialDied(trial, reason, retries - deaths[name])
+                        continue
+                    outcome = Outcome(outcome.code, f"died {deaths[name]} times, last: {reason}")
+                rows[name] = read_row(sweep, trial, failure=outcome.said)
+                pace.add(seconds)
+                write_results(sweep, list(rows.values()))
+                yield TrialEnded(trial, rows[name])
+            yield pulse()
+        unfinished = sum(row.status == "unfinished" for row in rows.values())
+        if stopping and unfinished:
+            yield SweepInterrupted(sweep, received[0], unfinished)
+        else:
+            yield SweepEnded(sweep, tuple(rows.values()))
 
 
 class _Pace:

@@ -10,6 +10,9 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
+import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +92,7 @@ class RayCrew:
         except self._ray.exceptions.TaskCancelledError:
             return Outcome(STOPPED)
         except self._ray.exceptions.RayError as error:  # the task's process or its machine died
-            return Outcome(CRASHED, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+            return Outcome(CRASHED, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}")
 
     def stop(self) -> None:
         for reference in self._running:
@@ -100,7 +103,7 @@ class RayCrew:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(reference, force=True)  # its pipe closes, so that the trial stops, too
         self._running.clear()
-        if self._ours:
+        if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
 
 
@@ -115,20 +118,38 @@ def _connect(where: str, cpus: int | None) -> tuple[Any, bool]:
     ray = importlib.import_module("ray")
     if ray.is_initialized():
         return ray, False
+    if where not in ("local", "auto"):
+        _require_listener(where)
     try:
         local = {"num_cpus": cpus, "include_dashboard": False} if where == "local" else {}
         ray.init(address=where, log_to_driver=False, logging_level="error", **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"address: {where!r} is not allowed, because no Ray cluster answers there ({reason}); expected "
-            "HOST:PORT, ray://HOST:PORT or auto"
-        ) from error
+        raise _no_cluster(where, " ".join(str(error).split())[:200]) from error
     return ray, True
+
+
+def _require_listener(address: str) -> None:
+    """Raise a `UserError` unless someone listens there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host) or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(f"address: {address!r} is not allowed; expected HOST:PORT of a Ray cluster, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> UserError:
+    return UserError(
+        f"address: {address!r} is not allowed, because no Ray cluster answers there ({reason}); expected HOST:PORT of "
+        "one, or auto for the one on this machine"
+    )
 
 
 def _carry_out(folder: str, name: str, log: str, threads: int, afterwards: str) -> tuple[int, str]:
     """The body of a Ray task: one trial, to its end or until the task is cancelled."""
+    # Where the sweep ignores SIGINT, as in the background of a shell, Ray's processes inherit that, and cannot cancel.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = Process(Path(folder), name, Path(log), threads, afterwards)
     while True:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,9 +69,10 @@ def carry_out(sweep: Sweep, options: Options, afterwards: str) -> Iterator[Event
     """
     check_all(sweep, options)
     sweep = Sweep(sweep.path.absolute(), sweep.spec, sweep.trials) if options.place == "ray" else sweep
-    sweep.write()
-    with sweep.lock("sweep"):
-        yield from drive(sweep, _crew(sweep, options, afterwards), options.retries)
+    with contextlib.closing(_crew(sweep, options, afterwards)) as crew:
+        sweep.write()
+        with sweep.lock("sweep"):
+            yield from drive(sweep, crew, options.retries)
 
 
 def _crew(sweep: Sweep, options: Options, afterwards: str) -> Crew:
