@@ -47,6 +47,9 @@ def test_folders_that_are_not_sweeps(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(UserError, match="not a modelnative sweep"):
         Sweep.open(tmp_path)
+    (tmp_path / "sweep.json").write_text('{"format": "modelnative/1", "trials": [3]}')
+    with pytest.raises(UserError, match="damaged"):
+        Sweep.open(tmp_path)
 
 
 def test_a_lock_keeps_others_out_and_falls_with_its_holder(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeping import environment
+from sweeping import ROOT, environment
 
 from modelnative.errors import UserError
 from modelnative.sweeps.plan import check, field_of, plan
-from modelnative.sweeps.spec import Spec, parse_spec
+from modelnative.sweeps.spec import Spec, parse_spec, read_spec
 from modelnative.training.config import ALGORITHMS, recipe, with_fields
 
 GRIDS = st.fixed_dictionaries(
@@ -115,3 +115,9 @@ def test_tasks_and_devices_are_asked_for(fields: dict[str, Any], message: str) -
         check(trials)
     if "device" in fields:
         check(trials, devices=False)
+
+
+def test_the_example_is_a_sweep() -> None:
+    trials = plan(read_spec(ROOT / "examples" / "sweep.toml"))
+    assert len(trials) == 20
+    check(trials)

@@ -75,14 +75,14 @@ class Sweep:
         saved = read_json(path / "sweep.json")
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             raise UserError(f"{path / 'sweep.json'}: not a modelnative sweep (expected format {FORMAT!r})")
-        sweep = cls(
-            path,
-            parse_spec(saved["spec"]),
-            tuple(
+        try:
+            trials = tuple(
                 Trial(trial["name"], trial["fields"], validate(with_fields(TrainConfig(), trial["config"])))
                 for trial in saved["trials"]
-            ),
-        )
+            )
+            sweep = cls(path, parse_spec(saved["spec"]), trials)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path / 'sweep.json'}: damaged ({type(error).__name__}: {error})") from error
         if spec is not None and (found := differences(spec, sweep.spec)):
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise UserError(
