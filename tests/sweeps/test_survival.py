@@ -67,7 +67,7 @@ def test_twenty_trials_survive(on: str, tmp_path: Path, start: Callable[..., sub
     first = driver.communicate()[0]
     assert f"died     {killed}: killed by SIGKILL" in first
 
-    wait_for(lambda: not processes(folder), 30), "no trial outlives its sweep"
+    wait_for(lambda: not processes(folder), 30)  # no trial outlives its sweep
     done = {
         trial.name: sweep.run(trial).result_path.stat().st_mtime_ns for trial in sweep.trials if sweep.finished(trial)
     }

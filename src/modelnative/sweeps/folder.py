@@ -3,6 +3,7 @@
 SWEEP/sweep.json            the spec, and every trial's whole configuration
 SWEEP/trials/NAME/          a trial: an ordinary run folder
 SWEEP/logs/NAME.log         what its processes said
+SWEEP/locks/NAME            held by whoever works on it
 SWEEP/results.csv           a row a trial, rewritten whenever one ends
 SWEEP/comparison.svg, .png  the trials side by side, grouped over seeds
 """
@@ -10,8 +11,8 @@ SWEEP/comparison.svg, .png  the trials side by side, grouped over seeds
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,8 +134,12 @@ class Sweep:
             patience: seconds to wait for another process that holds it.
 
         Raises:
-            UserError: it is still held.
+            UserError: it is still held, or the system has no such locks.
         """
+        try:
+            import fcntl  # not at the top: where it is missing, all but sweeps must still work
+        except ImportError:
+            raise UserError("sweep: not available on this system; expected one with POSIX file locks") from None
         path = self.path / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -152,7 +157,7 @@ class Sweep:
                         ) from None
                     time.sleep(0.1)
             os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+            os.pwrite(file, f"process {os.getpid()} on {platform.node()}".encode(), 0)
             yield
         finally:
             os.close(file)
