@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +54,26 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (said := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(0.005)
     return said
+
+
+def when(condition: Callable[[], Any], act: Callable[[], Any]) -> threading.Thread:
+    """Act, in a thread, as soon as the condition says something: a trial lasts a second, and must not get away."""
+
+    def wait() -> None:
+        wait_for(condition)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def updates(run: Run) -> int:
+    """How many updates a run has written; 0 once it is finished."""
+    path = run.metrics_path
+    return path.read_bytes().count(b"\n") if path.exists() and not run.result_path.exists() else 0
 
 
 def environment() -> dict[str, str]:

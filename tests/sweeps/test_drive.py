@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import TINY, UPDATES, fingerprint, processes, wait_for, write_result
+from sweeping import TINY, UPDATES, fingerprint, processes, updates, wait_for, when, write_result
 
 from modelnative.errors import UserError
 from modelnative.runs.training import Training
@@ -148,24 +147,15 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
 # Real processes
 
 
-def follow(sweep: Sweep, watch: Callable[[Event], None] = lambda event: None, **options: Any) -> list[Event]:
-    events = []
-    for event in carry_out(sweep, Options(on="local", **options), NOTHING):
-        events.append(event)
-        watch(event)
-    return events
+def follow(sweep: Sweep, **options: Any) -> list[Event]:
+    return list(carry_out(sweep, Options(on="local", **options), NOTHING))
 
 
 def test_a_killed_trial_is_tried_again_and_is_as_never_killed(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", parse_spec({"seeds": 2, "base": {**TINY, "updates": UPDATES}}))
-    killed = []
-
-    def kill(event: Event) -> None:
-        if isinstance(event, Pulse) and not killed and max(u for u, _ in [*event.running.values(), (0, None)]) >= 3:
-            killed.append(processes(sweep.path)[0])
-            os.kill(killed[0], signal.SIGKILL)
-
-    events = follow(sweep, kill, jobs=1)
+    first = sweep.run(sweep.trials[0])
+    when(lambda: updates(first) >= 3, lambda: os.kill(processes(sweep.path)[0], signal.SIGKILL))
+    events = follow(sweep, jobs=1)
     (died,) = only(events, TrialDied)
     assert died.reason == "killed by SIGKILL"
     assert [event.update >= 2 for event in only(events, TrialBegun)] == [False, True, False], "it continued"
@@ -203,20 +193,17 @@ def test_one_sweep_at_a_time(tmp_path: Path) -> None:
 def test_ctrl_c_stops_the_trials_with_checkpoints_and_they_continue(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", parse_spec({"seeds": 2, "base": {**TINY, "updates": UPDATES}}))
 
-    sent = []
-
-    def interrupt(event: Event) -> None:
-        if isinstance(event, Pulse) and not sent and min((u for u, _ in event.running.values()), default=0) >= 2:
-            sent.append(os.kill(os.getpid(), signal.SIGINT))
-
-    assert isinstance(follow(sweep, interrupt, jobs=2)[-1], SweepInterrupted)
+    runs = [sweep.run(trial) for trial in sweep.trials]
+    when(lambda: any(updates(run) >= 3 for run in runs), lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert isinstance(follow(sweep, jobs=2)[-1], SweepInterrupted)
     assert not processes(sweep.path)
     unfinished = [trial for trial in sweep.trials if not sweep.finished(trial)]
-    assert unfinished
-    assert all(len(sweep.run(trial).checkpoints()) >= 2 for trial in unfinished)
+    stopped = {trial.name: updates(sweep.run(trial)) for trial in unfinished}
+    assert max(stopped.values()) >= 3
     events = follow(sweep, jobs=2)
     assert [row.status for row in events[-1].rows] == ["finished", "finished"]
-    assert all(event.update >= 2 for event in only(events, TrialBegun))
+    begun = {event.trial.name: event.update for event in only(events, TrialBegun)}
+    assert begun == stopped, "each continues with the update after the one that it stopped at"
 
 
 def test_a_driver_that_vanishes_leaves_no_trial_behind(tmp_path: Path) -> None:

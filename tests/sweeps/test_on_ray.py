@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import TINY, UPDATES, environment, fingerprint, processes, wait_for
+from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates, wait_for, when
 
 from modelnative.errors import UserError
 from modelnative.runs.training import Training
-from modelnative.sweeps.drive import Event, Pulse, SweepInterrupted, TrialBegun, TrialDied
+from modelnative.sweeps.drive import Event, SweepInterrupted, TrialBegun, TrialDied
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.on_ray import _require_listener
 from modelnative.sweeps.spec import parse_spec
@@ -53,21 +53,17 @@ def sweep_of(path: Path, **table: Any) -> Sweep:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_on_ray_what_is_killed_is_tried_again_and_a_signal_stops(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, seeds=2)
-    killed: list[int] = []
-    sent: list[None] = []
+    run, folder = sweep.run(sweep.trials[0]), sweep.path.absolute()
+    when(lambda: updates(run) >= 3, lambda: os.kill(processes(folder)[0], signal.SIGKILL))
     first: list[Event] = []
     for event in carry_out(sweep, Options(on="ray", jobs=1), "builtins:id"):
         first.append(event)
-        updates = [update for update, _ in event.running.values()] if isinstance(event, Pulse) else [0]
-        if not killed and max(updates, default=0) >= 3:
-            killed.append(processes(sweep.path.absolute())[0])
-            os.kill(killed[0], signal.SIGKILL)
-        elif any(isinstance(e, TrialDied) for e in first) and not sent and max(updates, default=0) >= 8:
-            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        if isinstance(event, TrialDied):
+            when(lambda: updates(run) >= 8, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert isinstance(first[-1], SweepInterrupted)
     (died,) = (event for event in first if isinstance(event, TrialDied))
     assert died.reason == "killed by SIGKILL"
-    wait_for(lambda: not processes(sweep.path.absolute()), 30)
+    wait_for(lambda: not processes(folder), 30)
 
     second = list(carry_out(sweep, Options(on="ray", jobs=1), "builtins:id"))
     assert [event.update >= 8 for event in second if isinstance(event, TrialBegun)] == [True, False]
