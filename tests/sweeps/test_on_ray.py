@@ -30,7 +30,7 @@ def test_an_address_where_nobody_listens() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        with pytest.raises(UserError, match="because no Ray cluster answers there"):
+        with pytest.raises(UserError, match="because no Ray cluster lets us in there"):
             _require_listener(f"127.0.0.1:{port}")  # bound, but not listening
         listener.listen()
         _require_listener(f"127.0.0.1:{port}")
@@ -78,7 +78,7 @@ def test_on_ray_what_is_killed_is_tried_again_and_a_signal_stops(tmp_path: Path)
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"threads": 4096}, "it needs 4096 CPUs and 0 GPUs, more than there is on Ray on this machine"),
+        ({"threads": 4096}, "it needs 4096 CPUs and 0 GPUs, more than any machine has on Ray on this machine"),
         ({"device": "cuda:1"}, "device: 'cuda:1' is not allowed on Ray, which hands out the GPUs; expected cuda"),
     ],
 )

@@ -53,17 +53,18 @@ class RayCrew:
         self._sweep = sweep
         self._afterwards = afterwards
         self._running: dict[Any, str] = {}
-        resources = self._ray.cluster_resources()
-        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cpus = int(sum(machine.get("CPU", 0) for machine in machines))
         self.jobs = jobs or max(1, cpus // threads)
         self.place = f"on Ray at {where} ({cpus} CPUs)" if where != "local" else f"on Ray on this machine ({cpus} CPUs)"
         for trial in sweep.trials:
             # A task that no machine can take would wait for ever.
-            if trial.config.threads > cpus or _gpus(trial) > gpus:
+            needs = {"CPU": trial.config.threads, "GPU": _gpus(trial)}
+            if not any(all(machine.get(kind, 0) >= n for kind, n in needs.items()) for machine in machines):
                 self.close()
                 raise UserError(
-                    f"trial {trial.name}: it needs {trial.config.threads} CPUs and {_gpus(trial)} GPUs, more "
-                    f"than there is {self.place} ({gpus} GPUs); expected fewer threads, or device cpu"
+                    f"trial {trial.name}: it needs {needs['CPU']} CPUs and {needs['GPU']} GPUs, more than any machine "
+                    f"has {self.place}; expected fewer threads, or device cpu"
                 )
         self._task = self._ray.remote(_carry_out)
 
@@ -91,6 +92,8 @@ class RayCrew:
             return Outcome(code, said)
         except self._ray.exceptions.TaskCancelledError:
             return Outcome(STOPPED)
+        except self._ray.exceptions.RayTaskError as error:  # its last line is the exception in the task
+            return Outcome(CRASHED, str(error).strip().splitlines()[-1])
         except self._ray.exceptions.RayError as error:  # the task's process or its machine died
             return Outcome(CRASHED, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}")
 
@@ -124,7 +127,9 @@ def _connect(where: str, cpus: int | None) -> tuple[Any, bool]:
         local = {"num_cpus": cpus, "include_dashboard": False} if where == "local" else {}
         ray.init(address=where, log_to_driver=False, logging_level="error", **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _no_cluster(where, " ".join(str(error).split())[:200]) from error
+        # Ray says the same of a cluster that refused the token; its own log on standard error tells them apart.
+        reason = f"{' '.join(str(error).split())[:200]}; if it asks for a token, set RAY_AUTH_TOKEN"
+        raise _no_cluster(where, reason) from error
     return ray, True
 
 
@@ -141,8 +146,8 @@ def _require_listener(address: str) -> None:
 
 def _no_cluster(address: str, reason: str) -> UserError:
     return UserError(
-        f"address: {address!r} is not allowed, because no Ray cluster answers there ({reason}); expected HOST:PORT of "
-        "one, or auto for the one on this machine"
+        f"address: {address!r} is not allowed, because no Ray cluster lets us in there ({reason}); expected HOST:PORT "
+        "of one, or auto for the one on this machine"
     )
 
 
