@@ -131,6 +131,13 @@ def refused(outcome: Outcome) -> str:
         ("train --config .", "config: '.' cannot be read (Is a directory)"),
         ("resume", "RUN is missing"),
         ("resume nowhere", "run: 'nowhere' is not a run folder"),
+        ("sweep", "SPEC is missing; see: modelnative sweep --help"),
+        ("sweep none.toml", "spec: 'none.toml' cannot be read (No such file or directory)"),
+        ("sweep a.toml --resume b", "SPEC: 'a.toml' is not allowed beside --resume"),
+        ("sweep --resume nowhere", "sweep: 'nowhere' is not a sweep folder; expected one made by: modelnative sweep"),
+        ("sweep --resume nowhere --out b", "--out: 'b' is not allowed beside --resume"),
+        ("sweep a b", "'b' is one argument too many"),
+        ("sweep a --jobs two", "--jobs: 'two' is not a whole number"),
         ("evaluate", "RUN is missing"),
         ("evaluate nowhere", "run: 'nowhere' is not a run folder"),
         ("evaluate a b", "'b' is one argument too many"),
@@ -168,6 +175,27 @@ def test_bad_configuration_files(
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert message in refused(command(f"train --config {name} --out run"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        ("[grid]\nalgoritm = ['ppo']", "", "grid: unknown value 'algoritm'; did you mean 'algorithm'?"),
+        ("[grid]\nalgorithm = ['pppo']", "", "trial algorithm=pppo: algorithm: unknown value 'pppo'"),
+        ("[base]\ntask = 'arithmetik'", "", "trial base: task: unknown value 'arithmetik'"),
+        ("seeds = 2", "--jobs 0", "jobs: 0 is not allowed; expected at least 1"),
+        ("seeds = 2", "--on rya", "on: unknown value 'rya'; did you mean 'ray'? Allowed: auto, local, ray"),
+        ("seeds = 2", "--on local --address a:1", "address: 'a:1' is not allowed with --on local"),
+        ("seeds = 2", "--on local --out /dev/null/x", "cannot be written"),
+        ("seeds = 2", "--on local --out .", "out: '.' exists already and is not a sweep"),
+    ],
+)
+def test_bad_sweeps(command: Command, tmp_path: Path, content: str, flags: str, message: str) -> None:
+    (tmp_path / "spec.toml").write_text(content)
+    assert message in refused(command(f"sweep spec.toml {flags}"))
+    if message != "cannot be written":
+        assert message in refused(command(f"sweep spec.toml --dry-run {flags}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"], "nothing is written"
 
 
 def test_a_run_folder_that_exists(command: Command, trained: Path) -> None:
@@ -421,6 +449,41 @@ def test_explaining(command: Command, trained: Path) -> None:
 def test_tasks(command: Command) -> None:
     assert "arithmetic" in command("tasks").out
     assert "4 MUL" in command("tasks arithmetic").out
+
+
+def test_sweeping(command: Command, tmp_path: Path) -> None:
+    base = 'task = "worlds:Small"\nupdates = 2\nepisodes = 16\npolicy.width = 8\n'
+    rates = "[grid]\noptimizer.learning_rate = [0.01, 1e30]\n"
+    (tmp_path / "two.toml").write_text(f"[base]\n{base}{rates}")
+    planned = command("sweep two.toml --dry-run --on local")
+    assert planned.code == 0, planned.err
+    assert planned.out.count("starts") == 2
+    assert "2 trials, to be written to sweeps/two; nothing was written or trained" in planned.out
+    assert not (tmp_path / "sweeps").exists()
+    done = command("sweep two.toml --on local --jobs 2")
+    assert done.code == 1, done.err
+    assert done.err == ""
+    flat = " ".join(done.out.split())
+    for part in (
+        "two: 2 trials, 2 at a time, in local processes → sweeps/two",
+        "optimizer.learning_rate: 1e+30 made the numbers overflow at update",
+        "0 of 1 0.00 to 0.79",
+        "1 seed in the smallest group: too few for a claim",
+        "1 of 2 trials failed",
+    ):
+        assert part in flat
+    again = re.search(r"modelnative (sweep --resume .*)", done.out)
+    assert again
+    resumed = command(f"{again[1]} --on local")
+    assert resumed.code == 1
+    assert "2 trials, 1 of them finished already" in resumed.out, "what it proposes works"
+    for name in ("results.csv", "comparison.svg", "comparison.png"):
+        assert (tmp_path / "sweeps" / "two" / name).is_file()
+    (run,) = (tmp_path / "sweeps" / "two" / "trials").glob("optimizer.learning_rate=0.01*")
+    assert (run / "report.html").is_file()
+    assert command(f"evaluate {run}").code == 0, "a trial is a run as any other"
+    (tmp_path / "two.toml").write_text(f"seeds = 3\n[base]\n{base}{rates}")
+    assert "made from another spec: seeds: [0, 1, 2] instead of []" in refused(command("sweep two.toml --on local"))
 
 
 def test_the_tutorial(command: Command) -> None:

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelnative.api import Agent, evaluate, explain, load, make_task, resume, train
+    from modelnative.api import Agent, evaluate, explain, load, make_task, resume, resume_sweep, sweep, train
     from modelnative.errors import UserError
     from modelnative.training.config import TrainConfig, recipe
 
@@ -17,11 +17,25 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Agent", "evaluate", "explain", "load", "make_task", "resume", "train"), "modelnative.api"),
+    **dict.fromkeys(("resume_sweep", "sweep"), "modelnative.api"),
     **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
     "UserError": "modelnative.errors",
 }
 
-__all__ = ["Agent", "TrainConfig", "UserError", "evaluate", "explain", "load", "make_task", "recipe", "resume", "train"]
+__all__ = [
+    "Agent",
+    "TrainConfig",
+    "UserError",
+    "evaluate",
+    "explain",
+    "load",
+    "make_task",
+    "recipe",
+    "resume",
+    "resume_sweep",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,14 @@ from modelnative.runs.files import append_lines, begin_lines
 from modelnative.runs.run import Run
 from modelnative.runs.training import Event, Finished, Interrupted, Training
 from modelnative.studio.report import write_report
+from modelnative.studio.sweep_plot import write_comparison
 from modelnative.studio.tutorial import Comparison, compare
+from modelnative.sweeps.drive import Event as SweepEvent
+from modelnative.sweeps.drive import SweepEnded, SweepInterrupted
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.results import Cell, Row, cells, read_row
+from modelnative.sweeps.spec import parse_spec, read_spec
+from modelnative.sweeps.start import Options, carry_out, check_all
 from modelnative.tasks import make_task
 from modelnative.tasks.task import AnyTask, Split
 from modelnative.training.config import TrainConfig, recipe, with_fields
@@ -157,6 +164,93 @@ def tutorial(*, seed: int = 0, updates: int = 100) -> Comparison:
     return compare(seed, updates)
 
 
+@dataclasses.dataclass(frozen=True)
+class Swept:
+    """What a sweep has come to: its folder, a row a trial, and the rows of all seeds together."""
+
+    sweep: Sweep
+    rows: tuple[Row, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The rows, grouped over seeds."""
+        return cells(self.rows)
+
+    @property
+    def failed(self) -> list[Row]:
+        """The trials without a result."""
+        return [row for row in self.rows if row.status == "failed"]
+
+
+def sweep(
+    spec: str | Path | dict[str, Any],
+    out: str | Path | None = None,
+    *,
+    jobs: int | None = None,
+    retries: int = 2,
+    on: str = "auto",
+    address: str | None = None,
+    dry_run: bool = False,
+    watch: Callable[[SweepEvent], None] | None = None,
+) -> Swept:
+    """Train every trial of a sweep, each in a process of its own; what is finished already is not repeated.
+
+    Args:
+        spec: a TOML or JSON file, or what would stand in it.
+        out: the sweep's folder, by default `sweeps/NAME`; if the sweep was begun there, it is continued.
+        jobs: trials at a time; by default as many as there are cores for.
+        retries: how often a trial that dies is tried again, from its newest checkpoint.
+        on: `local` processes, `ray`, or `auto`: Ray where it is installed.
+        address: of a Ray cluster; by default Ray runs on this machine.
+        dry_run: check everything, and return the rows as they stand; train and write nothing.
+        watch: is given every event as it happens.
+
+    Raises:
+        UserError: the spec or an argument is wrong, or the folder is another sweep's or cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
+
+    Example:
+        >>> import modelnative as mn
+        >>> swept = mn.sweep({"seeds": 10, "grid": {"algorithm": ["ppo", "grpo"]}})  # doctest: +SKIP
+        >>> [(cell.label, cell.solved, cell.trials) for cell in swept.cells]  # doctest: +SKIP
+        [('algorithm=ppo', 10, 10), ('algorithm=grpo', 10, 10)]
+    """
+    read = parse_spec(spec) if isinstance(spec, dict) else read_spec(Path(spec))
+    planned = Sweep.planned(Path(out) if out is not None else Path("sweeps") / read.name, read)
+    return _sweep(planned, Options(jobs, retries, on, address), dry_run, watch)
+
+
+def resume_sweep(
+    folder: str | Path,
+    *,
+    jobs: int | None = None,
+    retries: int = 2,
+    on: str = "auto",
+    address: str | None = None,
+    dry_run: bool = False,
+    watch: Callable[[SweepEvent], None] | None = None,
+) -> Swept:
+    """Continue a sweep from its folder alone; all else is as for `sweep`."""
+    return _sweep(Sweep.open(Path(folder)), Options(jobs, retries, on, address), dry_run, watch)
+
+
+def _sweep(planned: Sweep, options: Options, dry_run: bool, watch: Callable[[SweepEvent], None] | None) -> Swept:
+    """Follow a sweep to its end, tell `watch`, draw the comparison."""
+    if dry_run:
+        check_all(planned, options)
+        return Swept(planned, tuple(read_row(planned, trial) for trial in planned.trials))
+    for event in carry_out(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
+        if isinstance(event, SweepEnded) and (grouped := cells(event.rows)):
+            write_comparison(planned.path, planned.spec.name, grouped)
+        if watch is not None:
+            watch(event)
+        if isinstance(event, SweepInterrupted):
+            raise KeyboardInterrupt(f"resume with: modelnative sweep --resume {planned.path}")
+        if isinstance(event, SweepEnded):
+            return Swept(planned, event.rows)
+    raise AssertionError("a sweep ends with SweepEnded or SweepInterrupted")
+
+
 def _follow(training: Training, watch: Watch | None) -> Finished:
     """Run to the end, tell `watch`, write the report."""
     for event in training.events():
@@ -171,4 +265,17 @@ def _follow(training: Training, watch: Watch | None) -> Finished:
     raise AssertionError("a training ends with Finished or Interrupted")
 
 
-__all__ = ["Agent", "evaluate", "explain", "load", "make_task", "resume", "train", "train_config", "tutorial"]
+__all__ = [
+    "Agent",
+    "Swept",
+    "evaluate",
+    "explain",
+    "load",
+    "make_task",
+    "resume",
+    "resume_sweep",
+    "sweep",
+    "train",
+    "train_config",
+    "tutorial",
+]

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 import tyro
 from tyro.conf import Positional, arg
@@ -58,6 +58,76 @@ class Resume:
         from modelnative import api
 
         return _watched(lambda watch: api.resume(self.folder, watch=watch))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train many trials from one file: tasks, algorithms, seeds, any field; each in a process of its own.
+
+    SPEC is TOML (or JSON): fields for all trials under [base], lists of values to try under [grid], and seeds:
+
+        seeds = 10
+        [base]
+        updates = 200
+        [grid]
+        algorithm = ["ppo", "grpo"]
+        policy.width = [32, 64]
+
+    trains 40 trials. Whatever is killed, a trial or the sweep, loses nothing: a trial that dies is tried again from
+    its newest checkpoint, and the same command continues a broken sweep without repeating what is finished. The
+    folder then has results.csv, a row a trial, and comparison.svg. Exit code 1: a trial failed for good.
+    """
+
+    spec: Annotated[Positional[Path | None], arg(metavar="SPEC")] = None
+    """The file that says what to try; not needed with --resume."""
+    out: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """The sweep's folder, by default sweeps/NAME; if the sweep was begun there, it is continued."""
+    resume: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Continue the sweep in this folder, without its file."""
+    dry_run: bool = False
+    """Check everything and show the trials; train and write nothing."""
+    jobs: Annotated[int | None, arg(metavar="N")] = None
+    """Trials at a time; by default as many as there are cores for, with the one thread that a trial has."""
+    retries: int = 2
+    """How often a trial that dies (kill -9, out of memory) is tried again."""
+    on: str = "auto"
+    """local (processes of this machine), ray, or auto: Ray where the extra is installed, else local."""
+    address: Annotated[str | None, arg(metavar="ADDRESS")] = None
+    """A Ray cluster: HOST:PORT, or auto for the one on this machine. By default one is started for the sweep."""
+
+    def run(self) -> int:
+        if self.spec is None and self.resume is None:
+            raise UserError(f"SPEC is missing; see: {PROGRAM} sweep --help")
+        for name, value in (("SPEC", self.spec), ("--out", self.out)):
+            if self.resume is not None and value is not None:
+                raise UserError(f"{name}: '{value}' is not allowed beside --resume; the folder says it all")
+        from modelnative import api
+        from modelnative.studio import show
+        from modelnative.studio import sweep as pictures
+
+        console = show.console()
+        options = {name: getattr(self, name) for name in ("jobs", "retries", "on", "address", "dry_run")}
+        with pictures.SweepView(console) as view:
+            try:
+                if self.spec is not None:
+                    swept = api.sweep(self.spec, self.out, watch=view, **options)
+                else:
+                    swept = api.resume_sweep(cast(Path, self.resume), watch=view, **options)
+            except KeyboardInterrupt:
+                view.close()
+                print(view.farewell(), flush=True)
+                return 128 + view.signal
+        if self.dry_run:
+            console.print(pictures.plan_table(swept.sweep))
+            print(f"{len(swept.rows)} trials, to be written to {swept.sweep.path}; nothing was written or trained")
+            return 0
+        if swept.cells:
+            console.print(pictures.comparison_table(swept.cells))
+            for line in pictures.notes(swept.cells):
+                print(line)
+        for line in pictures.farewell(swept.sweep, swept.rows):
+            print(line)
+        return 1 if swept.failed else 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +234,7 @@ class Command(Protocol):
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "resume": Resume,
+    "sweep": Sweep,
     "evaluate": Evaluate,
     "explain": Explain,
     "tasks": Tasks,
@@ -224,7 +295,8 @@ def _overview() -> str:
         f"  {PROGRAM} evaluate runs/first              play every problem",
         f'  {PROGRAM} explain runs/first --stage T2 --problem "3 7 2 4 5"',
         "",
-        f"{PROGRAM} COMMAND --help teaches a command. Exit codes: 0 done, 2 bad input, 130 and 143 interrupted.",
+        f"{PROGRAM} COMMAND --help teaches a command.",
+        "Exit codes: 0 done, 1 a trial of a sweep failed, 2 bad input, 130 and 143 interrupted.",
     ]
     return "\n".join(lines)
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelnative.evidence.statistics import wilson
+from modelnative.evidence.statistics import median_interval, wilson
 
 # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I, method 3.
 PUBLISHED = [
@@ -33,3 +34,25 @@ def test_wilson_holds_the_share_and_mirrors(counts: tuple[int, int]) -> None:
 def test_wilson_refuses_counts_that_cannot_be(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="expected 0 <= successes <= trials"):
         wilson(successes, trials)
+
+
+def test_the_medians_interval_covers_it_as_often_as_it_says() -> None:
+    # The percentile bootstrap is a little too narrow for ten values; far below 0.9 it would be wrong.
+    generator = np.random.default_rng(0)
+    intervals = [median_interval(list(generator.exponential(size=10)), resamples=500) for _ in range(400)]
+    covered = sum(low <= np.log(2) <= high for low, high in filter(None, intervals))
+    assert 0.90 <= covered / 400 <= 0.98
+
+
+def test_the_medians_interval_is_the_same_again_and_lies_within_the_values() -> None:
+    values = [3.0, 9.0, 1.0, 4.0, 7.0, 5.0, 2.0]
+    interval = median_interval(values)
+    assert interval == median_interval(values) == median_interval(sorted(values))
+    assert interval is not None
+    assert 1.0 <= interval[0] <= 4.0 <= interval[1] <= 9.0
+    assert median_interval([5.0] * 6) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_too_few_values_have_no_interval(count: int) -> None:
+    assert median_interval([float(i) for i in range(count)]) is None

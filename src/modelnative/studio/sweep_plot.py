@@ -1,0 +1,79 @@
+"""The trials of a sweep side by side: every seed a dot, and an interval for every combination of fields."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modelnative.runs.files import write
+from modelnative.sweeps.results import ENOUGH, Cell
+
+DOT, BAR = "#5b7fd1", "#d1495b"
+SPREAD = 0.24  # of the dots of one combination, above and below its line
+
+
+def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> list[Path]:
+    """Draw `comparison.svg` and `comparison.png`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    paths = []
+    for kind in ("svg", "png"):
+        path = folder / f"comparison.{kind}"
+        write(path, draw(title, cells, kind))
+        paths.append(path)
+    return paths
+
+
+def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
+    """The picture: solved, success and seconds of training, a line for each combination."""
+    import matplotlib as mpl  # half a second, which only a picture costs
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "modelnative",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.parse_math": False,  # a task may be named with a $
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(11, 1.6 + 0.38 * len(cells)), layout="constrained", dpi=120)
+        solved, success, seconds = figure.subplots(1, 3, sharey=True)
+        for place, cell in enumerate(cells):
+            low, high = cell.interval
+            solved.plot([low, high], [place, place], color=BAR, linewidth=2)
+            solved.plot([cell.solved / cell.trials], [place], "|", color=BAR, markersize=12, markeredgewidth=2)
+            solved.annotate(f"{cell.solved} of {cell.trials}", (1.03, place), va="center", annotation_clip=False)
+            _dots(success, place, [row.success for row in cell.rows if row.success is not None])
+            _dots(seconds, place, cell.seconds)
+            if cell.median is not None:
+                seconds.plot([cell.median], [place], "|", color=BAR, markersize=12, markeredgewidth=2)
+            if cell.median_interval is not None:
+                seconds.plot(cell.median_interval, [place, place], color=BAR, linewidth=2)
+        solved.set_yticks(range(len(cells)), [cell.label for cell in cells])
+        solved.set_ylim(len(cells) - 0.5, -0.5)
+        solved.set_xlim(-0.02, 1.02)
+        success.set_xlim(-0.02, 1.02)
+        seconds.set_xlim(left=0)
+        solved.set_title("solved every problem\n(share of trials, 95% Wilson)", fontsize=9)
+        success.set_title("success over all problems\n(a dot a seed)", fontsize=9)
+        seconds.set_title("seconds of training\n(a dot a seed; median, 95% bootstrap)", fontsize=9)
+        for axes in (solved, success, seconds):
+            axes.grid(alpha=0.2, linewidth=0.6)
+        few = min((cell.trials for cell in cells), default=ENOUGH)
+        warning = f" – {few} seed{'s' * (few != 1)} in the smallest group, too few for a claim" if few < ENOUGH else ""
+        figure.suptitle(f"{title}{warning}", fontsize=10)
+        said = io.BytesIO()
+        figure.savefig(said, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return said.getvalue()
+
+
+def _dots(axes: Any, place: int, values: Sequence[float]) -> None:
+    """Equal values beside each other, not on top of each other."""
+    count = len(values)
+    heights = [place + (SPREAD * (2 * i / (count - 1) - 1) if count > 1 else 0.0) for i in range(count)]
+    axes.plot(values, heights, "o", color=DOT, alpha=0.7, markersize=4, markeredgewidth=0)

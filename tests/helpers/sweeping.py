@@ -1,0 +1,93 @@
+"""Small sweeps, and what is the same however often a trial was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modelnative.runs.files import read_json, write_json
+from modelnative.runs.run import Run
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "task": "worlds:Small",
+    "updates": 4,
+    "episodes": 16,
+    "checkpoint_every": 2,
+    "evaluate_every": 4,
+    "policy": {"width": 8},
+    "loss": {"group": 4},
+}
+UPDATES = 30  # of a trial that lasts long enough to be killed
+
+
+def fingerprint(run: Run) -> dict[str, str]:
+    """Hashes of what a run has learned, without how long it took."""
+    result = {k: v for k, v in read_json(run.result_path).items() if k not in ("seconds", "machine")}
+    metrics = [{k: v for k, v in line.items() if k != "timing"} for line in run.metrics()]
+    contents = {"result": json.dumps(result), "metrics": json.dumps(metrics)}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
+    return {**hashes, "weights": hashlib.sha256(run.weights_path.read_bytes()).hexdigest()}
+
+
+def processes(folder: Path) -> list[int]:
+    """The trials under way in a sweep's folder, by the arguments of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has just ended
+        if b"-c" in arguments and str(folder).encode() in arguments:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What the condition says once it says something."""
+    deadline = time.monotonic() + seconds
+    while not (said := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+    return said
+
+
+def when(condition: Callable[[], Any], act: Callable[[], Any]) -> threading.Thread:
+    """Act, in a thread, as soon as the condition says something: a trial lasts a second, and must not get away."""
+
+    def wait() -> None:
+        wait_for(condition)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def updates(run: Run) -> int:
+    """How many updates a run has written; 0 once it is finished."""
+    path = run.metrics_path
+    return path.read_bytes().count(b"\n") if path.exists() and not run.result_path.exists() else 0
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "helpers")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def write_result(run: Run, share: float = 1.0, seconds: float = 2.0) -> None:
+    """What a finished training would leave, as far as a table needs it."""
+    counts = [
+        {"stage": stage, "split": split, "successes": int(share * 10), "problems": 10}
+        for stage in ("T0", "T1")
+        for split in ("train", "heldout")
+    ]
+    evaluation = {"perfect": share == 1.0, "counts": counts}
+    costs = {"updates": 3, "episodes": 48, "steps": 100, "seconds": seconds}
+    write_json(run.result_path, {"evaluation": evaluation, "sampled": evaluation, **costs})

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+import signal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sweeping import TINY, write_result
+
+from modelnative.studio.sweep import SweepView, comparison_table, farewell, notes, plan_table
+from modelnative.studio.sweep_plot import write_comparison
+from modelnative.sweeps.drive import (
+    Pulse,
+    SweepBegun,
+    SweepEnded,
+    SweepInterrupted,
+    SweepStopping,
+    TrialBegun,
+    TrialDied,
+    TrialEnded,
+)
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.results import Row, cells, read_row
+from modelnative.sweeps.spec import parse_spec
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    made = Sweep.planned(tmp_path / "sweep", parse_spec({"seeds": 3, "base": TINY, "grid": {"policy.width": [8, 16]}}))
+    for trial in made.trials[:5]:
+        write_result(made.run(trial), share=1.0 if trial.config.policy.width == 8 else 0.5)
+    return made
+
+
+def rows(sweep: Sweep) -> list[Row]:
+    return [read_row(sweep, trial, "it overflowed") for trial in sweep.trials]
+
+
+def screen(*, terminal: bool) -> Console:
+    return Console(file=io.StringIO(), width=120, force_terminal=terminal, color_system=None, legacy_windows=False)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_plain_lines(sweep: Sweep) -> None:
+    console = screen(terminal=False)
+    view = SweepView(console)
+    first, second = sweep.trials[:2]
+    view(SweepBegun(sweep, 4, 2, "in local processes"))
+    view(TrialBegun(first, 0))
+    view(TrialBegun(second, 8))
+    view(TrialDied(second, "killed by SIGKILL", 1))
+    view(Pulse(6, 4, 0, {first.name: (3, 0.5)}, 83.0))
+    view(TrialEnded(first, rows(sweep)[0]))
+    view(TrialEnded(sweep.trials[5], rows(sweep)[5]))
+    assert shown(console).splitlines() == [
+        f"sweep: 6 trials, 4 of them finished already, 2 at a time, in local processes → {sweep.path}",
+        f"start    {first.name}",
+        f"start    {second.name}, from update 8",
+        f"died     {second.name}: killed by SIGKILL; it is tried again (1 try left after that)",
+        f"finished {first.name}: T0=1.000 T1=1.000, solved, 2.0 s  [5 of 6, about 1:23 left]",
+        f"failed   {sweep.trials[5].name}: it overflowed  [6 of 6]",
+    ]
+
+
+def test_a_terminal_shows_what_runs(sweep: Sweep) -> None:
+    console = screen(terminal=True)
+    with SweepView(console) as view:
+        view(SweepBegun(sweep, 0, 2, "in local processes"))
+        view(Pulse(6, 1, 1, {f"trial {i}": (i, 0.25 if i else None) for i in range(9)}, None))
+        view(Pulse(6, 2, 1, {"trial 0": (5, 0.75)}, 12.0))
+        view(SweepEnded(sweep, tuple(rows(sweep))))
+        assert view.live is None
+    text = shown(console)
+    for part in (
+        "trial 0 starting",
+        "trial 7 update 7 0.250",
+        "… and 1 more",
+        "2/6",
+        "time left: known after the first",
+    ):
+        assert part in " ".join(text.split())
+    assert "2 finished · 1 running · 1 failed · about 12.0 s left" in text
+
+
+def test_what_is_said_after_an_interruption(sweep: Sweep) -> None:
+    view = SweepView(screen(terminal=False))
+    assert view.farewell() == "interrupted before the first trial; nothing is lost"
+    view(SweepBegun(sweep, 0, 2, "nowhere"))
+    again = f"continue with: modelnative sweep --resume {sweep.path}"
+    assert view.farewell() == f"ended at once; each trial is at its newest checkpoint; {again}"
+    view(SweepStopping(signal.SIGTERM))
+    view(SweepInterrupted(sweep, signal.SIGTERM, 2))
+    assert view.signal == signal.SIGTERM
+    assert view.farewell() == f"stopped with 2 of 6 trials unfinished; {again}"
+
+
+def test_the_plan(sweep: Sweep) -> None:
+    checkpoints = sweep.run(sweep.trials[5]).path / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    console = screen(terminal=False)
+    console.print(plan_table(sweep))
+    assert shown(console).count("finished") == 5
+    assert shown(console).count("starts") == 1
+    (checkpoints / "000040.safetensors").touch()
+    console.print(plan_table(sweep))
+    assert "continues from update 40" in shown(console)
+    for trial in sweep.trials:
+        assert trial.name.rpartition("-")[2] in shown(console)
+
+
+def test_the_comparison(sweep: Sweep) -> None:
+    grouped = cells(rows(sweep))
+    console = screen(terminal=False)
+    console.print(comparison_table(grouped))
+    lines = [" ".join(line.split()) for line in shown(console).splitlines()]
+    assert "8 3 of 3 0.44 to 1.00 2.0 – 2.0 to 2.0" in lines
+    assert "16 0 of 3 0.00 to 0.56 ≥ 2.0 – 2.0 to 2.0 1 failed" in lines
+    said = notes(grouped)
+    assert any(line.startswith("≥: ") for line in said)
+    assert "3 seeds in the smallest group: too few for a claim; say seeds = 10." in said
+    assert not any("too few" in line for line in notes([]))
+    text = "\n".join(farewell(sweep, rows(sweep)))
+    assert "1 of 6 trials failed" in text
+    assert f"To try them again: modelnative sweep --resume {sweep.path}" in text
+
+
+def test_the_picture(sweep: Sweep) -> None:
+    svg, png = write_comparison(sweep.path, "a $title", cells(rows(sweep)))
+    assert png.read_bytes().startswith(b"\x89PNG")
+    drawing = svg.read_text()
+    assert drawing.count("<!-- policy.width=") == 2, "a line for each combination"
+    assert "<!-- a $title – 3 seeds in the smallest group, too few for a claim -->" in drawing
+    assert "<!-- 3 of 3 -->" in drawing
+    write_comparison(sweep.path, "a $title", cells(rows(sweep)))
+    assert svg.read_text() == drawing, "the same again"
+
+
+def test_the_picture_of_trials_that_all_failed(sweep: Sweep) -> None:
+    failed = [row for row in rows(sweep) if row.status == "failed"]
+    assert write_comparison(sweep.path, "x", cells(failed))[0].exists()
