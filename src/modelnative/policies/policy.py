@@ -124,7 +124,7 @@ class Policy(nn.Module):
         episode = torch.arange(len(stage), device=stage.device)
         if len(sizes) > 1:
             episode = torch.cat([episode[:size] for size in sizes])
-            stage = stage[episode]
+            stage = stage.index_select(0, episode)
         rows = [token[:, None]]
         if self.stage_aware:
             rows.append(stage[:, None] + len(self.spec.vocabulary))
@@ -134,9 +134,9 @@ class Policy(nn.Module):
         x = embedding_bag(torch.cat(rows, 1), table, mode="sum", padding_idx=self.blank)
         hidden, memory = self.core(x, state.memory, sizes)
         if heed is not None:
-            hidden, episode = hidden[heed], episode[heed]
+            hidden, episode = hidden.index_select(0, heed), episode.index_select(0, heed)
         if len(sizes) > 1 or heed is not None:
-            context = context[episode]
+            context = context.index_select(0, episode)
         log_probs, value, copied = self.heads(hidden, context)
         after = PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
         return Thought(log_probs, value, hidden, copied), after

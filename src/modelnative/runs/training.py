@@ -26,7 +26,6 @@ from modelnative.tasks import make_task
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import Problems
 from modelnative.training.config import TrainConfig, validate
-from modelnative.training.parallel import cores
 from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Metrics, Trainer
 
@@ -147,7 +146,6 @@ class Training:
         """
         validate(config)
         require_device(config.device)
-        config = dataclasses.replace(config, threads=config.threads or cores())
         torch.set_num_threads(1)
         trainer = Trainer(make_task(config.task, **config.dials), config)
         if not trainer.group.leads:

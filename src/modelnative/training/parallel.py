@@ -86,8 +86,16 @@ class Group:
         return self.rank == 0
 
     def share(self, rows: Tensor) -> Tensor:
-        """This process's part of some rows."""
-        return rows[self.rank :: self.size]
+        """Those of some rows that are this process's: every `size`th of the batch."""
+        return rows if self.size == 1 else rows[rows % self.size == self.rank]
+
+    def spread(self, tensor: Tensor, n: int) -> Tensor:
+        """This process's rows in their places among n; the others are 0."""
+        if self.size == 1:
+            return tensor
+        whole = tensor.new_zeros(n, *tensor.shape[1:])
+        whole[self.rank :: self.size] = tensor
+        return whole
 
     def add(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sum of each tensor over the processes, the same to the bit on all of them."""
@@ -99,7 +107,7 @@ class Group:
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def join(self, tensor: Tensor) -> Tensor:
-        """What `share` took apart, put together again: the parts of all processes along the first dimension."""
+        """What all processes have of the n rows that they shared, put together along the first dimension."""
         if self.size == 1:
             return tensor
         lengths = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.size)]

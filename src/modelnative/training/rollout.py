@@ -18,6 +18,7 @@ COLUMNS = (
     *("token", "feedback", "action", "behaviour", "value", "reward"),
     *("running", "free", "explored", "invalid"),
 )
+PRIVATE = ("token", "feedback", "action", "behaviour")  # nobody but the process that played an episode learns from it
 
 
 @dataclass
@@ -166,16 +167,23 @@ def play(policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None = 
 
 
 def joined(parts: Sequence[Rollout], problems: Problems, group: Group) -> Rollout:
-    """One rollout of all `problems`, from this process's parts of its share of them and from the other processes."""
+    """One rollout of all `problems`, from this process's parts of its share of them and from the other processes.
+
+    What only its own process will read (see `PRIVATE`) stays there: in the others these rows are 0.
+    """
     horizon = group.most(max(len(part.action) for part in parts))
 
     def column(name: str) -> Tensor:
         columns = [getattr(part, name) for part in parts]
-        rows = [torch.cat([c, c.new_zeros(horizon - len(c), *c.shape[1:])]).transpose(0, 1) for c in columns]
-        return group.join(torch.cat(rows)).transpose(0, 1).contiguous()
+        own = torch.cat([torch.cat([c, c.new_zeros(horizon - len(c), *c.shape[1:])]) for c in columns], 1)
+        if group.size == 1:
+            return own
+        rows = own.transpose(0, 1)
+        whole = group.spread(rows, len(problems)) if name in PRIVATE else group.join(rows)
+        return whole.transpose(0, 1).contiguous()
 
     success = group.join(torch.cat([part.success for part in parts]))
-    final = Batch.cat([part.final for part in parts]).map(group.join)
+    final = Batch.cat([part.final for part in parts]).map(lambda own: group.spread(own, len(problems)))
     return Rollout(problems, success=success, final=final, **{name: column(name) for name in COLUMNS})
 
 

@@ -16,13 +16,13 @@ from modelnative.training.advantages import advantages
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.curricula import Draw, make_curriculum
 from modelnative.training.loss import Terms, surrogate
-from modelnative.training.parallel import Group, Pool
+from modelnative.training.parallel import Group, Pool, cores
 from modelnative.training.rollout import Plan, Rollout, joined, play
 
 COUNTERS = ("updates", "episodes", "steps")
 # Episodes that one thread takes at a time, so few that what it works on stays in the caches.
-PLAYED = 1024
-LEARNT = 256
+PLAYED = 4096
+LEARNT = 512
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Trainer:
         self.practice: Problems | None = None
         self.updates = self.episodes = self.steps = 0
         self.generator = torch.Generator(config.device)
-        self.pool = Pool(config.threads)
+        self.pool = Pool(config.threads or cores())
         self.group = Group(config.device)
         self.packs = torch.device(config.device).type == "cpu"
 
@@ -220,18 +220,19 @@ class Trainer:
         parameters = list(self.policy.parameters())
 
         def of(part: Tensor) -> list[Tensor]:
-            terms = self.loss(lesson, *self.rethink(lesson.rollout, part), count)
+            terms = self.loss(lesson, *self.rethink(lesson, part), count)
             gradients = torch.autograd.grad(terms.loss, parameters, materialize_grads=True)
             return [*gradients, terms.vector()]
 
         mine = self.group.share(rows)
-        first, *others = self.pool.map(of, mine.split(LEARNT if self.packs else len(mine)))
+        chunks = mine.split(LEARNT if self.packs else max(1, len(mine)))
+        first, *others = self.pool.map(of, chunks)
         for other in others:
             torch._foreach_add_(first, other)
         *gradients, terms = self.group.add(first)
         return gradients, terms
 
-    def rethink(self, rollout: Rollout, rows: Tensor) -> tuple[Thought, Tensor]:
+    def rethink(self, lesson: Lesson, rows: Tensor) -> tuple[Thought, Tensor]:
         """A fresh forward pass over some episodes, the longest first, with gradients.
 
         On a CPU nothing is computed for tokens after the end, and no thought for those that a hint forced; elsewhere
@@ -240,30 +241,33 @@ class Trainer:
         Returns:
             M thoughts; and int64 [M], where their tokens are in the flattened rollout.
         """
+        rollout = lesson.rollout
         steps = torch.arange(len(rollout.running), device=rows.device)
         token = steps[:, None] * rollout.running.shape[1] + rows
         sizes, heed = [len(rows)] * len(steps), None
         if self.packs:
-            running = rollout.running[:, rows]
+            running = steps[:, None] < lesson.length[rows]
             sizes = [size for size in running.sum(1).tolist() if size]
             token = token[running]
-            heed = rollout.free.flatten()[token].nonzero()[:, 0]
+            heed = rollout.free.flatten().index_select(0, token).nonzero()[:, 0]
         token = token.flatten()
         state = self.policy.begin(rollout.problems.context[rows], rollout.problems.stage[rows])
-        read = rollout.token.flatten()[token], rollout.feedback.flatten(0, 1)[token]
-        return self.policy.think(*read, state, sizes, heed)[0], token if heed is None else token[heed]
+        read = rollout.token.flatten().index_select(0, token)
+        shown = rollout.feedback.flatten(0, 1).index_select(0, token)
+        thought, _ = self.policy.think(read, shown, state, sizes, heed)
+        return thought, token if heed is None else token.index_select(0, heed)
 
     def loss(self, lesson: Lesson, thought: Thought, chosen: Tensor, count: Tensor) -> Terms:
         """The part of a minibatch's loss that the tokens at `chosen` of the flattened rollout add."""
         rollout = lesson.rollout
         return surrogate(
             thought,
-            action=rollout.action.flatten()[chosen],
-            behaviour=rollout.behaviour.flatten()[chosen],
-            advantage=lesson.advantage.flatten()[chosen],
-            target=lesson.target.flatten()[chosen],
-            free=rollout.free.flatten()[chosen],
-            explored=rollout.explored.flatten()[chosen],
+            action=rollout.action.flatten().index_select(0, chosen),
+            behaviour=rollout.behaviour.flatten().index_select(0, chosen),
+            advantage=lesson.advantage.flatten().index_select(0, chosen),
+            target=lesson.target.flatten().index_select(0, chosen),
+            free=rollout.free.flatten().index_select(0, chosen),
+            explored=rollout.explored.flatten().index_select(0, chosen),
             config=self.config.loss,
             entropy_weight=lesson.entropy_weight,
             count=count,
