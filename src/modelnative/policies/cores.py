@@ -49,7 +49,7 @@ class GRU(nn.Module):
         for i, h0 in enumerate(memory.unbind(1)):
             layer = self.layer(i)
             gates = torch.addmm(layer.bias, x, layer.weight.t()) if i else x
-            x = gru(gates, h0, layer.recurrent, layer.inner, sizes)
+            x = gru(gates[None], h0[None], layer.recurrent[None], layer.inner[None], sizes)[0]
             after.append(x[len(x) - sizes[-1] :])
         return x, torch.stack(after, 1)
 

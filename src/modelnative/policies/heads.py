@@ -42,7 +42,11 @@ class Heads(nn.Module):
             log-probabilities float [M, V]; value float [M]; the probability that the token is copied from each context
             position, float [M, C] (C = 0 without a copy head).
         """
-        write, value, *copy = self.out(hidden).split(self.sizes, -1)
+        return self.read(self.out(hidden), context)
+
+    def read(self, out: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from the product with the heads' matrix, float [M, sum of sizes]."""
+        write, value, *copy = out.split(self.sizes, -1)
         value = value.squeeze(-1)
         if not copy:
             return write.log_softmax(-1), value, write[..., :0]

@@ -65,6 +65,7 @@ class Policy(nn.Module):
         UserError: there is no such core.
     """
 
+    packs = True  # rows can be taken out of a batch
     places: Tensor
     positions: Tensor
 
@@ -125,13 +126,8 @@ class Policy(nn.Module):
         if len(sizes) > 1:
             episode = torch.cat([episode[:size] for size in sizes])
             stage = stage.index_select(0, episode)
-        rows = [token[:, None]]
-        if self.stage_aware:
-            rows.append(stage[:, None] + len(self.spec.vocabulary))
-        if self.spec.feedback_width:
-            rows.append(torch.where(feedback == self.spec.end, self.blank, feedback + self.places))
         table = self.core.project(self.input.weight, len(self.spec.vocabulary))
-        x = embedding_bag(torch.cat(rows, 1), table, mode="sum", padding_idx=self.blank)
+        x = embedding_bag(self.rows(token, feedback, stage), table, mode="sum", padding_idx=self.blank)
         hidden, memory = self.core(x, state.memory, sizes)
         if heed is not None:
             hidden, episode = hidden.index_select(0, heed), episode.index_select(0, heed)
@@ -140,6 +136,15 @@ class Policy(nn.Module):
         log_probs, value, copied = self.heads(hidden, context)
         after = PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
         return Thought(log_probs, value, hidden, copied), after
+
+    def rows(self, token: Tensor, feedback: Tensor, stage: Tensor) -> Tensor:
+        """Which rows of the input table each of N inputs is the sum of: int64 [N, K]; `blank` counts as zero."""
+        rows = [token[:, None]]
+        if self.stage_aware:
+            rows.append(stage[:, None] + len(self.spec.vocabulary))
+        if self.spec.feedback_width:
+            rows.append(torch.where(feedback == self.spec.end, self.blank, feedback + self.places))
+        return torch.cat(rows, 1)
 
 
 def _make_core(spec: TaskSpec, core: str, config: PolicyConfig) -> GRU | MinGRU | Transformer:

@@ -18,21 +18,21 @@ from torch.autograd.function import once_differentiable
 
 
 def gru(gates: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Hidden states of a gated recurrent unit (Cho et al., 2014, in the form of `torch.nn.GRU`).
+    """Hidden states of S gated recurrent units (Cho et al., 2014, in the form of `torch.nn.GRU`), each on its own data.
 
     The sequences are packed as in `torch.nn.utils.rnn.PackedSequence`: time first, step t has `sizes[t]` rows, never
     more than step t - 1, and row i of step t continues row i of step t - 1.
 
     Args:
-        gates: float [N, 3H], what the inputs and all biases but `bias` add to reset gate, update gate and candidate.
-            It is overwritten.
-        h0: float [n, H], n = sizes[0].
-        weight: float [3H, H].
-        bias: float [H], added to the candidate's recurrent part before the reset gate.
+        gates: float [S, N, 3H], what the inputs and all biases but `bias` add to reset gate, update gate and
+            candidate. It is overwritten.
+        h0: float [S, n, H], n = sizes[0].
+        weight: float [S, 3H, H].
+        bias: float [S, H], added to the candidate's recurrent part before the reset gate.
         sizes: T numbers whose sum is N.
 
     Returns:
-        float [N, H].
+        float [S, N, H].
     """
     return _GRU.apply(gates, h0, weight, bias, tuple(sizes))  # type: ignore[no-untyped-call]
 
@@ -40,21 +40,21 @@ def gru(gates: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: Sequence
 class _GRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        width = h0.shape[1]
-        both, candidate = gates.split([2 * width, width], 1)
+        width = h0.shape[-1]
+        both, candidate = gates.split([2 * width, width], -1)
         candidate.mul_(2)
-        hidden, inner = gates.new_empty(2, len(gates), width)
-        of_both, of_inner, twice = weight[: 2 * width].t(), 2 * weight[2 * width :].t(), 2 * bias
-        minus = gates.new_tensor(-1.0)
+        hidden, inner = gates.new_empty(2, *candidate.shape)
+        of_both, of_inner = weight.transpose(1, 2).split([2 * width, width], -1)
+        of_inner, twice, minus = 2 * of_inner, 2 * bias[:, None], gates.new_tensor(-1.0)
         h, start = h0, 0
         for size in sizes:
             now = slice(start, start + size)
-            h = h[:size]
-            reset, update = both[now].addmm_(h, of_both).sigmoid_().split(width, 1)
-            torch.addmm(twice, h, of_inner, out=inner[now])
-            proposed = candidate[now].addcmul_(reset, inner[now]).sigmoid_()
+            h = h[:, :size]
+            reset, update = both[:, now].baddbmm_(h, of_both).sigmoid_().split(width, -1)
+            torch.baddbmm(twice, h, of_inner, out=inner[:, now])
+            proposed = candidate[:, now].addcmul_(reset, inner[:, now]).sigmoid_()
             torch.add(minus, proposed, alpha=2, out=proposed)
-            h = torch.lerp(proposed, h, update, out=hidden[now])
+            h = torch.lerp(proposed, h, update, out=hidden[:, now])
             start += size
         ctx.save_for_backward(gates, h0, weight, hidden, inner)
         ctx.sizes = sizes
@@ -64,29 +64,29 @@ class _GRU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         gates, h0, weight, hidden, inner = ctx.saved_tensors
-        sizes, width = ctx.sizes, h0.shape[1]
+        sizes, (networks, tokens, width) = ctx.sizes, hidden.shape
         starts = [0, *itertools.accumulate(sizes)]
-        before = torch.cat([h0] + [hidden[a : a + size] for a, size in zip(starts, sizes[1:], strict=False)])
-        reset, update, proposed = gates.split(width, 1)
+        before = torch.cat([h0] + [hidden[:, a : a + size] for a, size in zip(starts, sizes[1:], strict=False)], 1)
+        reset, update, proposed = gates.split(width, -1)
         # With dh the gradient of a hidden state, those of the three gates are dh times:
-        slopes = gates.new_empty(len(gates), 3, width)
+        slopes = gates.new_empty(networks, tokens, 3, width)
         keep = 1 - update
         of_candidate = torch.addcmul(keep, keep * proposed, proposed, value=-1)
-        torch.mul(of_candidate, reset, out=slopes[:, 2])
-        torch.mul(slopes[:, 2] * inner, (1 - reset).div_(2), out=slopes[:, 0])
-        torch.mul((before - proposed).mul_(update), keep, out=slopes[:, 1])
+        torch.mul(of_candidate, reset, out=slopes[:, :, 2])
+        torch.mul(slopes[:, :, 2] * inner, (1 - reset).div_(2), out=slopes[:, :, 0])
+        torch.mul((before - proposed).mul_(update), keep, out=slopes[:, :, 1])
         whole = torch.empty_like(hidden)
-        carried = grad[:0]
+        carried = grad[:, :0]
         for start, size in zip(reversed(starts[:-1]), reversed(sizes), strict=True):
-            now, last = slice(start, start + size), len(carried)
-            dh = whole[now]
-            torch.add(grad[start : start + last], carried, out=dh[:last])
+            now, last = slice(start, start + size), carried.shape[1]
+            dh = whole[:, now]
+            torch.add(grad[:, start : start + last], carried, out=dh[:, :last])
             if last < size:
-                dh[last:] = grad[start + last : start + size]
-            change = slopes[now].mul_(dh[:, None]).view(size, -1)
-            carried = torch.mul(dh, update[now]).addmm_(change, weight)
-        change = slopes.view(len(gates), -1)
-        of_weight = change.t() @ before
-        of_bias = change[:, 2 * width :].sum(0)
-        torch.mul(whole, of_candidate, out=slopes[:, 2])
+                dh[:, last:] = grad[:, start + last : start + size]
+            change = slopes[:, now].mul_(dh[:, :, None]).flatten(2)
+            carried = torch.mul(dh, update[:, now]).baddbmm_(change, weight)
+        change = slopes.flatten(2)
+        of_weight = change.transpose(1, 2) @ before
+        of_bias = change[:, :, 2 * width :].sum(1)
+        torch.mul(whole, of_candidate, out=slopes[:, :, 2])
         return change, carried, of_weight, of_bias, None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modelnative.policies.policy import Policy, Thought
+from modelnative.policies.stack import Stack
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, State
 from modelnative.training.parallel import Group
@@ -97,7 +98,7 @@ class Rollout:
 
 
 @torch.no_grad()
-def play(policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None = None) -> Rollout:
+def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan | None = None) -> Rollout:
     """Play every problem once.
 
     Args:
@@ -110,7 +111,7 @@ def play(policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None = 
         The episodes. Forced tokens are in it, but not among the free ones.
     """
     spec, n, device = task.spec, len(problems), problems.stage.device
-    looks = device.type == "cpu"  # a look at the data costs nothing there; elsewhere it would stall the device
+    looks = device.type == "cpu" and policy.packs  # a look at the data is free there; elsewhere it stalls the device
 
     def column(dtype: torch.dtype, *more: int) -> Tensor:
         return torch.zeros(spec.horizon, n, *more, dtype=dtype, device=device)

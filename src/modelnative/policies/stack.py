@@ -1,0 +1,101 @@
+"""Several networks of one shape, each on its own episodes, as one computation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding, embedding_bag
+
+from modelnative.errors import UserError
+from modelnative.policies.cores import GRU
+from modelnative.policies.policy import Policy, PolicyState, Thought
+from modelnative.policies.recurrence import gru
+
+
+class Stack:
+    """What `Policy` is to one network this is to S of them.
+
+    A batch is S blocks of the same number of rows, one after the other; each network sees its own block. Small
+    matrices of several networks fill the cores, and the machine's attention is paid for once.
+
+    Args:
+        policies: S of them, with a gru and of one shape. Their weights are copied.
+
+    Attributes:
+        weights: float [S, ...], by the names of the policies' parameters; leaves of the graph.
+
+    Raises:
+        UserError: their core is not a gru.
+    """
+
+    packs = False  # finished rows cannot be taken out, as the blocks would no longer be of one length
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        self.one, self.size = policies[0], len(policies)
+        if not isinstance(self.one.core, GRU):
+            raise UserError("core: only networks with a gru can be trained as one batch; expected gru")
+        self.core = self.one.core
+        parameters = [dict(policy.named_parameters()) for policy in policies]
+        self.weights = {
+            name: torch.stack([of[name].detach() for of in parameters]).requires_grad_() for name in parameters[0]
+        }
+
+    def begin(self, context: Tensor, stage: Tensor) -> PolicyState:
+        """As `Policy.begin`: context int64 [S * n, C], stage int64 [S * n]."""
+        read = self._look_up("context.weight", context + self.one.positions)
+        summary = read.sum(1) / math.sqrt(read.shape[1])
+        if self.one.stage_aware:
+            summary = summary + self._look_up("input.weight", stage + len(self.one.spec.vocabulary))
+        return PolicyState(self.core.begin(read, summary), context, stage)
+
+    def think(
+        self, token: Tensor, feedback: Tensor, state: PolicyState, sizes: Sequence[int], heed: Tensor | None = None
+    ) -> tuple[Thought, PolicyState]:
+        """As `Policy.think`; each block is packed, `sizes` are those of all blocks together.
+
+        `heed` is int64 [S, M]: at which of the tokens of its block each network is asked.
+        """
+        networks, weights = self.size, self.weights
+        own = [size // networks for size in sizes]
+        episode = torch.cat([torch.arange(size, device=token.device) for size in own]).expand(networks, -1)
+        stage, context = (x.unflatten(0, (networks, -1)) for x in (state.stage, state.context))
+        rows = self.one.rows(token, feedback, stage.gather(1, episode).flatten())
+        table = weights["input.weight"] @ weights["core.layers.0.weight"].transpose(1, 2)
+        ever = len(self.one.spec.vocabulary)
+        table = torch.cat([table[:, :ever] + weights["core.layers.0.bias"][:, None], table[:, ever:]], 1)
+        place = self._block(len(rows), table.shape[1], rows.device)[:, None]
+        rows = torch.where(rows == self.one.blank, self.one.blank, rows + place)
+        x = embedding_bag(rows, table.flatten(0, 1), mode="sum", padding_idx=self.one.blank)
+        hidden, after = x.unflatten(0, (networks, -1)), []
+        for i, h0 in enumerate(state.memory.unbind(1)):
+            layer = {name: weights[f"core.layers.{i}.{name}"] for name in ("weight", "bias", "recurrent", "inner")}
+            if i:
+                hidden = torch.baddbmm(layer["bias"][:, None], hidden, layer["weight"].transpose(1, 2))
+            h0 = h0.unflatten(0, (networks, -1))
+            hidden = gru(hidden, h0, layer["recurrent"], layer["inner"], own)
+            after.append(hidden[:, hidden.shape[1] - own[-1] :].flatten(0, 1))
+        if heed is not None:
+            hidden = hidden.gather(1, heed[..., None].expand(-1, -1, hidden.shape[2]))
+            episode = episode.gather(1, heed)
+        read = context.gather(1, episode[..., None].expand(-1, -1, context.shape[2])).flatten(0, 1)
+        out = torch.baddbmm(weights["heads.out.bias"][:, None], hidden, weights["heads.out.weight"].transpose(1, 2))
+        log_probs, value, copied = self.one.heads.read(out.flatten(0, 1), read)
+        last = PolicyState(torch.stack(after, 1), *(x[:, : own[-1]].flatten(0, 1) for x in (context, stage)))
+        return Thought(log_probs, value, hidden.flatten(0, 1), copied), last
+
+    def gradients(self, loss: Tensor) -> list[list[Tensor]]:
+        """The gradient of every parameter of every policy, of a loss that is a sum over the policies."""
+        gradients = torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True)
+        return [list(own) for own in zip(*(gradient.unbind(0) for gradient in gradients), strict=True)]
+
+    def _look_up(self, name: str, rows: Tensor) -> Tensor:
+        table = self.weights[name]
+        place = self._block(len(rows), table.shape[1], rows.device).view(-1, *[1] * (rows.dim() - 1))
+        return embedding(rows + place, table.flatten(0, 1))
+
+    def _block(self, n: int, rows: int, device: torch.device) -> Tensor:
+        """Where each of n inputs finds its own network's table of so many rows: int64 [n]."""
+        return (torch.arange(self.size, device=device) * rows).repeat_interleave(n // self.size)
