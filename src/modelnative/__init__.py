@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelnative.api import Agent, evaluate, explain, load, make_task, resume, resume_sweep, sweep, train
+    from modelnative.api import (
+        Agent,
+        evaluate,
+        explain,
+        load,
+        make_task,
+        resume,
+        resume_seeds,
+        resume_sweep,
+        sweep,
+        train,
+        train_seeds,
+    )
     from modelnative.errors import UserError
     from modelnative.training.config import TrainConfig, recipe
 
@@ -17,7 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Agent", "evaluate", "explain", "load", "make_task", "resume", "train"), "modelnative.api"),
-    **dict.fromkeys(("resume_sweep", "sweep"), "modelnative.api"),
+    **dict.fromkeys(("resume_seeds", "resume_sweep", "sweep", "train_seeds"), "modelnative.api"),
     **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
     "UserError": "modelnative.errors",
 }
@@ -32,9 +44,11 @@ __all__ = [
     "make_task",
     "recipe",
     "resume",
+    "resume_seeds",
     "resume_sweep",
     "sweep",
     "train",
+    "train_seeds",
 ]
 
 

@@ -17,8 +17,9 @@ from modelnative.evidence.explain import explain as _explain
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import append_lines, begin_lines
 from modelnative.runs.run import Run
+from modelnative.runs.team import Team
 from modelnative.runs.training import Event, Finished, Interrupted, Training
-from modelnative.studio.report import write_report
+from modelnative.studio.report import write_report, write_seeds
 from modelnative.studio.sweep_plot import write_comparison
 from modelnative.studio.tutorial import Comparison, compare
 from modelnative.sweeps.drive import Event as SweepEvent
@@ -32,6 +33,7 @@ from modelnative.tasks.task import AnyTask, Split
 from modelnative.training.config import TrainConfig, recipe, with_fields
 
 Watch = Callable[[Event], None]
+TeamWatch = Callable[[int, Event], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +82,38 @@ def train(
 
 def train_config(config: TrainConfig, out: str | Path | None = None, watch: Watch | None = None) -> Finished:
     """As `train`, from a whole configuration."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{config.seed}"
-    path = Path(out) if out is not None else Path("runs") / name.replace(":", ".")
+    path = Path(out) if out is not None else _new_folder(config, str(config.seed))
     return _follow(Training.start(path, config), watch)
+
+
+def train_seeds(
+    config: TrainConfig, seeds: int, out: str | Path | None = None, watch: TeamWatch | None = None
+) -> list[Finished]:
+    """Train several seeds of one configuration side by side as one computation, from `config.seed` on.
+
+    Cheaper than one after the other; `out` gets a run folder `seed-N` for each, and a report of all. Each result is
+    that of the seed alone but for rounding.
+
+    Raises:
+        UserError: a field is wrong, the core is not a gru, or the folder cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; `resume_seeds` continues.
+
+    Example:
+        >>> import modelnative as mn
+        >>> finished = mn.train_seeds(mn.recipe(), 10)  # doctest: +SKIP
+    """
+    path = Path(out) if out is not None else _new_folder(config, f"{seeds}-seeds")
+    return _follow_team(Team.start(path, config, seeds), watch)
+
+
+def resume_seeds(folder: str | Path, watch: TeamWatch | None = None) -> list[Finished]:
+    """Continue the unfinished seeds of an interrupted `train_seeds`.
+
+    Raises:
+        UserError: it has no runs, all are finished, or a checkpoint is damaged.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; they can be resumed again.
+    """
+    return _follow_team(Team.resume(Path(folder)), watch)
 
 
 def resume(run: str | Path, *, watch: Watch | None = None) -> Finished:
@@ -251,6 +282,26 @@ def _sweep(planned: Sweep, options: Options, dry_run: bool, watch: Callable[[Swe
     raise AssertionError("a sweep ends with SweepEnded or SweepInterrupted")
 
 
+def _new_folder(config: TrainConfig, ending: str) -> Path:
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{ending}"
+    return Path("runs") / name.replace(":", ".")
+
+
+def _follow_team(team: Team, watch: TeamWatch | None) -> list[Finished]:
+    """Run to the end of all seeds, tell `watch`, write the reports."""
+    finished = []
+    for seed, event in team.events():
+        if watch is not None:
+            watch(seed, event)
+        if isinstance(event, Interrupted):
+            raise KeyboardInterrupt(f"resume with: modelnative resume {team.path}")
+        if isinstance(event, Finished):
+            write_report(event.run)
+            finished.append(event)
+    write_seeds(team.path)
+    return finished
+
+
 def _follow(training: Training, watch: Watch | None) -> Finished:
     """Run to the end, tell `watch`, write the report."""
     for event in training.events():
@@ -273,9 +324,11 @@ __all__ = [
     "load",
     "make_task",
     "resume",
+    "resume_seeds",
     "resume_sweep",
     "sweep",
     "train",
     "train_config",
+    "train_seeds",
     "tutorial",
 ]

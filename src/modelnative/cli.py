@@ -39,11 +39,15 @@ class Train:
     """The run folder, which must not exist; by default a new one under runs/."""
     config_file: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
     """TOML or JSON with the fields below, such as another run's config.json; flags override it."""
+    seeds: int = 1
+    """Train so many seeds side by side as one computation, --seed and those after it; cheaper than one by one."""
     config: Annotated[TrainConfig, arg(name="")] = field(default_factory=recipe)
 
     def run(self) -> int:
         from modelnative import api
 
+        if self.seeds != 1:
+            return _watched_seeds(lambda watch: api.train_seeds(self.config, self.seeds, self.out, watch))
         return _watched(lambda watch: api.train_config(self.config, self.out, watch))
 
 
@@ -52,11 +56,14 @@ class Resume:
     """Continue an interrupted run from its newest checkpoint, bit for bit as if it had never stopped."""
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """The run folder."""
+    """The run folder, or that of `train --seeds` (where rounding may differ from what it would have been)."""
 
     def run(self) -> int:
         from modelnative import api
+        from modelnative.runs.team import seeds_of
 
+        if seeds_of(self.folder):
+            return _watched_seeds(lambda watch: api.resume_seeds(self.folder, watch))
         return _watched(lambda watch: api.resume(self.folder, watch=watch))
 
 
@@ -479,6 +486,24 @@ def _watched(start: Any) -> int:
             return 128 + view.signal
     for line in show.finished(finished):
         print(line)
+    return 0
+
+
+def _watched_seeds(start: Any) -> int:
+    """As `_watched`, of several seeds; their table at the end."""
+    from modelnative.studio import show
+    from modelnative.studio.live import TeamView
+
+    with TeamView() as view:
+        try:
+            finished = start(view.tell)
+        except KeyboardInterrupt:
+            print(view.farewell(), flush=True)
+            return 128 + view.signal
+    console = show.console()
+    console.print(show.seeds(finished))
+    print(f"{sum(end.evaluation.perfect for end in finished)} of {len(finished)} seeds solved every problem")
+    print(f"report: {finished[0].run.path.parent / 'report.html'}")
     return 0
 
 

@@ -184,34 +184,48 @@ class Training:
         Raises:
             UserError: the disk is full, or the numbers are no longer finite; the newest checkpoint stands.
         """
-        config, trainer, progress, group = self.run.config, self.trainer, self.progress, self.trainer.group
+        trainer, progress, group = self.trainer, self.progress, self.trainer.group
         parameters = sum(p.numel() for p in trainer.policy.parameters())
         yield Started(self.run, trainer.updates, trainer.task.spec.stages, parameters)
-        with _signals() as received:
-            while trainer.updates < config.updates and not progress.solved:
-                if config.minutes and progress.elapsed >= config.minutes * 60:
-                    break
+        with signals() as received:
+            while self.goes_on:
                 start = time.perf_counter()
                 metrics = trainer.update()
-                self._require_finite(metrics)
-                if group.leads:
-                    self.run.append([dataclasses.asdict(metrics)])
-                # All processes agree on when to end, whoever of them heard the signal and whatever their clocks say.
-                progress.elapsed = group.tell([progress.elapsed + time.perf_counter() - start])[0]
-                stop = group.most(received[0] if received else 0)
-                yield Updated(metrics, progress.elapsed)
-                if self._due(metrics):
-                    yield self._verify()
-                if trainer.updates % config.checkpoint_every == 0 or stop:
-                    self.save()
+                yield from self.advance(metrics, time.perf_counter() - start)
+                stop = group.most(received[0] if received else 0)  # whichever of the processes heard it
                 if stop and not progress.solved:
+                    self.save()
                     yield Interrupted(self.run, trainer.updates, stop)
                     return
-            if progress.verified != trainer.updates:
-                yield self._verify()
+            yield from self.finish()
+
+    @property
+    def goes_on(self) -> bool:
+        """Neither solved nor at the end of its budget."""
+        config, progress = self.run.config, self.progress
+        late = config.minutes and progress.elapsed >= config.minutes * 60
+        return self.trainer.updates < config.updates and not progress.solved and not late
+
+    def advance(self, metrics: Metrics, seconds: float) -> Iterator[Event]:
+        """What follows an update that took so long: write it down, verify, keep a checkpoint."""
+        progress, group = self.progress, self.trainer.group
+        self._require_finite(metrics)
+        if group.leads:
+            self.run.append([dataclasses.asdict(metrics)])
+        progress.elapsed = group.tell([progress.elapsed + seconds])[0]
+        yield Updated(metrics, progress.elapsed)
+        if self._due(metrics):
+            yield self._verify()
+        if metrics.update % self.run.config.checkpoint_every == 0:
             self.save()
-            if group.leads:
-                yield self._finish()
+
+    def finish(self) -> Iterator[Event]:
+        """What follows the last update: verify, keep, judge."""
+        if self.progress.verified != self.trainer.updates:
+            yield self._verify()
+        self.save()
+        if self.trainer.group.leads:
+            yield self._finish()
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -227,7 +241,7 @@ class Training:
             progress.sampled = metrics.update
             progress.confident = min(self.trainer.success(SAMPLED, sampled=True)) >= self.run.config.confidence
             progress.elapsed += time.perf_counter() - start
-            if progress.confident:
+            if progress.confident and self.trainer.mastered():
                 return True
         return failure <= NEARLY and metrics.update - progress.verified >= LONG_REST
 
@@ -301,7 +315,7 @@ def machine() -> dict[str, Any]:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them; the second SIGINT raises KeyboardInterrupt."""
     received: list[int] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -42,7 +43,7 @@ class LiveView:
         self._speed: float | None = None
         self._drawn = 0.0
 
-    def __enter__(self) -> LiveView:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -119,6 +120,44 @@ class LiveView:
         stages.add_row(Text("update", "bold"), done, f"{metrics.update}/{config.updates}")
         pace = f"{self._speed:,.0f} steps/s · {clock(event.elapsed)} gone · at most {clock(max(0.0, left))} to go"
         return Group(stages, Text(pace, "dim"))
+
+
+class TeamView(LiveView):
+    """The same for several seeds: a line of all of them every few updates, and one for each verification."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.newest: dict[int, Updated] = {}
+
+    def tell(self, seed: int, event: Event) -> None:
+        """Show what happened to a seed."""
+        if isinstance(event, Started):
+            self.started = self.started or event
+            self._say(headline(event))
+        elif isinstance(event, Updated):
+            self.newest[seed] = event
+            if seed == max(self.newest) and event.metrics.update % EVERY == 0:
+                self._say(self._together(event))
+        elif isinstance(event, Verified):
+            self._say(
+                f"seed {seed:3}  update {event.update:4}  verified: {event.evaluation.line()}  {clock(event.elapsed)}"
+            )
+        elif isinstance(event, Interrupted):
+            self.signal, self.update = event.signal, event.update
+
+    def _together(self, event: Updated) -> str:
+        assert self.started is not None, "Started is the first event"
+        now = [other.metrics for other in self.newest.values() if other.metrics.update == event.metrics.update]
+        stages = []
+        for s, stage in enumerate(self.started.stages):
+            known = sorted(value for metrics in now if (value := metrics.success[s]) is not None)
+            stages.append(f"{stage} {rate(known[0])}–{rate(known[-1])}" if known else f"{stage}   –  ")
+        return f"update {event.metrics.update:4}  {len(now)} seeds  {'  '.join(stages)}  {clock(event.elapsed)}"
+
+    def farewell(self) -> str:
+        if self.started is None:
+            return "interrupted before the first update; nothing is lost"
+        return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path.parent}"
 
 
 def headline(event: Started) -> str:

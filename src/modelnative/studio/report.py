@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from modelnative.evidence.evaluate import CHUNK, Count, Evaluation
@@ -18,12 +18,12 @@ from modelnative.evidence.explain import Explanation, explain_one
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
+from modelnative.runs.team import seeds_of
 from modelnative.studio import show
 from modelnative.studio.live import clock
 from modelnative.tasks.task import AnyTask, Problems
 from modelnative.training.rollout import play
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 POINTS = 400  # of a curve; longer ones are averaged
 STAGE_COLORS = ("#2a9d8f", "#e9a23b", "#d1495b", "#5b7fd1", "#8e6bbf")
 INK = "#010203"  # stands for the page's text colour until the drawing is done
@@ -41,8 +41,7 @@ def write_report(run: Run) -> Path:
     metrics = run.metrics()
     result = read_json(run.result_path)
     evaluation, sampled = (_evaluation(result[name]) for name in ("evaluation", "sampled"))
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    html = _page("report.html.j2").render(
         run=run,
         config=run.config,
         fields=_fields(run),
@@ -60,6 +59,44 @@ def write_report(run: Run) -> Path:
     path = run.path / "report.html"
     write(path, html.encode())
     return path
+
+
+def write_seeds(path: Path) -> Path:
+    """Write `report.html` into the folder of a finished team: every seed, and the way to its own report.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    runs = [Run.open(folder) for folder in seeds_of(path)]
+    stages = runs[0].task().spec.stages
+    rows, curves = [], []
+    for run in runs:
+        result = read_json(run.result_path)
+        row = {name: result[name] for name in ("updates", "seconds")}
+        row |= {"line": result["evaluation"]["line"], "perfect": result["evaluation"]["perfect"]}
+        rows.append(row | {"sampled": result["sampled"]["line"], "seed": run.config.seed, "folder": run.path.name})
+        curves.append(run.metrics())
+    drawn = []
+    for s, stage in enumerate(stages):
+        lines = [([float(m["update"]) for m in metrics], [m["success"][s] for m in metrics]) for metrics in curves]
+        drawn.append((stage, _svg([("", STAGE_COLORS[s % len(STAGE_COLORS)], x, y) for x, y in lines], (0.0, 1.0))))
+    html = _page("seeds.html.j2").render(
+        path=path,
+        config=runs[0].config,
+        rows=rows,
+        solved=sum(row["perfect"] for row in rows),
+        charts=drawn,
+        clock=clock,
+    )
+    write(path / "report.html", html.encode())
+    return path / "report.html"
+
+
+def _page(name: str) -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template(name)
 
 
 def _evaluation(saved: dict[str, Any]) -> Evaluation:
@@ -156,7 +193,10 @@ def charts(metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: b
         ("Speed", "thousand steps a second", [("", single, [value / 1000 for value in speed])], None),
     ]
     wanted = [entry for entry in drawn if any(value is not None for _, _, values in entry[2] for value in values)]
-    return [(title, meaning, _svg(update, lines, limits)) for title, meaning, lines, limits in wanted]
+    return [
+        (title, meaning, _svg([(label, color, update, values) for label, color, values in lines], limits))
+        for title, meaning, lines, limits in wanted
+    ]
 
 
 def _frontier(standing: str) -> float:
@@ -166,9 +206,9 @@ def _frontier(standing: str) -> float:
 
 
 def _svg(
-    x: Sequence[float], lines: Sequence[tuple[str, str, Sequence[float | None]]], limits: tuple[float, float] | None
+    lines: Sequence[tuple[str, str, Sequence[float], Sequence[float | None]]], limits: tuple[float, float] | None
 ) -> Markup:
-    """One drawing: text as text, the ink in the page's colour, no identity or metadata of its own."""
+    """One drawing of lines (label, color, x, y): text as text, the ink in the page's colour, nothing of its own."""
     import matplotlib as mpl  # half a second, which only a report costs
     from matplotlib.figure import Figure
 
@@ -184,13 +224,13 @@ def _svg(
     with mpl.rc_context(style):
         figure = Figure(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
-        for label, color, values in lines:
+        for label, color, x, values in lines:
             axes.plot(*_thin(x, values), color=color, linewidth=1.6, label=label or None)
-        if any(label for label, _, _ in lines):
+        if any(label for label, *_ in lines):
             axes.legend(loc="upper left", frameon=False, ncols=len(lines), bbox_to_anchor=(0, 1.16), borderpad=0)
         if limits:
             axes.set_ylim(limits[0] - 0.02, limits[1] + 0.05)
-        axes.set_xlim(0, x[-1] * 1.02)
+        axes.set_xlim(0, max(x[-1] for _, _, x, _ in lines) * 1.02)
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
         axes.set_xlabel("update")
         said = io.StringIO()

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -70,6 +70,17 @@ def share(count: Count, *, exact: bool) -> str:
         return text
     low, high = wilson(count.successes, count.problems)
     return f"{text} [{low:.3f}, {high:.3f}]"
+
+
+def seeds(ends: Sequence[Finished]) -> Table:
+    """Every seed of a training of several."""
+    shown = table(
+        "seed", "greedy, every problem", "sampled", "updates", "seconds", right=("seed", "updates", "seconds")
+    )
+    for end in ends:
+        seed = str(end.run.config.seed)
+        shown.add_row(seed, end.evaluation.line(), end.sampled.line(), str(end.updates), f"{end.seconds:.1f}")
+    return shown
 
 
 def finished(end: Finished) -> list[str]:

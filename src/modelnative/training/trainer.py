@@ -119,8 +119,8 @@ class Trainer:
         config: how; see `recipe`.
 
     Attributes:
-        practice: training problems that a verification found wrong; each is played about once an update,
-            in up to a quarter of the episodes.
+        practice: training problems that a verification found wrong; each is played about once an update or more often,
+            in a sixteenth of the episodes at least and a quarter at most.
 
     Raises:
         UserError: a field of `config` is not sensible.
@@ -164,7 +164,9 @@ class Trainer:
         group = config.loss.group if config.algorithm in ("grpo", "rloo") else 1
         draw = self.curriculum.draw(config.episodes // group, self.generator, self.updates / config.updates)
         problems: Problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
-        count = 0 if self.practice is None else min(len(self.practice), len(draw) // 4)
+        count = 0
+        if self.practice is not None:
+            count = min(len(draw) // 4, max(len(draw) // 16, len(self.practice)))
         if self.practice is not None and count:
             chosen = torch.randint(len(self.practice), (count,), generator=self.generator, device=draw.stage.device)
             again = self.practice[chosen]
@@ -329,6 +331,10 @@ class Trainer:
                 update_share=(end - lesson.played) / seconds,
             ),
         )
+
+    def mastered(self) -> bool:
+        """Whether what there is to practise is now solved greedily."""
+        return self.practice is None or bool(play(self.policy, self.task, self.practice).success.all())
 
     def success(self, episodes: int, sampled: bool = False) -> list[float]:
         """Success of each stage, greedy or sampled, in so many episodes drawn from the training problems."""
