@@ -52,16 +52,19 @@ def sized(peer: str, environments: int, steps: int, threads: int, **more: Any) -
 
 def ours(**fields: Any) -> dict[str, Any]:
     """One of the library's; 0 threads is its own choice."""
-    return {"peer": "ours", "threads": fields.get("threads", 0), "fields": fields}
+    processes = fields.pop("processes", 1)
+    return {"peer": "ours", "threads": fields.get("threads", 0), "processes": processes, "fields": fields}
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "ours": ours(),
     "ours-2048": ours(episodes=2048),
-    "ours-2048-1-thread": ours(episodes=2048, threads=1),
+    "ours-8192-2-processes": ours(episodes=8192, threads=1, processes=2),
     "ours-uniform": ours(curriculum="uniform"),
     "ours-uniform-2048": ours(curriculum="uniform", episodes=2048),
-    "ours-uniform-2048-1-thread": ours(curriculum="uniform", episodes=2048, threads=1),
+    "ours-uniform-8192": ours(curriculum="uniform", episodes=8192),
+    "ours-uniform-2048-2-processes": ours(curriculum="uniform", episodes=2048, threads=1, processes=2),
+    "ours-uniform-8192-2-processes": ours(curriculum="uniform", episodes=8192, threads=1, processes=2),
     "sb3-8-python": sized("sb3", 8, 128, 1, world="python"),
     "sb3-8-python-own-critic": sized("sb3", 8, 128, 1, world="python", critic="own"),
     "sb3-batched-512": sized("sb3", 512, 24, 1, world="tensor"),
@@ -122,8 +125,9 @@ def run_throughput(job: dict[str, Any]) -> dict[str, Any]:
     training = make(job["configuration"], job["seed"], "uniform")
     training.update()
     steps = updates = 0
+    agree = getattr(training, "agree", float)  # several processes of ours must agree on when to end
     start, cpu = time.perf_counter(), time.process_time()
-    while (elapsed := time.perf_counter() - start) < job["seconds"]:
+    while (elapsed := agree(time.perf_counter() - start)) < job["seconds"]:
         steps += training.update()
         updates += 1
     return {
@@ -172,8 +176,11 @@ def launch(job: dict[str, Any]) -> dict[str, Any]:
     if threads := job["configuration"]["threads"]:
         environment |= dict.fromkeys(LIMITS, str(threads))
     load = os.getloadavg()[0]
+    program = [sys.executable]
+    if (processes := job["configuration"].get("processes", 1)) > 1:
+        program += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "job", json.dumps(job)],
+        [*program, str(Path(__file__)), "job", json.dumps(job)],
         env=environment,
         capture_output=True,
         text=True,

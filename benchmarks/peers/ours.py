@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from modelnative.runs.training import Finished, Training, Verified, choose_threads
+from modelnative.runs.training import Finished, Training, Verified
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, recipe, with_fields
 from modelnative.training.trainer import Trainer
@@ -44,7 +44,7 @@ class Ours:
 
     def __init__(self, seed: int = 0, *, curriculum: str = "hints", **fields: Any) -> None:
         config = with_fields(configure(curriculum, {**SPEED, "seed": seed}), fields)
-        torch.set_num_threads(config.threads or choose_threads(config))
+        torch.set_num_threads(1)  # the library's threads each have episodes of their own
         self.trainer = Trainer(make_task(config.task, **config.dials), config)
         self.parameters = sum(p.numel() for p in self.trainer.policy.parameters())
 
@@ -52,6 +52,10 @@ class Ours:
         """Play and learn once; how many steps of running episodes that were, forced ones included."""
         before = self.trainer.steps
         return self.trainer.update().steps - before
+
+    def agree(self, seconds: float) -> float:
+        """The first process's clock, so that all of them make the same number of updates."""
+        return self.trainer.group.tell([seconds])[0]
 
 
 def solve(seconds: float, seed: int, curriculum: str = "hints", **fields: Any) -> dict[str, Any]:

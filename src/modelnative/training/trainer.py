@@ -132,7 +132,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = Policy(task.spec, config.core, config.policy).to(config.device)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.optimizer.learning_rate, eps=1e-5)
+        rate = config.optimizer.learning_rate
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=rate, eps=1e-5, fused=True)
         lengths = oracle_lengths(task)
         self.curriculum = make_curriculum(config.curriculum, lengths, task.spec.horizon, config.curricula)
         self.curriculum.to(config.device)
