@@ -279,7 +279,7 @@ class Trainer:
     def step(self, lesson: Lesson, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimiser."""
         for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.contiguous()  # fused Adam reads it as if laid out like the parameter
         lesson.norms.append(nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.optimizer.max_gradient_norm))
         self.optimizer.step()
         lesson.terms.append(terms)
