@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelnative.api import Agent, evaluate, explain, load, make_task, resume, resume_sweep, sweep, train
+    from modelnative.api import (
+        Agent,
+        bench,
+        evaluate,
+        explain,
+        load,
+        make_task,
+        profile,
+        resume,
+        resume_sweep,
+        sweep,
+        train,
+    )
     from modelnative.errors import UserError
     from modelnative.training.config import TrainConfig, recipe
 
@@ -17,7 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Agent", "evaluate", "explain", "load", "make_task", "resume", "train"), "modelnative.api"),
-    **dict.fromkeys(("resume_sweep", "sweep"), "modelnative.api"),
+    **dict.fromkeys(("bench", "profile", "resume_sweep", "sweep"), "modelnative.api"),
     **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
     "UserError": "modelnative.errors",
 }
@@ -26,10 +38,12 @@ __all__ = [
     "Agent",
     "TrainConfig",
     "UserError",
+    "bench",
     "evaluate",
     "explain",
     "load",
     "make_task",
+    "profile",
     "recipe",
     "resume",
     "resume_sweep",
