@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +33,6 @@ from modelnative.sweeps.start import Options, carry_out, check_all
 from modelnative.tasks import make_task
 from modelnative.tasks.task import AnyTask, Split
 from modelnative.training.config import TrainConfig, recipe, with_fields
-from modelnative.training.parallel import cores
 
 Watch = Callable[[Event], None]
 
@@ -271,7 +269,7 @@ def bench(
     return _bench(
         config or usual_config(),
         seconds=seconds,
-        processes=cores(most=sys.maxsize) if processes is None else processes,
+        processes=processes,
         compiled=compiled,
         solve=solve,
         tell=tell,

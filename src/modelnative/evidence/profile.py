@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +14,20 @@ from torch.profiler import ProfilerActivity
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig
 from modelnative.training.trainer import Trainer
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Nothing reaches standard error: torch's profiler tells there, past Python, that it starts and stops."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclass(frozen=True)
@@ -36,9 +54,13 @@ def profile_updates(config: TrainConfig, updates: int = 3) -> list[Operation]:
     try:
         trainer = Trainer(make_task(config.task, **config.dials), config)
         trainer.update()
-        with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
-            for _ in range(updates):
-                trainer.update()
+        profile = torch.profiler.profile(activities=[ProfilerActivity.CPU])
+        with _hushed():
+            profile.start()
+        for _ in range(updates):
+            trainer.update()
+        with _hushed():
+            profile.stop()
     finally:
         torch.set_num_threads(before)
     averages = profile.key_averages()

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -113,9 +114,11 @@ def across(work: Work, processes: int, tell: Callable[[Told], None]) -> None:
             _end(child)
         if code:
             said.seek(0)
-            lines = [line.strip() for line in said if any(letter.isalpha() for letter in line)]
-            reasons = [line for line in lines if "Error" in line] or lines
-            raise UserError(f"bench: a measuring process ended with exit code {code} ({(reasons or ['silently'])[-1]})")
+            # The first error is the cause; the launcher's own, and those of processes left alone, come after it.
+            reason = re.search(r"\w+Error: .+", said.read())
+            raise UserError(
+                f"bench: a measuring process ended with exit code {code} ({reason[0] if reason else 'without a word'})"
+            )
 
 
 def _read(line: dict[str, Any]) -> Told:
@@ -210,7 +213,8 @@ def main(argv: list[str]) -> int:
             if leads:
                 print_line({"kind": type(told).__name__, **dataclasses.asdict(told)})
     except UserError as error:
-        print_line({"kind": "error", "text": str(error)})
+        if leads:  # what is wrong with the input is wrong for all
+            print_line({"kind": "error", "text": str(error)})
         return 2
     return 0
 

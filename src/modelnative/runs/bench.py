@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from modelnative.evidence.throughput import Rate, flops, forward_flops
 from modelnative.runs.training import Finished, Interrupted, Training, machine
 from modelnative.tasks import make_task
 from modelnative.training.config import BENCH, TrainConfig, recipe, validate, with_fields
+from modelnative.training.parallel import cores
+
+CROWD = 16  # episodes of a minibatch for each process; these are drawn by chance, and no process may go without
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def bench(
     config: TrainConfig,
     *,
     seconds: float,
-    processes: int,
+    processes: int | None = None,
     compiled: bool = False,
     solve: int = 0,
     tell: Callable[[str], None] | None = None,
@@ -133,7 +137,7 @@ def bench(
     Args:
         config: of the training.
         seconds: for each measurement; starting and warming up come on top.
-        processes: of one thread each.
+        processes: of one thread each; by default one for each core.
         compiled: measure the environment under `torch.compile`, too.
         solve: how many seeds of the task's recipe to train, one after the other.
         tell: is given a line before everything that takes time.
@@ -143,9 +147,11 @@ def bench(
         KeyboardInterrupt: Ctrl-C; nothing stays behind.
     """
     check(config)
+    most = max(1, config.episodes // config.loss.minibatches // CROWD)
+    processes = min(most, cores(most=sys.maxsize)) if processes is None else processes
     rules: list[tuple[str, float, bool, str]] = [
         ("seconds", seconds, 0 < seconds < math.inf, "more than 0"),
-        ("processes", processes, 1 <= processes <= config.episodes, f"from 1 to the episodes ({config.episodes})"),
+        ("processes", processes, 1 <= processes <= most, f"from 1 to {most}: {CROWD} episodes of a minibatch for each"),
         ("solve", solve, solve >= 0, "0 (nothing) or more"),
     ]
     for name, value, holds, allowed in rules:
