@@ -252,7 +252,7 @@ def bench(
         config: the training; by default the recipe with large batches, one epoch and no hints.
         seconds: for each measurement.
         processes: that train together, each with one thread; by default one for each core.
-        compiled: measure the environment under `torch.compile`, too, which takes about a minute.
+        compiled: measure the environment under `torch.compile`, too, which takes up to a minute.
         solve: seeds of the recipe to train to their end, for the time to solution.
         tell: is given a line before everything that takes time.
 

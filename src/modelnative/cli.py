@@ -207,11 +207,11 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure this machine: environment, rollout, update and training in steps per second, and how near its ceiling.
+    """Measure this machine: steps per second of environment, rollout, update and training, and its ceiling.
 
     A step is one action of a running episode. The ceiling is the fastest float32 matrix product of the policy's width.
     Everything is measured in one process with one thread, then in --processes that train one policy together, each
-    with its share of the batch; shown are the median and the range of repetitions. Two cores, two minutes.
+    with its share of the batch; shown are the median and the range of repetitions. It takes about a minute.
 
     The training is a recipe with a large batch, one epoch and no hints; --episodes, --policy.width and all other flags
     of `modelnative train` change it. Progress goes to standard error, so that --json > FILE holds JSON alone.
@@ -220,9 +220,9 @@ class Bench:
     seconds: float = 5.0
     """Seconds for each measurement."""
     processes: int | None = None
-    """Processes that train together; by default one for each core, or as many as OMP_NUM_THREADS says."""
+    """Processes that train together; by default one a core, or as many as OMP_NUM_THREADS says."""
     compile: bool = False
-    """Measure the environment under torch.compile, too; needs a C++ compiler and about a minute."""
+    """Measure the environment under torch.compile, too; needs a C++ compiler and up to a minute."""
     solve: Annotated[int, arg(metavar="N")] = 0
     """Then train N seeds of the recipe, with hints, until all is solved: the time to solution."""
     profile: bool = False

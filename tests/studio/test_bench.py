@@ -42,7 +42,7 @@ def test_the_figures_of_a_machine() -> None:
     assert row.split() == ["training", "steps/s", "100k", "100k–100k", "20.1%", "200k", "200k–200k", "20.1%"]
     for part in (
         "8.00M–10.0M",
-        "120 GFLOP/s with 2 processes of 1 thread; 90 with 1 process of 2 threads",
+        "120 GFLOP/s with 2 processes of 1 thread; 90.0 with 1 process of 2 threads",
         "rollout 30,080, update 90,240, training 120,320 FLOP a step",
         "300 MiB at most, 1 process",
         "600 MiB at most, 2 processes together",

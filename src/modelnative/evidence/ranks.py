@@ -171,7 +171,7 @@ def measure(work: Work) -> Iterator[Told]:
         yield Rate(part, "steps/s", group.size, 1, getattr(rates, part))
     yield Memory(group.size, int(group.add([torch.tensor(peak_memory())])[0]))
     if work.compiled:
-        yield from _begin("environment, after compiling for about a minute", group)
+        yield from _begin("environment, after compiling for up to a minute", group)
         try:
             speed = environment_speed(task, config.episodes, seconds, generator, compiled=True)
         except RuntimeError as error:

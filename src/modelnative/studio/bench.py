@@ -69,13 +69,14 @@ def digits(value: float) -> str:
     """Three significant digits: nobody can measure more.
 
     Example:
-        >>> digits(8_833_525), digits(231_234.5), digits(52.34), digits(0.1234)
-        ('8.83M', '231k', '52.3', '0.123')
+        >>> digits(8_833_525), digits(231_234.5), digits(81), digits(0.1234)
+        ('8.83M', '231k', '81.0', '0.123')
     """
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.{2 if value < 9.995 * size else 1 if value < 99.95 * size else 0}f}{unit}"
-    return f"{value:.3g}"
+    if value < 0.9995:
+        return f"{value:.3f}"
+    size, unit = next((size, unit) for size, unit in ((1e6, "M"), (1e3, "k"), (1, "")) if value >= 0.9995 * size)
+    scaled = value / size
+    return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
 
 
 def remarks(measured: Bench) -> Iterator[str]:
