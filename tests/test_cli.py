@@ -22,6 +22,7 @@ from worlds import SMALL, calculate
 
 from modelnative import cli
 from modelnative.policies.config import CORES
+from modelnative.runs.bench import usual_config
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, recipe, with_fields
@@ -136,6 +137,14 @@ def refused(outcome: Outcome) -> str:
         ("sweep a.toml --resume b", "SPEC: 'a.toml' is not allowed beside --resume"),
         ("sweep --resume nowhere", "sweep: 'nowhere' is not a sweep folder; expected one made by: modelnative sweep"),
         ("sweep --resume nowhere --out b", "--out: 'b' is not allowed beside --resume"),
+        ("bench --seconds 0", "seconds: 0.0 is not allowed; expected more than 0"),
+        ("bench --processes 0", "processes: 0 is not allowed; expected from 1 to 128"),
+        ("bench --solve -1", "solve: -1 is not allowed"),
+        ("bench --threads 2", "threads: 2 is not allowed; expected 1: cores are shared among processes"),
+        ("bench --device cuda", "device: 'cuda' is not allowed; expected cpu"),
+        ("bench --profile --solve 2", "--solve: not allowed beside --profile"),
+        ("bench --profile --core grru", "core: unknown value 'grru'; did you mean 'gru'?"),
+        ("bench --profiel", "--profiel: unknown flag; did you mean --profile? see: modelnative bench --help"),
         ("sweep a b", "'b' is one argument too many"),
         ("sweep a --jobs two", "--jobs: 'two' is not a whole number"),
         ("evaluate", "RUN is missing"),
@@ -324,6 +333,9 @@ def test_every_field_has_help(command: Command) -> None:
     shown = command("train --help").out
     for flag in cli._flags(cli.Train()):
         assert flag in shown
+    shown = command("bench --help").out
+    for flag in cli._flags(cli.Bench()):
+        assert flag in shown
 
 
 # Parsing
@@ -342,6 +354,16 @@ def test_the_recipe_is_the_default() -> None:
     for curriculum in CURRICULA:
         assert parsed(f"--curriculum {curriculum}") == recipe(curriculum=curriculum)
     assert parsed("--task tutorial --seed 2") == with_fields(recipe("tutorial"), {"seed": 2})
+
+
+def test_what_is_measured_by_default(tmp_path: Path) -> None:
+    assert cli._bench([]).config == usual_config()
+    assert cli._bench(["--algorithm", "grpo"]).config == usual_config(algorithm="grpo")
+    assert cli._bench(["--curriculum", "hints", "--episodes", "64"]).config.curriculum == "hints"
+    toml = tmp_path / "c.toml"
+    toml.write_text('curriculum = "threshold"\nepisodes = 512\n')
+    config = cli._bench(["--config", str(toml)]).config
+    assert (config.curriculum, config.episodes, config.curricula.threshold) == ("threshold", 512, 0.9)
 
 
 def test_flags_reach_nested_fields() -> None:
@@ -486,6 +508,25 @@ def test_sweeping(command: Command, tmp_path: Path) -> None:
     assert "made from another spec: seeds: [0, 1, 2] instead of []" in refused(command("sweep two.toml --on local"))
 
 
+def test_measuring(command: Command) -> None:
+    tiny = "--task worlds:Small --episodes 16 --policy.width 8 --seconds 0.02 --processes 1"
+    shown = command(f"bench {tiny}")
+    assert shown.code == 0
+    assert re.search(r"training +steps/s +\S+ +\S+–\S+ +\d+\.\d%", shown.out)
+    assert "rollout, update and training, 1 process: 0.02 s\n" in shown.err
+    written = json.loads(command(f"bench {tiny} --json").out)
+    assert {"modelnative", "machine", "config", "rates", "ceiling", "share", "memory", "solved"} <= set(written)
+    assert written["share"]["1"]["training"] > 0
+
+
+def test_profiling(command: Command) -> None:
+    tiny = "--task worlds:Small --episodes 16 --policy.width 8"
+    shown = command(f"bench --profile {tiny}")
+    assert (shown.code, shown.err) == (0, "")
+    assert "One update, 1 thread:" in shown.out
+    assert json.loads(command(f"bench --profile --json {tiny}").out)[0]["share"] > 0
+
+
 def test_the_tutorial(command: Command) -> None:
     done = command("tutorial --updates 2 --seed 1")
     assert done.code == 0
@@ -529,6 +570,16 @@ def test_a_signal_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> N
     assert err == ""
     assert re.search(r"stopped at update (\d+); continue with: modelnative resume run\n$", out)
     assert Run.open(tmp_path / "run").checkpoints()
+
+
+def test_a_signal_ends_a_measurement(tmp_path: Path) -> None:
+    process = start("bench --task worlds:Small --episodes 16 --policy.width 8 --seconds 600", tmp_path)
+    assert process.stderr is not None
+    while "matrix product" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
 
 
 def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelnative.api import (
         Agent,
+        bench,
         evaluate,
         explain,
         load,
         make_task,
+        profile,
         resume,
         resume_seeds,
         resume_sweep,
@@ -27,9 +29,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_API = (
+    *(
+        "Agent",
+        "bench",
+        "evaluate",
+        "explain",
+        "load",
+        "make_task",
+        "profile",
+        "resume",
+        "resume_seeds",
+        "resume_sweep",
+    ),
+    *("sweep", "train", "train_seeds"),
+)
 _HOMES = {
-    **dict.fromkeys(("Agent", "evaluate", "explain", "load", "make_task", "resume", "train"), "modelnative.api"),
-    **dict.fromkeys(("resume_seeds", "resume_sweep", "sweep", "train_seeds"), "modelnative.api"),
+    **dict.fromkeys(_API, "modelnative.api"),
     **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
     "UserError": "modelnative.errors",
 }
@@ -38,10 +54,12 @@ __all__ = [
     "Agent",
     "TrainConfig",
     "UserError",
+    "bench",
     "evaluate",
     "explain",
     "load",
     "make_task",
+    "profile",
     "recipe",
     "resume",
     "resume_seeds",

@@ -14,7 +14,10 @@ from modelnative.evidence.evaluate import Evaluation, episodes
 from modelnative.evidence.evaluate import evaluate as _evaluate
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as _explain
+from modelnative.evidence.profile import Operation, profile_updates
 from modelnative.policies.policy import Policy
+from modelnative.runs.bench import Bench, check, usual_config
+from modelnative.runs.bench import bench as _bench
 from modelnative.runs.files import append_lines, begin_lines
 from modelnative.runs.run import Run
 from modelnative.runs.team import Team
@@ -265,6 +268,56 @@ def resume_sweep(
     return _sweep(Sweep.open(Path(folder)), Options(jobs, retries, on, address), dry_run, watch)
 
 
+def bench(
+    config: TrainConfig | None = None,
+    *,
+    seconds: float = 5.0,
+    processes: int | None = None,
+    compiled: bool = False,
+    solve: int = 0,
+    tell: Callable[[str], None] | None = None,
+) -> Bench:
+    """How fast this machine is, and how much of it a training uses.
+
+    Args:
+        config: the training; by default the recipe with large batches, one epoch and no hints.
+        seconds: for each measurement.
+        processes: that train together, each with one thread; by default one for each core.
+        compiled: measure the environment under `torch.compile`, too, which takes up to a minute.
+        solve: seeds of the recipe to train to their end, for the time to solution.
+        tell: is given a line before everything that takes time.
+
+    Raises:
+        UserError: an argument is not sensible, or a process has died.
+        KeyboardInterrupt: Ctrl-C; nothing stays behind.
+
+    Example:
+        >>> import modelnative as mn
+        >>> measured = mn.bench()  # doctest: +SKIP
+        >>> measured.rate("training", processes=1).median  # doctest: +SKIP
+        231234.5
+    """
+    return _bench(
+        config or usual_config(),
+        seconds=seconds,
+        processes=processes,
+        compiled=compiled,
+        solve=solve,
+        tell=tell,
+    )
+
+
+def profile(config: TrainConfig | None = None) -> list[Operation]:
+    """What torch does in an update of `bench`'s training, with one thread, the most expensive operation first.
+
+    Raises:
+        UserError: the configuration is not sensible.
+    """
+    config = config or usual_config()
+    check(config)
+    return profile_updates(config)
+
+
 def _sweep(planned: Sweep, options: Options, dry_run: bool, watch: Callable[[SweepEvent], None] | None) -> Swept:
     """Follow a sweep to its end, tell `watch`, draw the comparison."""
     if dry_run:
@@ -319,10 +372,12 @@ def _follow(training: Training, watch: Watch | None) -> Finished:
 __all__ = [
     "Agent",
     "Swept",
+    "bench",
     "evaluate",
     "explain",
     "load",
     "make_task",
+    "profile",
     "resume",
     "resume_seeds",
     "resume_sweep",

@@ -21,7 +21,7 @@ from tyro.conf import Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from modelnative.errors import UserError, choose
-from modelnative.training.config import TrainConfig, recipe, with_fields
+from modelnative.training.config import BENCH, TrainConfig, recipe, with_fields
 
 PROGRAM = "modelnative"
 
@@ -213,6 +213,67 @@ class Tasks:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Measure this machine: steps per second of environment, rollout, update and training, and its ceiling.
+
+    A step is one action of a running episode. The ceiling is the fastest float32 matrix product of the policy's width.
+    Everything is measured in one process with one thread, then in --processes that train one policy together, each
+    with its share of the batch; shown are the median and the range of repetitions. It takes about a minute.
+
+    The training is a recipe with a large batch, one epoch and no hints; --episodes, --policy.width and all other flags
+    of `modelnative train` change it. Progress goes to standard error, so that --json > FILE holds JSON alone.
+    """
+
+    seconds: float = 5.0
+    """Seconds for each measurement."""
+    processes: int | None = None
+    """Processes that train together; by default one a core, or as many as OMP_NUM_THREADS says."""
+    compile: bool = False
+    """Measure the environment under torch.compile, too; needs a C++ compiler and up to a minute."""
+    solve: Annotated[int, arg(metavar="N")] = 0
+    """Then train N seeds of the recipe, with hints, until all is solved: the time to solution."""
+    profile: bool = False
+    """Show the most expensive operations of an update instead, from torch.profiler."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    config_file: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
+    """TOML or JSON with the fields below, such as a run's config.json; flags override it."""
+    config: Annotated[TrainConfig, arg(name="")] = field(default_factory=recipe)
+
+    def run(self) -> int:
+        for name, value in (("--solve", self.solve), ("--compile", self.compile), ("--processes", self.processes)):
+            if self.profile and value:
+                raise UserError(f"{name}: not allowed beside --profile, which shows one process alone")
+        from modelnative import __version__, api
+        from modelnative.studio import bench as pictures
+        from modelnative.studio import show
+
+        console = show.console()
+        if self.profile:
+            operations = api.profile(self.config)
+            if self.json:
+                print(json.dumps([dataclasses.asdict(operation) for operation in operations], indent=2))
+            else:
+                for part in pictures.profile(operations):
+                    console.print(part)
+            return 0
+        measured = api.bench(
+            self.config,
+            seconds=self.seconds,
+            processes=self.processes,
+            compiled=self.compile,
+            solve=self.solve,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        if self.json:
+            print(json.dumps({"modelnative": __version__, **measured.as_dict()}, indent=2))
+        else:
+            for part in pictures.figures(measured):
+                console.print(part)
+        return 0
+
+
+@dataclass(frozen=True)
 class Tutorial:
     """Run the published tutorial's recipe and the mended one, and show what the published score measures."""
 
@@ -245,6 +306,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "explain": Explain,
     "tasks": Tasks,
+    "bench": Bench,
     "tutorial": Tutorial,
 }
 
@@ -284,8 +346,11 @@ def _dispatch(argv: Sequence[str]) -> int:
         print(f"{PROGRAM} {__version__}")
         return 0
     name = choose("command", argv[0], COMMANDS)
-    command = _train(argv[1:]) if name == "train" else _parse(COMMANDS[name], argv[1:], f"{PROGRAM} {name}", None)
-    return command.run()
+    if name == "train":
+        return _train(argv[1:]).run()
+    if name == "bench":
+        return _bench(argv[1:]).run()
+    return _parse(COMMANDS[name], argv[1:], f"{PROGRAM} {name}", None).run()
 
 
 def _overview() -> str:
@@ -403,21 +468,37 @@ class Choice:
 
 
 def _train(argv: Sequence[str]) -> Train:
-    """The command `train`, with all fields as the recipe, the file and the flags say, each over the one before."""
-    default = _recipe(argv)
-    train = _parse(Train, argv, f"{PROGRAM} train", Train(config=default))
+    return _configured(Train, argv, {})
+
+
+def _bench(argv: Sequence[str]) -> Bench:
+    return _configured(Bench, argv, BENCH)
+
+
+Configured = TypeVar("Configured", Train, Bench)
+
+
+def _configured(kind: type[Configured], argv: Sequence[str], usual: dict[str, Any]) -> Configured:
+    """A command with all fields of a training as the recipe, the file and the flags say, each over the one before.
+
+    `usual` is what the command changes in the recipe.
+    """
+    program = f"{PROGRAM} {kind.__name__.lower()}"
+    default = _recipe(argv, program, usual)
+    command = _parse(kind, argv, program, kind(config=default))
     # A dial among the flags is one field more; it does not unset the file's.
-    dials = {**default.dials, **train.config.dials}
-    return dataclasses.replace(train, config=dataclasses.replace(train.config, dials=dials))
+    dials = {**default.dials, **command.config.dials}
+    return dataclasses.replace(command, config=dataclasses.replace(command.config, dials=dials))
 
 
-def _recipe(argv: Sequence[str]) -> TrainConfig:
-    """The defaults of `train`: the recipe for the names among the flags, changed by the file among them."""
-    chosen = dataclasses.asdict(_parse(Choice, argv, f"{PROGRAM} train", None, partly=True))
+def _recipe(argv: Sequence[str], program: str, usual: dict[str, Any]) -> TrainConfig:
+    """The defaults of a command: the recipe for the names among the flags, `usual`, and the file among the flags."""
+    chosen = dataclasses.asdict(_parse(Choice, argv, program, None, partly=True))
     path = chosen.pop("config")
     table = _read_config(path) if path else {}
-    names = {name: table.get(name) if value is None else value for name, value in chosen.items()}
+    names = {name: table.get(name, usual.get(name)) if value is None else value for name, value in chosen.items()}
     config = recipe(**{name: value for name, value in names.items() if value is not None})
+    config = with_fields(config, {name: value for name, value in usual.items() if name not in names})
     changed: TrainConfig = with_fields(config, {name: v for name, v in table.items() if chosen.get(name) is None})
     return changed
 

@@ -124,6 +124,9 @@ LOSS_RECIPES: dict[str, dict[str, Any]] = {
 }
 LEARNING_RATES = {"gru": 1e-2, "tutorial-gru": 1e-2, "mingru": 3e-3, "transformer": 1e-3}
 STEP_FACTORS = {"ppo": 1.0, "a2c": 0.3, "grpo": 0.5, "rloo": 0.3, "reinforce": 0.3}
+# What `modelnative bench` changes: a batch that is worth sharing among processes, one pass over it, and no hints, whose
+# forced tokens would be steps that nothing is learned from.
+BENCH: dict[str, Any] = {"curriculum": "uniform", "episodes": 8192, "threads": 1, "loss": {"epochs": 1}}
 UPDATES = {"ppo": 600, "a2c": 1800, "grpo": 900, "rloo": 1800, "reinforce": 1800}
 
 
