@@ -29,7 +29,6 @@ from modelnative.runs.training import (
     Training,
     Updated,
     Verified,
-    choose_threads,
     require_device,
 )
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, recipe, with_fields
@@ -286,8 +285,3 @@ def test_devices() -> None:
     require_device("cpu")
     with pytest.raises(UserError, match="device: 'meta' is not available"):
         require_device("meta")
-
-
-def test_threads_are_chosen_for_the_work() -> None:
-    assert choose_threads(config(episodes=32)) == 1
-    assert 1 <= choose_threads(config(episodes=1 << 16, policy={"width": 512})) <= 4

@@ -123,8 +123,8 @@ def play(policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None = 
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
     running, rows, finished = ~success, torch.arange(n, device=device), []
     blind = None if plan is None else _blind(problems.context, len(spec.vocabulary), spec.end)
-    length = spec.horizon
-    for t in range(spec.horizon):
+    length = spec.horizon if n else 0  # a process may have no episode of a small batch, and no core thinks about none
+    for t in range(length):
         choosing = running if plan is None else running & (plan.forced <= t)
         heed = choosing.nonzero()[:, 0] if looks and not bool(choosing.all()) else None
         thought, thoughts = policy.think(token, feedback, thoughts, [len(rows)], heed)

@@ -188,7 +188,7 @@ class Trainer:
         """Play them, shared among processes and threads."""
         rows = torch.arange(len(problems), device=problems.stage.device)
         chunks = self.group.share(rows).split(PLAYED if self.packs else len(rows))
-        if len(chunks[0]) == len(rows):
+        if self.group.size == 1 and len(chunks) == 1:
             return play(self.policy, self.task, problems, plan)
         parts = self.pool.map(lambda part: play(self.policy, self.task, problems[part], plan[part]), chunks)
         return joined(parts, problems, self.group)
@@ -220,6 +220,8 @@ class Trainer:
         parameters = list(self.policy.parameters())
 
         def of(part: Tensor) -> list[Tensor]:
+            if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
+                return [*map(torch.zeros_like, parameters), Terms.none(count.device)]
             terms = self.loss(lesson, *self.rethink(lesson, part), count)
             gradients = torch.autograd.grad(terms.loss, parameters, materialize_grads=True)
             return [*gradients, terms.vector()]
