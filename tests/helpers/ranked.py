@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import random
@@ -37,6 +38,14 @@ def weights(trainer: Trainer) -> list[float]:
     return torch.cat([parameter.detach().flatten() for parameter in trainer.policy.parameters()]).tolist()
 
 
+def warm() -> None:
+    """Import and call once what the ranks will, before they are forked."""
+    torch.set_num_threads(1)
+    for module in ("api", "studio.live", "studio.show"):
+        importlib.import_module(f"modelnative.{module}")
+    train(json.dumps([{"episodes": 4}]), "2")
+
+
 def laws(seed: str) -> bool:
     """What must hold of a group, on tensors of many shapes and types; every rank draws the same."""
     group, chance = Group(), random.Random(int(seed))
@@ -46,12 +55,13 @@ def laws(seed: str) -> bool:
         whole = whole.to(chance.choice([torch.int64, torch.float32, torch.bool]))
         mine = group.share(torch.arange(n))
         assert mine.tolist() == list(range(group.rank, n, group.size))
-        assert torch.equal(group.join(whole[mine]), whole), "what is shared and joined is as before"
+        assert torch.equal(group.join(whole[mine], n), whole), "what is shared and joined is as before"
         spread = group.spread(whole[mine], n)
         assert spread.shape == whole.shape
         assert torch.equal(spread[mine], whole[mine])
         assert int(spread.count_nonzero()) == int(whole[mine].count_nonzero()), "the others' rows are 0"
-        given = whole if group.leads else whole[: chance.choice([0, n])]
+        length = chance.choice([0, n])
+        given = whole if group.leads else whole[:length]
         assert torch.equal(group.copy(given), whole)
         told = [chance.random() for _ in range(3)]
         assert group.tell(told if group.leads else [0.0] * 3) == told

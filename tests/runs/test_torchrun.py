@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-import ranks
+from ranks import HELPERS, SOURCE, Ranks
 
 from modelnative.runs.run import Run
 from modelnative.runs.training import Finished, Training
@@ -20,10 +20,10 @@ from modelnative.runs.training import Finished, Training
 TRAIN = ["--task", "worlds:Small", "--episodes", "16", "--policy.width", "8"]
 
 
-def test_a_run_of_several_processes(tmp_path: Path) -> None:
+def test_a_run_of_several_processes(tmp_path: Path, ranks: Ranks) -> None:
     """Verifications and measurements included, all ranks have the same events to the end; one of them writes."""
     fields = json.dumps({"episodes": 16, "updates": 8, "minutes": 1000.0})
-    alone, *several = ranks.run("ranked:follow", [1, 2, 4], str(tmp_path), fields)
+    alone, *several = (ranks("ranked:follow", size, str(tmp_path), fields) for size in (1, 2, 4))
     kinds = alone[0][0]
     assert kinds.count("Verified") > 1
     for found in several:
@@ -36,16 +36,16 @@ def test_a_run_of_several_processes(tmp_path: Path) -> None:
         assert run.result_path.exists()
 
 
-def test_who_was_started_differently_is_refused(tmp_path: Path) -> None:
-    [[leader, other]] = ranks.run("ranked:differ", [2], str(tmp_path))
+def test_who_was_started_differently_is_refused(tmp_path: Path, ranks: Ranks) -> None:
+    leader, other = ranks("ranked:differ", 2, str(tmp_path))
     assert leader == ""
     assert other == "seed: 1 is not what rank 0 has, 0; start all with one command"
 
 
-def test_only_one_process_speaks(tmp_path: Path) -> None:
+def test_only_one_process_speaks(tmp_path: Path, ranks: Ranks) -> None:
     """Of a mistake that all make, of one that rank 0 alone sees at the start, and of one that it sees on the way."""
     run = tmp_path / "run"
-    [(first, *others)] = ranks.run("ranked:command", [3], "train", *TRAIN, "--updates", "2", "--out", str(run))
+    first, *others = ranks("ranked:command", 3, "train", *TRAIN, "--updates", "2", "--out", str(run))
     assert first[0] == 0
     assert "Next: modelnative evaluate" in first[1]
     assert others == [[0, "", ""]] * 2
@@ -54,12 +54,12 @@ def test_only_one_process_speaks(tmp_path: Path) -> None:
         (["train", *TRAIN, "--out", str(run)], "exists already"),
         (["resume", str(run)], "is finished"),
     ):
-        [found] = ranks.run("ranked:command", [3], *words)
+        found = ranks("ranked:command", 3, *words)
         assert [code for code, *_ in found] == [2, 2, 2]
         assert not any(said for _, said, _ in found)
         assert sum(bool(complaint) for *_, complaint in found) == 1
         assert any(message in complaint and complaint.count("\n") == 1 for *_, complaint in found), message
-    [found] = ranks.run("ranked:full", [3], str(tmp_path))
+    found = ranks("ranked:full", 3, str(tmp_path))
     assert [code for code, *_ in found] == [2, 2, 2], "none waits for the one that is gone"
     assert "No space left on device" in found[0][2]
     assert [complaint for *_, complaint in found[1:]] == ["", ""]
@@ -68,7 +68,7 @@ def test_only_one_process_speaks(tmp_path: Path) -> None:
 
 def torchrun(run: Path) -> subprocess.Popen[str]:
     """A training by two processes that will not end by itself."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ranks.SOURCE), str(ranks.HELPERS)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(HELPERS)])}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     fields = [*TRAIN, "--updates", "100000", "--checkpoint-every", "5", "--out", str(run)]
     return subprocess.Popen(
@@ -102,7 +102,7 @@ def gone(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the workers in /proc")
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_run_with_a_word_and_a_checkpoint(tmp_path: Path, victim: int) -> None:
     run = tmp_path / "run"
     launched = torchrun(run)
@@ -120,7 +120,6 @@ def test_a_killed_worker_ends_the_run_with_a_word_and_a_checkpoint(tmp_path: Pat
     # One process goes on where two have stopped.
     training = Training.resume(run)
     assert training.trainer.updates >= 10
-    training.trainer.config = training.run.config
     events = []
     for event in training.events():
         events.append(event)
@@ -128,7 +127,7 @@ def test_a_killed_worker_ends_the_run_with_a_word_and_a_checkpoint(tmp_path: Pat
     assert isinstance(events[-1], Finished)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_torchrun_loses_nothing(tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
     launched = torchrun(run)

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 import pytest
-import ranks
 import torch
+from ranks import Ranks
 
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
@@ -49,12 +49,12 @@ def test_threads_change_nothing_to_the_bit(
 ) -> None:
     monkeypatch.setattr(trainers, "PLAYED", 7)
     monkeypatch.setattr(trainers, "LEARNT", 5)
-    changes = {"episodes": 48, "policy": {"width": 16}, "loss": {"group": 4, "minibatches": 3}, "evaluate_every": 2}
+    changes = {"episodes": 32, "policy": {"width": 8, "heads": 2}, "loss": {"group": 4}, "evaluate_every": 10}
     states = []
     for threads in (1, 2, 3):
         config = with_fields(recipe("arithmetic", core, algorithm, curriculum), {**changes, "threads": threads})
         trained = Trainer(Arithmetic(), config)
-        metrics = [trained.update() for _ in range(3)]
+        metrics = [trained.update() for _ in range(2)]
         numbers = [{k: v for k, v in vars(line).items() if k != "timing"} for line in metrics]
         states.append((trained.state()[0], repr(numbers), trained.success(33, sampled=True)))
     for tensors, *rest in states[1:]:
@@ -68,7 +68,7 @@ def test_threads_change_nothing_to_the_bit(
 def test_alone_a_group_does_nothing() -> None:
     group, rows = Group(), torch.arange(5)
     assert (group.rank, group.size, group.leads) == (0, 1, True)
-    for same in (group.share(rows), group.spread(rows, 5), group.join(rows), group.copy(rows), group.add([rows])[0]):
+    for same in (group.share(rows), group.spread(rows, 5), group.join(rows, 5), group.copy(rows), group.add([rows])[0]):
         assert same is rows
     assert (group.tell([1.5]), group.say("x"), group.most(3)) == ([1.5], "x", 3)
     group.close()
@@ -118,9 +118,10 @@ def test_without_torchrun_everyone_speaks(monkeypatch: pytest.MonkeyPatch) -> No
 # Processes
 
 
-def test_the_laws_of_a_group() -> None:
-    for found in ranks.run("ranked:laws", [1, 2, 3, 4], "5"):
-        assert all(found)
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_laws_of_a_group(ranks: Ranks, size: int) -> None:
+    seed = int.from_bytes(os.urandom(3))
+    assert all(ranks("ranked:laws", size, str(seed))), f"seed {seed}"
 
 
 # Odd batches; practice of more processes than a minibatch has episodes; every algorithm's own arithmetic.
@@ -137,8 +138,8 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
-def test_processes_change_nothing_but_the_order_of_additions() -> None:
-    alone, *several = ranks.run("ranked:train", [1, 2, 4], json.dumps(JOBS), "4")
+def test_processes_change_nothing_but_the_order_of_additions(ranks: Ranks) -> None:
+    alone, *several = (ranks("ranked:train", size, json.dumps(JOBS), "3") for size in (1, 2, 4))
     for found in several:
         for job, (expected, *others) in zip(JOBS, zip(alone[0], *found, strict=True), strict=True):
             for other in others:
@@ -156,5 +157,7 @@ def close(found: Any, expected: Any, where: str) -> None:
         assert len(found) == len(expected), where
         for one, other in zip(found, expected, strict=True):
             close(one, other, where)
+    elif not isinstance(expected, float):
+        assert found == expected, where
     else:
         assert found == pytest.approx(expected, rel=1e-3, abs=2e-4), where

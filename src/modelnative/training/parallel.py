@@ -119,21 +119,18 @@ class Group:
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def join(self, tensor: Tensor) -> Tensor:
-        """What all processes have of the n rows that they shared, put together along the first dimension."""
+    def join(self, tensor: Tensor, n: int) -> Tensor:
+        """What all processes have of n rows that they shared, put together along the first dimension."""
         if self.size == 1:
             return tensor
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        mine = torch.tensor([len(tensor)])
-        self._agree(lambda: torch.distributed.all_gather(lengths, mine))
-        most = int(torch.cat(lengths).max())
+        most = -(-n // self.size)
         whole = tensor.new_zeros(most, self.size, *tensor.shape[1:])
         padded = torch.cat([tensor, tensor.new_zeros(most - len(tensor), *tensor.shape[1:])])
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         self._agree(lambda: torch.distributed.all_gather(parts, padded))
         for rank, part in enumerate(parts):
             whole[:, rank] = part
-        return whole.flatten(0, 1)[: int(torch.cat(lengths).sum())]
+        return whole.flatten(0, 1)[:n]
 
     def copy(self, tensor: Tensor) -> Tensor:
         """Rank 0's tensor, on every process; the others give one of the same type and, but for its length, shape."""

@@ -179,10 +179,10 @@ def joined(parts: Sequence[Rollout], problems: Problems, group: Group) -> Rollou
         if group.size == 1:
             return own
         rows = own.transpose(0, 1)
-        whole = group.spread(rows, len(problems)) if name in PRIVATE else group.join(rows)
+        whole = group.spread(rows, len(problems)) if name in PRIVATE else group.join(rows, len(problems))
         return whole.transpose(0, 1).contiguous()
 
-    success = group.join(torch.cat([part.success for part in parts]))
+    success = group.join(torch.cat([part.success for part in parts]), len(problems))
     final = Batch.cat([part.final for part in parts]).map(lambda own: group.spread(own, len(problems)))
     return Rollout(problems, success=success, final=final, **{name: column(name) for name in COLUMNS})
 

@@ -343,7 +343,7 @@ class Trainer:
             lambda part: play(self.policy, self.task, problems[part], None if plan is None else plan[part]).success,
             self.group.share(rows).split(PLAYED if self.packs else len(rows)),
         )
-        return self.group.join(torch.cat(parts)).view(stages, episodes).float().mean(1).tolist()
+        return self.group.join(torch.cat(parts), len(rows)).view(stages, episodes).float().mean(1).tolist()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """All that a continuation needs, to the bit: tensors by name, and counters."""
