@@ -116,6 +116,17 @@ def follow(folder: str, fields: str) -> Any:
     return [[type(event).__name__ for event in events], last.evaluation.line(), last.sampled.line(), last.seconds]
 
 
+def resume(*folders: str) -> Any:
+    """Continue a run to its end; a folder for each rank, or one for all."""
+    try:
+        training = Training.resume(Path(folders[Group().rank % len(folders)]))
+        for event in training.events():
+            last = event
+    except UserError as error:
+        return str(error)
+    return [type(last).__name__, training.trainer.updates, weights(training.trainer)]
+
+
 def differ(folder: str) -> str:
     """Start with another seed on each rank."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -12,8 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from ranked import config
 from ranks import HELPERS, SOURCE, Ranks
 
+from modelnative.runs.files import read_tensors
 from modelnative.runs.run import Run
 from modelnative.runs.training import Finished, Training
 
@@ -34,6 +38,35 @@ def test_a_run_of_several_processes(tmp_path: Path, ranks: Ranks) -> None:
         run = Run.open(path)
         assert [line["update"] for line in run.metrics()] == [*range(1, 9)]
         assert run.result_path.exists()
+
+
+def stopped(path: Path, update: int, updates: int = 6) -> Path:
+    """A run that one process has broken off."""
+    training = Training.start(path, config(json.dumps({"episodes": 10, "updates": updates})))
+    for _ in range(update):
+        training.run.append([dataclasses.asdict(training.trainer.update())])
+    training.save()
+    return path
+
+
+def test_any_number_of_processes_continues(tmp_path: Path, ranks: Ranks) -> None:
+    whole = Training.start(tmp_path / "whole", config(json.dumps({"episodes": 10, "updates": 6})))
+    list(whole.events())
+    expected = read_tensors(whole.run.checkpoints()[-1])[0]
+    for size in (1, 2, 3):
+        run = stopped(tmp_path / f"by {size}", 3)
+        assert [found[:2] for found in ranks("ranked:resume", size, str(run))] == [["Finished", 6]] * size
+        tensors = read_tensors(Run.open(run).checkpoints()[-1])[0]
+        assert list(tensors) == list(expected)
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=f"{name}, {size} processes")
+
+
+def test_who_sees_another_checkpoint_is_refused(tmp_path: Path, ranks: Ranks) -> None:
+    ahead, behind = stopped(tmp_path / "ahead", 3), stopped(tmp_path / "behind", 2)
+    alone, refused = ranks("ranked:resume", 2, str(ahead), str(behind))
+    assert alone.startswith("rank 0: another of the 2 processes is gone")
+    assert refused.startswith("run: the newest checkpoint seen here is 2, and by rank 0 3; the run must be on a file")
 
 
 def test_who_was_started_differently_is_refused(tmp_path: Path, ranks: Ranks) -> None:
