@@ -87,6 +87,14 @@ def joined(tensor: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
+def train_doubly(jobs: str, updates: str) -> list[Any]:
+    """As `train`, with 64 bits: rounding is then too small to turn a sampled action, so that all else would show."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    torch.float32 = torch.float64
+    return train(jobs, updates)
+
+
 def train(jobs: str, updates: str) -> list[Any]:
     """The weights and the metrics of some trainings, one after the other, and measurements that are no update."""
     found = []

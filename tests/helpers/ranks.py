@@ -79,9 +79,9 @@ def joined(function: Callable[..., Any], size: int, arguments: list[str]) -> lis
     """Fork `size` ranks, wait for all, collect."""
     reader, writer = os.pipe()
     server = forked(lambda: serve(writer))
+    os.close(writer)  # or a server that died would be waited for
     port = os.read(reader, 16).decode()
     os.close(reader)
-    os.close(writer)
     with tempfile.TemporaryDirectory() as folder:
 
         def rank(number: int) -> None:
