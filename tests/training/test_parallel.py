@@ -148,9 +148,10 @@ def test_processes_change_nothing_but_the_order_of_additions(ranks: Ranks) -> No
 
 
 def test_they_do_so_with_single_precision_too(ranks: Ranks) -> None:
-    """As far as rounding lets them."""
+    """As far as rounding lets them; and as many processes do to the bit what they did before."""
     job = json.dumps([{"episodes": 33, "evaluate_every": 10}])
     alone, *several = (ranks("ranked:train", size, job, "2") for size in (1, 2, 4))
+    assert ranks("ranked:train", 2, job, "2") == several[0]
     for [[found], *_] in several:
         torch.testing.assert_close(
             torch.tensor(found["weights"]), torch.tensor(alone[0][0]["weights"]), rtol=1e-4, atol=1e-5
