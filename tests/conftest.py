@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
+from ranks import Ranks
 
 # Results depend on the number of threads, and pytest-xdist has already given every core a worker. The variable is for
 # the processes that tests start.
@@ -24,3 +26,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 def _seed() -> None:
     """A test's networks are the same whichever tests ran before it in the same worker."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """Runs a function of `helpers/ranked.py` in several processes."""
+    with Ranks() as made:
+        yield made

@@ -63,7 +63,7 @@ def train(
     Args:
         task, core, algorithm, curriculum: names; together they choose the recipe.
         out: the run folder, which must not exist; by default a new one under `runs/`.
-        watch: is given every event as it happens.
+        watch: is given every event as it happens; with `torchrun`, by rank 0 alone.
         fields: fields of `TrainConfig` to change, nested ones as dictionaries: `seed=3, policy={"width": 32}`.
 
     Returns:
@@ -357,10 +357,11 @@ def _follow_team(team: Team, watch: TeamWatch | None) -> list[Finished]:
 
 def _follow(training: Training, watch: Watch | None) -> Finished:
     """Run to the end, tell `watch`, write the report."""
+    leads = training.trainer.group.leads
     for event in training.events():
-        if isinstance(event, Finished):
+        if isinstance(event, Finished) and leads:
             write_report(training.run)
-        if watch is not None:
+        if watch is not None and leads:
             watch(event)
         if isinstance(event, Interrupted):
             raise KeyboardInterrupt(f"resume with: modelnative resume {training.run.path}")

@@ -554,7 +554,7 @@ def _json_or_text(text: str) -> Any:
 
 
 def _watched(start: Any) -> int:
-    """Follow a training on the terminal, to its end or to the signal that stopped it."""
+    """Follow a training on the terminal, to its end or to the signal that stopped it; with torchrun, rank 0 does."""
     from modelnative.studio import show
     from modelnative.studio.live import LiveView
 
@@ -563,9 +563,10 @@ def _watched(start: Any) -> int:
             finished = start(view)
         except KeyboardInterrupt:
             view.close()
-            print(view.farewell(), flush=True)
+            if _rank() == 0:
+                print(view.farewell(), flush=True)
             return 128 + view.signal
-    for line in show.finished(finished):
+    for line in show.finished(finished) if _rank() == 0 else []:
         print(line)
     return 0
 
@@ -588,6 +589,16 @@ def _watched_seeds(start: Any) -> int:
     return 0
 
 
+def _rank() -> int:
+    """Which of torchrun's processes this is; 0 without it."""
+    return int(os.environ.get("RANK", 0))
+
+
 def _complain(message: str) -> int:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from modelnative.training.parallel import speaks
+
+        if not speaks():
+            return 2
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from modelnative.errors import UserError
-from modelnative.evidence.evaluate import evaluate
+from modelnative.evidence.evaluate import Count, Evaluation, evaluate
 from modelnative.policies.config import CORES
+from modelnative.runs import training as runs
 from modelnative.runs.files import read_json, read_tensors
 from modelnative.runs.run import Run
 from modelnative.runs.training import (
@@ -29,10 +30,10 @@ from modelnative.runs.training import (
     Training,
     Updated,
     Verified,
-    choose_threads,
     require_device,
 )
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, recipe, with_fields
+from modelnative.training.curricula import Curriculum
 from modelnative.training.trainer import Trainer
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -193,6 +194,70 @@ def test_a_kill_before_the_verdict_was_written_trains_no_more(tmp_path: Path) ->
     assert events[-1].updates == 1
 
 
+class Rule:
+    """A training whose measurements are given; what it asked for is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: float, sampled: list[float], perfect: bool) -> None:
+        self.measured: list[int] = []
+        real = Trainer.success
+
+        def success(trainer: Trainer, episodes: int, sampled_: bool = False, **names: bool) -> list[float]:
+            if not (sampled_ or names.get("sampled")):
+                return real(trainer, episodes)
+            assert episodes == runs.SAMPLED
+            self.measured.append(trainer.updates)
+            return sampled
+
+        def right(policy: Any, task: Any, *, split: str = "all", **names: Any) -> Evaluation:
+            return Evaluation(tuple(Count(stage, split, 40, 40) for stage in task.spec.stages), greedy=True)
+
+        monkeypatch.setattr(Trainer, "success", success)
+        monkeypatch.setattr(Curriculum, "failure", failure)
+        if perfect:
+            monkeypatch.setattr(runs, "evaluate", right)
+
+    def follow(self, path: Path, updates: int) -> tuple[list[int], int]:
+        """When it verified, and when it ended."""
+        events = list(Training.start(path, config(updates=updates, episodes=4)).events())
+        assert isinstance(events[-1], Finished)
+        return [event.update for event in events if isinstance(event, Verified)], events[-1].updates
+
+
+@pytest.mark.parametrize(
+    ("failure", "sampled", "perfect", "measured", "verified", "end"),
+    [
+        pytest.param(0.01, [1.0, 0.994, 1.0], True, [1], [1], 1, id="likely, then measured, then verified: solved"),
+        pytest.param(0.02, [1.0, 1.0, 1.0], True, [], [20], 20, id="not likely: not even measured"),
+        pytest.param(
+            0.0, [1.0, 0.993, 1.0], True, [1, 9, 17], [20], 20, id="measured, and a stage is below what is asked"
+        ),
+        pytest.param(0.0, [1.0, 1.0, 1.0], False, [1, 9, 17], [1, 9, 17, 20], 20, id="sure, but a problem fails"),
+    ],
+)
+def test_it_ends_when_sampled_success_is_measured_and_every_problem_is_right(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: float,
+    sampled: list[float],
+    perfect: bool,
+    measured: list[int],
+    verified: list[int],
+    end: int,
+) -> None:
+    rule = Rule(monkeypatch, failure, sampled, perfect)
+    assert rule.follow(tmp_path / "run", 20) == (verified, end)
+    assert rule.measured == measured
+
+
+def test_where_success_is_near_verification_shows_what_to_practise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes seldom, and does not end the training: greedily right is not yet as sure as asked for."""
+    rule = Rule(monkeypatch, 0.05, [1.0, 1.0, 1.0], perfect=True)
+    assert rule.follow(tmp_path / "run", 75) == ([32, 72, 75], 75)
+    assert rule.measured == []
+
+
 def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
     training = Training.start(tmp_path / "run", config(updates=1))
     best = training.trainer.policy.input.weight.detach().clone()
@@ -286,8 +351,3 @@ def test_devices() -> None:
     require_device("cpu")
     with pytest.raises(UserError, match="device: 'meta' is not available"):
         require_device("meta")
-
-
-def test_threads_are_chosen_for_the_work() -> None:
-    assert choose_threads(config(episodes=32)) == 1
-    assert 1 <= choose_threads(config(episodes=1 << 16, policy={"width": 512})) <= 4

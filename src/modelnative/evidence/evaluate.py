@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -67,6 +67,14 @@ class Evaluation:
         """JSON-ready."""
         counts = [{**vars(count), "rate": count.rate} for count in self.counts]
         return {"greedy": self.greedy, "perfect": self.perfect, "counts": counts, "line": self.line()}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Evaluation:
+        """The inverse of `as_dict`."""
+        names = [field.name for field in fields(Count)]
+        return cls(
+            tuple(Count(**{name: count[name] for name in names}) for count in values["counts"]), values["greedy"]
+        )
 
 
 def floor(rate: float) -> str:

@@ -69,14 +69,15 @@ class Team:
                 size = -(-len(active) // pool.threads)  # a thread for each group of networks
                 groups = [active[i : i + size] for i in range(0, len(active), size)]
                 updated = pool.map(lambda group: update_together([t.trainer for t in group]), groups)
-                now = time.perf_counter()
-                seconds, last = now - last, now  # of the others' verifications as well: the clock of all
+                before_that, last = last, time.perf_counter()
                 for training, metrics in zip(active, [m for some in updated for m in some], strict=True):
-                    before = training.progress.elapsed
-                    for event in training.advance(metrics, seconds):
+                    elapsed = (
+                        training.progress.elapsed + last - before_that
+                    )  # the clock of all, the others' verifications
+                    for event in training.advance(metrics, before_that):
                         yield training.trainer.config.seed, event
                     if training.goes_on:
-                        training.progress.elapsed = before + seconds  # its verification comes with the next update
+                        training.progress.elapsed = elapsed  # its own verification comes with the next update
                 if received:
                     for training in active:
                         training.save()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from modelnative.tasks import make_task
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import Problems
 from modelnative.training.config import TrainConfig, validate
+from modelnative.training.parallel import own_device
 from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Metrics, Trainer
 
@@ -127,6 +129,8 @@ class Progress:
 class Training:
     """A run under way: iterate over `events()`.
 
+    With `torchrun` every process makes one and has the same events; rank 0 alone verifies and writes.
+
     Example:
         >>> training = Training.start(Path("run"), recipe())  # doctest: +SKIP
         >>> for event in training.events():  # doctest: +SKIP
@@ -145,18 +149,18 @@ class Training:
             UserError: a field is not sensible, or the folder cannot be made.
         """
         validate(config)
-        require_device(config.device)
+        require_device(own_device(config.device))
         torch.set_num_threads(1)
         trainer = Trainer(make_task(config.task, **config.dials), config)
         if not trainer.group.leads:
-            return cls(Run(path, config), trainer)
+            return cls(Run(path, config), trainer)._alike()
         run = Run.create(path, config)
         try:
             run.save(trainer, dataclasses.asdict(Progress()))
         except UserError:
             run.remove()  # a folder without a checkpoint can be neither resumed nor started again
             raise
-        return cls(run, trainer)
+        return cls(run, trainer)._alike()
 
     @classmethod
     def resume(cls, path: Path) -> Training:
@@ -168,13 +172,34 @@ class Training:
         run = Run.open(path)
         if run.result_path.exists():
             raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
-        require_device(run.config.device)
+        require_device(own_device(run.config.device))
         torch.set_num_threads(1)
         trainer = Trainer(run.task(), run.config)
         progress = Progress(**run.restore(trainer))
         if trainer.group.leads:
             run.forget_after(trainer.updates)
-        return cls(run, trainer, progress)
+        return cls(run, trainer, progress)._alike()
+
+    def _alike(self) -> Training:
+        """Itself, once all processes are known to do the same work, in the folder that rank 0 has.
+
+        Raises:
+            UserError: a process was started with other fields, or sees another checkpoint.
+        """
+        config = dataclasses.asdict(self.run.config)
+        mine = [str(self.run.path), config, self.trainer.updates]
+        path, first, updates = json.loads(self.trainer.group.say(json.dumps(mine)))
+        for name, value in json.loads(json.dumps(config)).items():
+            if value != first[name]:
+                raise UserError(
+                    f"{name}: {value!r} is not what rank 0 has, {first[name]!r}; start all with one command"
+                )
+        if updates != self.trainer.updates:
+            raise UserError(
+                f"run: the newest checkpoint seen here is {self.trainer.updates}, and by rank 0 {updates}; "
+                "the run must be on a file system that all machines share"
+            )
+        return dataclasses.replace(self, run=dataclasses.replace(self.run, path=Path(path)))
 
     def events(self) -> Iterator[Event]:
         """Train to the end; every step is told as it is done.
@@ -182,7 +207,8 @@ class Training:
         Ctrl-C and SIGTERM end it after the current update, with a checkpoint; a second Ctrl-C ends it at once.
 
         Raises:
-            UserError: the disk is full, or the numbers are no longer finite; the newest checkpoint stands.
+            UserError: the disk is full, a process is gone, or the numbers are no longer finite; the newest checkpoint
+                stands.
         """
         trainer, progress, group = self.trainer, self.progress, self.trainer.group
         parameters = sum(p.numel() for p in trainer.policy.parameters())
@@ -191,10 +217,11 @@ class Training:
             while self.goes_on:
                 start = time.perf_counter()
                 metrics = trainer.update()
-                yield from self.advance(metrics, time.perf_counter() - start)
-                stop = group.most(received[0] if received else 0)  # whichever of the processes heard it
+                yield from self.advance(metrics, start)
+                stop = group.most(received[0] if received else 0)  # whoever of the processes heard the signal
                 if stop and not progress.solved:
                     self.save()
+                    group.close()
                     yield Interrupted(self.run, trainer.updates, stop)
                     return
             yield from self.finish()
@@ -206,14 +233,13 @@ class Training:
         late = config.minutes and progress.elapsed >= config.minutes * 60
         return self.trainer.updates < config.updates and not progress.solved and not late
 
-    def advance(self, metrics: Metrics, seconds: float) -> Iterator[Event]:
-        """What follows an update that took so long: write it down, verify, keep a checkpoint."""
-        progress, group = self.progress, self.trainer.group
+    def advance(self, metrics: Metrics, start: float) -> Iterator[Event]:
+        """What follows an update that began at `start`: write it down, verify, keep a checkpoint."""
         self._require_finite(metrics)
-        if group.leads:
+        if self.trainer.group.leads:
             self.run.append([dataclasses.asdict(metrics)])
-        progress.elapsed = group.tell([progress.elapsed + seconds])[0]
-        yield Updated(metrics, progress.elapsed)
+        self._count(start)
+        yield Updated(metrics, self.progress.elapsed)
         if self._due(metrics):
             yield self._verify()
         if metrics.update % self.run.config.checkpoint_every == 0:
@@ -224,8 +250,9 @@ class Training:
         if self.progress.verified != self.trainer.updates:
             yield self._verify()
         self.save()
-        if self.trainer.group.leads:
-            yield self._finish()
+        finished = self._finish()
+        self.trainer.group.close()
+        yield finished
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -240,13 +267,13 @@ class Training:
             start = time.perf_counter()
             progress.sampled = metrics.update
             progress.confident = min(self.trainer.success(SAMPLED, sampled=True)) >= self.run.config.confidence
-            progress.elapsed += time.perf_counter() - start
+            self._count(start)
             if progress.confident and self.trainer.mastered():
                 return True
         return failure <= NEARLY and metrics.update - progress.verified >= LONG_REST
 
     def _verify(self) -> Verified:
-        """Play the whole training split greedily; the first process does, and tells the others."""
+        """Play the whole training split greedily."""
         start = time.perf_counter()
         trainer, progress, group = self.trainer, self.progress, self.trainer.group
         wrong: list[Problems] = [trainer.draw()[1][:0]]
@@ -256,26 +283,26 @@ class Training:
                 wrong.append(rollout.problems[~rollout.success])
 
         split: Any = self.run.config.split
-        evaluation = Evaluation((), greedy=True)
-        if group.leads:
-            evaluation = evaluate(trainer.policy, trainer.task, split=split, watch=collect)
-            if evaluation.total().successes >= progress.best:
-                progress.best = evaluation.total().successes
+        evaluation = self._verdict(lambda: evaluate(trainer.policy, trainer.task, split=split, watch=collect))
+        if evaluation.total().successes >= progress.best:
+            progress.best = evaluation.total().successes
+            if group.leads:
                 self.run.save_weights(trainer.policy)
         practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE].map(group.copy)
         trainer.practice = practice if len(practice) else None
         progress.verified, progress.solved = trainer.updates, progress.confident and not len(practice)
-        progress.elapsed += time.perf_counter() - start
+        self._count(start)
         return Verified(trainer.updates, evaluation, progress.elapsed)
 
     def _finish(self) -> Finished:
-        trainer, config = self.trainer, self.run.config
-        trainer.policy.load_state_dict(read_tensors(self.run.weights_path)[0])
+        trainer, config, leads = self.trainer, self.run.config, self.trainer.group.leads
+        if leads:
+            trainer.policy.load_state_dict(read_tensors(self.run.weights_path)[0])
         generator = torch.Generator(config.device).manual_seed(config.seed)
         finished = Finished(
             run=self.run,
-            evaluation=evaluate(trainer.policy, trainer.task),
-            sampled=evaluate(trainer.policy, trainer.task, generator=generator),
+            evaluation=self._verdict(lambda: evaluate(trainer.policy, trainer.task)),
+            sampled=self._verdict(lambda: evaluate(trainer.policy, trainer.task, generator=generator)),
             updates=trainer.updates,
             episodes=trainer.episodes,
             steps=trainer.steps,
@@ -283,8 +310,21 @@ class Training:
         )
         result = {name: getattr(finished, name) for name in ("updates", "episodes", "steps", "seconds")}
         verdicts = {"evaluation": finished.evaluation.as_dict(), "sampled": finished.sampled.as_dict()}
-        write_json(self.run.result_path, {**verdicts, **result, "machine": machine()})
+        if leads:
+            write_json(self.run.result_path, {**verdicts, **result, "machine": machine()})
         return finished
+
+    def _verdict(self, play: Callable[[], Evaluation]) -> Evaluation:
+        """What rank 0 finds, on every process."""
+        group = self.trainer.group
+        if group.size == 1:
+            return play()
+        return Evaluation.of(json.loads(group.say(json.dumps(play().as_dict()) if group.leads else "")))
+
+    def _count(self, start: float) -> None:
+        """Count the seconds since `start`, by rank 0's clock: who looks at the budget must not disagree on it."""
+        spent = time.perf_counter() - start
+        self.progress.elapsed = self.trainer.group.tell([self.progress.elapsed + spent])[0]
 
     def _require_finite(self, metrics: Metrics) -> None:
         if not all(map(math.isfinite, (metrics.policy_loss, metrics.value_loss, metrics.gradient_norm))):
@@ -332,4 +372,5 @@ def signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)

@@ -99,7 +99,7 @@ class TrainConfig:
     minutes: float = 0.0
     """The most minutes of training; 0 is no limit."""
     threads: int = 0
-    """CPU threads, each with episodes of its own; 0 is one for each core, at most 8. They do not change the result."""
+    """CPU threads, each with its own episodes; 0 is one for each core, at most 8. The result does not depend on it."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1 …"""
     evaluate_every: int = 10

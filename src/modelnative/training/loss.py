@@ -27,6 +27,11 @@ class Terms:
         return torch.stack([getattr(self, field.name).detach() for field in fields(self)])
 
     @classmethod
+    def none(cls, device: torch.device) -> Tensor:
+        """The `vector` of no episodes at all."""
+        return torch.zeros(len(fields(cls)), device=device)
+
+    @classmethod
     def of(cls, vector: Tensor) -> Terms:
         """The inverse of `vector`."""
         return cls(*vector)

@@ -7,10 +7,15 @@ nothing but the order of additions.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import re
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -20,6 +25,8 @@ from modelnative.errors import UserError
 
 A = TypeVar("A")
 R = TypeVar("R")
+
+PATIENCE = timedelta(minutes=30)  # how long to wait for a process that neither answers nor is known to be gone
 
 
 def cores(most: int = 8) -> int:
@@ -67,18 +74,24 @@ class Group:
         size: how many there are.
 
     Raises:
-        UserError: the processes cannot find each other.
+        UserError: the processes cannot find each other, or the device cannot be shared.
     """
+
+    _parting = False
 
     def __init__(self, device: str = "cpu") -> None:
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.device = torch.device(device)
-        if self.size > 1 and not torch.distributed.is_initialized():
+        if self.size == 1:
+            return
+        cuda = torch.device(device).type == "cuda"
+        if cuda:
+            torch.cuda.set_device(own_device(device))
+        if not torch.distributed.is_initialized():
             try:
-                torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+                # Numbers that decide what to do next are on the CPU, so that no GPU has to wait for them.
+                torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
             except (RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise UserError(f"WORLD_SIZE: {self.size} processes cannot be joined ({reason})") from error
+                raise UserError(f"WORLD_SIZE: {self.size} processes cannot be joined ({_reason(error)})") from error
 
     @property
     def leads(self) -> bool:
@@ -106,21 +119,18 @@ class Group:
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def join(self, tensor: Tensor) -> Tensor:
-        """What all processes have of the n rows that they shared, put together along the first dimension."""
+    def join(self, tensor: Tensor, n: int) -> Tensor:
+        """What all processes have of n rows that they shared, put together along the first dimension."""
         if self.size == 1:
             return tensor
-        lengths = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(self.size)]
-        mine = torch.tensor([len(tensor)], device=tensor.device)
-        self._agree(lambda: torch.distributed.all_gather(lengths, mine))
-        most = int(torch.cat(lengths).max())
+        most = -(-n // self.size)
         whole = tensor.new_zeros(most, self.size, *tensor.shape[1:])
         padded = torch.cat([tensor, tensor.new_zeros(most - len(tensor), *tensor.shape[1:])])
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         self._agree(lambda: torch.distributed.all_gather(parts, padded))
         for rank, part in enumerate(parts):
             whole[:, rank] = part
-        return whole.flatten(0, 1)[: int(torch.cat(lengths).sum())]
+        return whole.flatten(0, 1)[:n]
 
     def copy(self, tensor: Tensor) -> Tensor:
         """Rank 0's tensor, on every process; the others give one of the same type and, but for its length, shape."""
@@ -135,29 +145,83 @@ class Group:
         """Rank 0's numbers, on every process."""
         if self.size == 1:
             return list(values)
-        told = torch.tensor(values, dtype=torch.float64, device=self.device)
+        told = torch.tensor(values, dtype=torch.float64)
         self._agree(lambda: torch.distributed.broadcast(told, 0))
         return told.tolist()
+
+    def say(self, text: str) -> str:
+        """Rank 0's text, on every process."""
+        if self.size == 1:
+            return text
+        return bytes(self.copy(torch.tensor(list(text.encode()), dtype=torch.uint8)).tolist()).decode()
 
     def most(self, value: int) -> int:
         """The largest of the processes' numbers."""
         if self.size == 1:
             return value
-        largest = torch.tensor(value, device=self.device)
+        largest = torch.tensor(value)
         self._agree(lambda: torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX))
         return int(largest)
 
     def close(self) -> None:
-        """Part in peace, when all processes are at their end."""
-        if self.size > 1 and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        """Wait until all processes are at their end, so that none misses another that has nothing more to do."""
+        self.most(0)
+        # Not now: the same processes may train again, and gloo cannot join them a second time.
+        if self.size > 1 and not Group._parting:
+            Group._parting = True
+            atexit.register(torch.distributed.destroy_process_group)
 
     def _agree(self, exchange: Callable[[], object]) -> None:
         try:
             exchange()
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            if "TORCHELASTIC_RUN_ID" in os.environ and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all when one is gone; first say why
             raise UserError(
-                f"rank {self.rank}: another of the {self.size} processes is gone ({reason}); the newest checkpoint "
-                "stands, and the run can be continued with: modelnative resume RUN"
+                f"rank {self.rank}: another of the {self.size} processes is gone ({_reason(error)}); the newest "
+                "checkpoint stands, and any number of processes can continue from it with: modelnative resume RUN"
             ) from error
+
+
+def own_device(name: str) -> str:
+    """The device of this process where `name` is asked for: of several processes on a machine, each has its own GPU.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, or one GPU was named for all.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or torch.device(name).type != "cuda":
+        return name
+    if torch.device(name).index is not None:
+        raise UserError(
+            f"device: {name!r} is not allowed with several processes; expected cuda, a GPU for each of them"
+        )
+    local, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= found:
+        raise UserError(f"device: {found} GPUs are here, too few for this machine's processes; start one for each GPU")
+    return f"cuda:{local}"
+
+
+def speaks() -> bool:
+    """Whether to say here what went wrong: of the processes of one `torchrun`, only the first to ask does.
+
+    All of them fail when one does, and who can tell depends on which: rank 0 may be the one that died.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    try:
+        # torchrun's own, so that it outlives every worker.
+        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]  # it is public, if not by __all__
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+        )
+        return store.add(f"modelnative/spoken/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
+    except (RuntimeError, KeyError, ValueError):
+        return True
+
+
+def _reason(error: Exception) -> str:
+    """What torch says, without the place in its source and its advice."""
+    return re.sub(r"^\[\S+\] |\. This is typically.*", "", str(error).strip().splitlines()[0])

@@ -124,8 +124,8 @@ def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan |
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
     running, rows, finished = ~success, torch.arange(n, device=device), []
     blind = None if plan is None else _blind(problems.context, len(spec.vocabulary), spec.end)
-    length = spec.horizon
-    for t in range(spec.horizon):
+    length = spec.horizon if n else 0  # a process may have no episode of a small batch, and no core thinks about none
+    for t in range(length):
         choosing = running if plan is None else running & (plan.forced <= t)
         heed = choosing.nonzero()[:, 0] if looks and not bool(choosing.all()) else None
         thought, thoughts = policy.think(token, feedback, thoughts, [len(rows)], heed)
@@ -180,10 +180,10 @@ def joined(parts: Sequence[Rollout], problems: Problems, group: Group) -> Rollou
         if group.size == 1:
             return own
         rows = own.transpose(0, 1)
-        whole = group.spread(rows, len(problems)) if name in PRIVATE else group.join(rows)
+        whole = group.spread(rows, len(problems)) if name in PRIVATE else group.join(rows, len(problems))
         return whole.transpose(0, 1).contiguous()
 
-    success = group.join(torch.cat([part.success for part in parts]))
+    success = group.join(torch.cat([part.success for part in parts]), len(problems))
     final = Batch.cat([part.final for part in parts]).map(lambda own: group.spread(own, len(problems)))
     return Rollout(problems, success=success, final=final, **{name: column(name) for name in COLUMNS})
 

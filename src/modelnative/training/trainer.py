@@ -191,7 +191,7 @@ class Trainer:
         """Play them, shared among processes and threads."""
         rows = torch.arange(len(problems), device=problems.stage.device)
         chunks = self.group.share(rows).split(PLAYED if self.packs else len(rows))
-        if len(chunks[0]) == len(rows):
+        if self.group.size == 1 and len(chunks) == 1:
             return play(self.policy, self.task, problems, plan)
         parts = self.pool.map(lambda part: play(self.policy, self.task, problems[part], plan[part]), chunks)
         return joined(parts, problems, self.group)
@@ -223,6 +223,8 @@ class Trainer:
         parameters = list(self.policy.parameters())
 
         def of(part: Tensor) -> list[Tensor]:
+            if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
+                return [*map(torch.zeros_like, parameters), Terms.none(count.device)]
             terms = self.loss(lesson, *self.rethink(lesson, part), count)
             gradients = torch.autograd.grad(terms.loss, parameters, materialize_grads=True)
             return [*gradients, terms.vector()]
@@ -335,7 +337,8 @@ class Trainer:
 
     def mastered(self) -> bool:
         """Whether what there is to practise is now solved greedily."""
-        return self.practice is None or bool(play(self.policy, self.task, self.practice).success.all())
+        solved = self.practice is None or bool(play(self.policy, self.task, self.practice).success.all())
+        return bool(self.group.tell([float(solved)])[0])
 
     def success(self, episodes: int, sampled: bool = False) -> list[float]:
         """Success of each stage, greedy or sampled, in so many episodes drawn from the training problems."""
@@ -348,7 +351,7 @@ class Trainer:
             lambda part: play(self.policy, self.task, problems[part], None if plan is None else plan[part]).success,
             self.group.share(rows).split(PLAYED if self.packs else len(rows)),
         )
-        return self.group.join(torch.cat(parts)).view(stages, episodes).float().mean(1).tolist()
+        return self.group.join(torch.cat(parts), len(rows)).view(stages, episodes).float().mean(1).tolist()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """All that a continuation needs, to the bit: tensors by name, and counters."""
