@@ -116,7 +116,7 @@ class TrainConfig:
 
 # Measured by benchmarks/learning.py. An on-policy gradient step without clipping must be smaller.
 LOSS_RECIPES: dict[str, dict[str, Any]] = {
-    "ppo": {},
+    "ppo": {"epochs": 1, "minibatches": 6},
     "a2c": {"epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
     "grpo": {"value_weight": 0.0},
     "rloo": {"value_weight": 0.0, "epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
