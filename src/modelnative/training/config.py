@@ -68,7 +68,7 @@ class CurriculumConfig:
     """hints: share of the episodes with as many free tokens as the stage allows; the others have fewer."""
     explore: float = 0.3
     """Chance of a blind action: at the frontier's first token (hints), or at one token drawn by chance (others)."""
-    maintain: float = 0.02
+    maintain: float = 0.08
     """Least weight of a stage that is open and solved, against 1 for one that fails."""
     memory: float = 0.8
     """Smoothing of the success rates that steer."""
