@@ -138,7 +138,7 @@ def refused(outcome: Outcome) -> str:
         ("sweep --resume nowhere", "sweep: 'nowhere' is not a sweep folder; expected one made by: modelnative sweep"),
         ("sweep --resume nowhere --out b", "--out: 'b' is not allowed beside --resume"),
         ("bench --seconds 0", "seconds: 0.0 is not allowed; expected more than 0"),
-        ("bench --processes 0", "processes: 0 is not allowed; expected from 1 to 128"),
+        ("bench --processes 0", "processes: 0 is not allowed; expected from 1 to 85"),
         ("bench --solve -1", "solve: -1 is not allowed"),
         ("bench --threads 2", "threads: 2 is not allowed; expected 1: cores are shared among processes"),
         ("bench --device cuda", "device: 'cuda' is not allowed; expected cpu"),

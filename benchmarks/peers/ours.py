@@ -53,6 +53,10 @@ class Ours:
         before = self.trainer.steps
         return self.trainer.update().steps - before
 
+    def close(self) -> None:
+        """Part from the other processes in peace."""
+        self.trainer.group.close()
+
     def agree(self, seconds: float) -> float:
         """The first process's clock, so that all of them make the same number of updates."""
         return self.trainer.group.tell([seconds])[0]

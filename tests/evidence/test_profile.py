@@ -8,7 +8,13 @@ from modelnative.training.config import recipe, with_fields
 
 
 def test_operations_of_an_update(capfd: pytest.CaptureFixture[str]) -> None:
-    fields = {"task": "worlds:Small", "episodes": 16, "threads": 1, "policy": {"width": 8}, "loss": {"epochs": 1}}
+    fields = {
+        "task": "worlds:Small",
+        "episodes": 16,
+        "threads": 1,
+        "policy": {"width": 8},
+        "loss": {"epochs": 1, "minibatches": 4},
+    }
     threads = torch.get_num_threads()
     operations = profile_updates(with_fields(recipe(), fields), updates=2)
     assert torch.get_num_threads() == threads

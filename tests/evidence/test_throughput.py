@@ -13,15 +13,22 @@ from modelnative.tasks import make_task
 from modelnative.training.config import recipe, with_fields
 from modelnative.training.trainer import Trainer
 
-TINY = {"task": "worlds:Small", "episodes": 16, "threads": 1, "policy": {"width": 8}, "evaluate_every": 2}
+TINY = {
+    "task": "worlds:Small",
+    "episodes": 16,
+    "threads": 1,
+    "policy": {"width": 8},
+    "loss": {"minibatches": 4},
+    "evaluate_every": 2,
+}
 
 
 def in_place(bias: list[int], left: list[int], right: list[int], **_: object) -> int:
-    """Torch's own counter knows addmm, but not that it may be done in place."""
-    return 2 * left[0] * left[1] * right[1]
+    """Torch's own counter knows baddbmm, but not that it may be done in place."""
+    return 2 * left[0] * left[1] * left[2] * right[2]
 
 
-IN_PLACE = {torch.ops.aten.addmm_: in_place}
+IN_PLACE = {torch.ops.aten.baddbmm_: in_place}
 
 
 def test_a_rate_survives_json() -> None:

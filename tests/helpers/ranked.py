@@ -43,7 +43,7 @@ def warm() -> None:
     torch.set_num_threads(1)
     for module in ("api", "studio.live", "studio.show"):
         importlib.import_module(f"modelnative.{module}")
-    train(json.dumps([{"episodes": 4}]), "2")
+    train(json.dumps([{"episodes": 4, "loss": {"minibatches": 4}}]), "2")
 
 
 def laws(seed: str) -> bool:

@@ -48,6 +48,8 @@ class Scripted(nn.Module):
     It fulfils as much of the contract of a policy as playing needs.
     """
 
+    packs = True
+
     def __init__(self, task: Arithmetic) -> None:
         super().__init__()
         self.task = task

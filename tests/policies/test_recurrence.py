@@ -14,6 +14,11 @@ from modelnative.policies.recurrence import gru
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=6).map(lambda lengths: sorted(lengths, reverse=True))
 
 
+def alone(gates: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: list[int]) -> Tensor:
+    """One network."""
+    return gru(gates[None], h0[None], weight[None], bias[None], sizes)[0]
+
+
 def both(lengths: list[int], width: int, seed: int, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Hidden states, and gradients of inputs, start and parameters: of `nn.GRU`, and of `gru`."""
     generator = torch.Generator().manual_seed(seed)
@@ -27,7 +32,7 @@ def both(lengths: list[int], width: int, seed: int, dtype: torch.dtype) -> tuple
     inner = cell.bias_hh_l0[2 * width :]
     outer = cell.bias_ih_l0 + nn.functional.pad(cell.bias_hh_l0[: 2 * width], (0, width))
     gates = packed.data @ cell.weight_ih_l0.t() + outer
-    ours = gru(gates, h0, cell.weight_hh_l0, inner, packed.batch_sizes.tolist())
+    ours = alone(gates, h0, cell.weight_hh_l0, inner, packed.batch_sizes.tolist())
     weight = torch.randn(theirs.shape, generator=generator, dtype=dtype)
     read = (x, h0, *cell.parameters())
     return tuple(
@@ -50,7 +55,7 @@ def test_it_is_the_gru_of_torch_in_single_precision(width: int) -> None:
 
 def test_large_inputs_stay_finite() -> None:
     gates = torch.tensor([[1e4, -1e4, 1e4], [-1e4, 1e4, -1e4]]).requires_grad_()
-    hidden = gru(gates * 1, torch.ones(1, 1), torch.ones(3, 1), torch.ones(1), [1, 1])
+    hidden = alone(gates * 1, torch.ones(1, 1), torch.ones(3, 1), torch.ones(1), [1, 1])
     hidden.sum().backward()
     assert hidden.flatten().tolist() == [1.0, 1.0]
     assert gates.grad is not None
@@ -60,6 +65,6 @@ def test_large_inputs_stay_finite() -> None:
 def test_the_gradient_can_be_taken_twice() -> None:
     """Nothing that backward reads is overwritten by it."""
     gates, h0 = torch.randn(6, 6).requires_grad_(), torch.randn(3, 2)
-    hidden = gru(gates * 1, h0, torch.randn(6, 2), torch.randn(2), [3, 2, 1]).sum()
+    hidden = alone(gates * 1, h0, torch.randn(6, 2), torch.randn(2), [3, 2, 1]).sum()
     first, again = (torch.autograd.grad(hidden, gates, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, again)

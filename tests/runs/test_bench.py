@@ -13,7 +13,14 @@ from modelnative.runs import bench as module
 from modelnative.runs.bench import bench, solutions, usual_config
 from modelnative.training.config import recipe, with_fields
 
-FIELDS = {"task": "worlds:Small", "updates": 2, "episodes": 128, "policy": {"width": 8}, "threads": 1}
+FIELDS = {
+    "task": "worlds:Small",
+    "updates": 2,
+    "episodes": 128,
+    "policy": {"width": 8},
+    "threads": 1,
+    "loss": {"minibatches": 4},
+}
 TINY = with_fields(recipe(), FIELDS)
 
 

@@ -46,6 +46,7 @@ SMALL = {
     "evaluate_every": 4,
     "threads": 1,
     "policy": {"width": 16},
+    "loss": {"minibatches": 4},
 }
 
 

@@ -49,7 +49,12 @@ def test_threads_change_nothing_to_the_bit(
 ) -> None:
     monkeypatch.setattr(trainers, "PLAYED", 7)
     monkeypatch.setattr(trainers, "LEARNT", 5)
-    changes = {"episodes": 32, "policy": {"width": 8, "heads": 2}, "loss": {"group": 4}, "evaluate_every": 10}
+    changes = {
+        "episodes": 32,
+        "policy": {"width": 8, "heads": 2},
+        "loss": {"group": 4, "minibatches": 4},
+        "evaluate_every": 10,
+    }
     states = []
     for threads in (1, 2, 3):
         config = with_fields(recipe("arithmetic", core, algorithm, curriculum), {**changes, "threads": threads})
