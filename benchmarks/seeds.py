@@ -58,9 +58,8 @@ def main() -> None:
             print(
                 f"one after another {one:.2f} s, side by side {all_at_once:.2f} s, ratio {ratios[-1]:.2f}", flush=True
             )
-    print(
-        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), {len(groups)} threads, {machine()}"
-    )
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+    print(f"ratio {spread}, {len(groups)} threads, {machine()}")
 
 
 if __name__ == "__main__":
