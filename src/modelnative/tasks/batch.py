@@ -49,6 +49,11 @@ class Batch:
         """The same batch on `device`."""
         return self.map(lambda tensor: tensor.to(device))
 
+    def put(self: B, rows: Tensor, other: B) -> B:
+        """The same batch with other rows at `rows`, int64 [m]; `other` has m."""
+        pairs = zip(self.fields(), other.fields(), strict=True)
+        return type(self)(*[a.put(rows, b) if isinstance(a, Batch) else a.index_copy(0, rows, b) for a, b in pairs])  # type: ignore[arg-type]
+
     @staticmethod
     def cat(parts: Sequence[B]) -> B:
         """All `parts`, one after the other along the first dimension."""

@@ -185,8 +185,7 @@ def program_length(program: Tensor, end: int) -> Tensor:
 def in_split(key: Tensor, split: Split, heldout: float = 0.2) -> Tensor:
     """Which keys belong to `split`: int64 [n] -> bool [n].
 
-    The key alone decides, through the finaliser of SplitMix64 (Steele et al., 2014), so that no seed can move a
-    problem from one split to the other.
+    The key alone decides, through `mixed`, so that no seed can move a problem from one split to the other.
 
     Example:
         >>> key = torch.arange(100_000)
@@ -197,12 +196,16 @@ def in_split(key: Tensor, split: Split, heldout: float = 0.2) -> Tensor:
     choose("split", split, SPLITS)
     if split == "all":
         return torch.ones_like(key, dtype=torch.bool)
-    mixed = key * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number; multiplication wraps
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        mixed = (mixed ^ _shift_right(mixed, shift)) * factor
-    mixed = mixed ^ _shift_right(mixed, 31)
-    held = (_shift_right(mixed, 11).double() / (1 << 53)) < heldout
+    held = (_shift_right(mixed(key), 11).double() / (1 << 53)) < heldout
     return held if split == "heldout" else ~held
+
+
+def mixed(key: Tensor) -> Tensor:
+    """A hash of each number, one to one: the finaliser of SplitMix64 (Steele et al., 2014), int64 of any shape."""
+    key = key * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number; multiplication wraps
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        key = (key ^ _shift_right(key, shift)) * factor
+    return key ^ _shift_right(key, 31)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
