@@ -120,7 +120,7 @@ def compare(given: list[tuple[int, tuple[int, ...]]], programs: list[list[str]])
         assert step.success.tolist() == [r.success for r in references]
         assert step.done.tolist() == [r.done for r in references]
         assert step.reward.tolist() == pytest.approx([r.success + r.milestones for r in references], abs=1e-6)
-    records = task.records(state.problem, state)
+    records = task.records(task.space.recall(state.key), state)
     for (stage, operands), program, reference, record in zip(given, programs, references, records, strict=True):
         ending = next((key for key in program if key in ("ANS", "EOS")), None)
         answer = reference.value if ending == "ANS" else None

@@ -258,7 +258,7 @@ class StepLeaks(Honest):
 
 class FeedbackLeaks(Honest):
     def feedback(self, state: Calculator) -> Tensor:
-        neighbour = state.problem.operands[:, :1].roll(1, 0)
+        neighbour = self.space.recall(state.key).operands[:, :1].roll(1, 0)
         return torch.cat([super().feedback(state)[:, 1:], neighbour], 1)
 
 
@@ -332,14 +332,14 @@ class RewardsAfterTheEnd(Honest):
 class SucceedsAgain(Honest):
     def step(self, state: Calculator, action: Tensor) -> Stepped:
         step = super().step(state, action)
-        right = step.state.answered & (step.state.value == state.problem.target)
+        right = step.state.answered & (step.state.value == state.target)
         return dataclasses.replace(step, success=right)
 
 
 class SucceedsBeforeTheEnd(Honest):
     def step(self, state: Calculator, action: Tensor) -> Stepped:
         step = super().step(state, action)
-        right = step.state.has_value & (step.state.value == state.problem.target) & ~state.done
+        right = step.state.has_value & (step.state.value == state.target) & ~state.done
         return dataclasses.replace(step, success=right)
 
 

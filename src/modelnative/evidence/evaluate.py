@@ -118,7 +118,7 @@ def evaluate(
     for name, part in itertools.product(names, parts):
         successes = problems = 0
         work = chunks(task.spec.stage_index(name), part)
-        for rollout in pool.stream(lambda chunk: play(policy, task, *chunk), work):
+        for rollout in pool.stream(lambda chunk: play(policy, task, *chunk, final=watch is not None), work):
             successes += int(rollout.success.sum())
             problems += len(rollout.success)
             if watch is not None:
@@ -132,6 +132,7 @@ def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:
 
     The actions end with the one that ended the episode; an outsider can replay them.
     """
+    assert rollout.final is not None, "played without `final`"
     names, stages = task.spec.vocabulary, task.spec.stages
     columns = zip(
         task.records(rollout.problems, rollout.final),

@@ -6,8 +6,12 @@ row i of step t continuing row i of step t - 1 (`torch.nn.utils.rnn.PackedSequen
 the whole episode; both are the same call, so that they cannot drift apart. Row i of a result depends on row i of the
 arguments alone. After sequences of different lengths the memory is that of the longest ones only.
 
+`begin` makes the first memory of the sum of the context's embeddings, float [n, width]; a core that `attends` wants the
+embeddings themselves, too, float [n, C, width].
+
 Inputs are sums of rows of a table. `project` is the linear map that a core begins with, done to the table once instead
-of to every sum; what `forward` is given are sums of rows of its result.
+of to every sum; what `forward` is given are sums of rows of its result. A GRU with native kernels adds them up itself
+(`sums`).
 """
 
 from __future__ import annotations
@@ -21,19 +25,23 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from modelnative.policies.recurrence import gru
+from modelnative import native
+from modelnative.policies.recurrence import gru, gru_of
 
 
 class GRU(nn.Module):
     """Gated recurrent units (Cho et al., 2014). Memory: float [n, layers, width]."""
 
+    attends = False
+
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
+        self.width = width
         self.layers = nn.ModuleList(GRULayer(width) for _ in range(layers))
 
-    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
-        """The memory before the first token, from the context's embeddings [n, C, width] and their sum [n, width]."""
-        return summary.tanh()[:, None].expand(-1, len(self.layers), -1)
+    def begin(self, context: Tensor | None, summary: Tensor) -> Tensor:
+        """The memory before the first token, from the sum of the context's embeddings, [n, width]."""
+        return start(summary)[:, None].expand(-1, len(self.layers), -1)
 
     def project(self, table: Tensor, ever: int) -> Tensor:
         """The table, float [R, width], times the first layer's weight: [R, 3 width].
@@ -45,11 +53,22 @@ class GRU(nn.Module):
         return torch.cat([rows[:ever] + first.bias, rows[ever:]])
 
     def forward(self, x: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        after = []
-        for i, h0 in enumerate(memory.unbind(1)):
+        layer = self.layer(0)
+        first = gru(x[None], memory[None, :, 0], layer.recurrent[None], layer.inner[None], sizes)[0]
+        return self._further(first, memory, sizes)
+
+    def sums(self, inputs: native.Inputs, table: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """As `forward`, from the rows that are to be added up; where `native.fits`."""
+        layer = self.layer(0)
+        return self._further(gru_of(inputs, table, memory[:, 0], layer.recurrent, layer.inner, sizes), memory, sizes)
+
+    def _further(self, x: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """All layers but the first, whose hidden states x are."""
+        after = [x[len(x) - sizes[-1] :]]
+        for i in range(1, len(self.layers)):
             layer = self.layer(i)
-            gates = torch.addmm(layer.bias, x, layer.weight.t()) if i else x
-            x = gru(gates[None], h0[None], layer.recurrent[None], layer.inner[None], sizes)[0]
+            gates = torch.addmm(layer.bias, x, layer.weight.t())
+            x = gru(gates[None], memory[None, :, i], layer.recurrent[None], layer.inner[None], sizes)[0]
             after.append(x[len(x) - sizes[-1] :])
         return x, torch.stack(after, 1)
 
@@ -76,6 +95,11 @@ class GRULayer(nn.Module):
         self.inner = nn.Parameter(start.bias_hh.data[-width:].clone())
 
 
+def start(summary: Tensor) -> Tensor:
+    """tanh, as 2σ(2x) − 1: a quarter of its time on a CPU."""
+    return 2 * (2 * summary).sigmoid() - 1
+
+
 def padded(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Packed [N, width] as [T, n, width], zero where sequences are over; and the lengths, int64 [n]."""
     return pad_packed_sequence(PackedSequence(x, torch.tensor(sizes)))
@@ -93,6 +117,8 @@ class MinGRU(nn.Module):
     solved for all t at once by a parallel scan.
     """
 
+    attends = False
+
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         self.gates = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(layers))
@@ -100,8 +126,8 @@ class MinGRU(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
-    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
-        return summary.tanh()[:, None].expand(-1, len(self.gates), -1)
+    def begin(self, context: Tensor | None, summary: Tensor) -> Tensor:
+        return start(summary)[:, None].expand(-1, len(self.gates), -1)
 
     def project(self, table: Tensor, ever: int) -> Tensor:
         return table
@@ -157,6 +183,8 @@ class Transformer(nn.Module):
     [n, layers, 2, tokens so far, width].
     """
 
+    attends = True
+
     def __init__(self, width: int, layers: int, heads: int, context: int, horizon: int) -> None:
         super().__init__()
         self.heads = heads
@@ -169,7 +197,8 @@ class Transformer(nn.Module):
         self.mixers = nn.ModuleList(FeedForward(width) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
-    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
+    def begin(self, context: Tensor | None, summary: Tensor) -> Tensor:
+        assert context is not None, "see `attends`"
         n, _, width = context.shape
         empty = context.new_zeros(n, len(self.qkv), 2, 0, width)
         return self._attend(context + summary[:, None], empty)[1]

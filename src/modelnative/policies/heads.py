@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modelnative import native
+
 TINY = 1e-30  # keeps logarithms finite; far below any probability whose gradient could still matter
 
 
@@ -25,6 +27,7 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, vocabulary: int, context: int, padding: int, copy: bool) -> None:
         super().__init__()
+        self.vocabulary = vocabulary
         self.sizes = [vocabulary, 1, context, vocabulary] if copy else [vocabulary, 1]
         self.padding = padding
         self.out = nn.Linear(width, sum(self.sizes))
@@ -43,6 +46,11 @@ class Heads(nn.Module):
             position, float [M, C] (C = 0 without a copy head).
         """
         return self.read(self.out(hidden), context)
+
+    def weigh(self, hidden: Tensor, context: Tensor, heed: Tensor | None, episode: Tensor | None) -> native.Choices:
+        """What the native kernels choose from and judge by, instead of `forward`; see `native.Choices`."""
+        weight, bias = self.out.weight, self.out.bias
+        return native.Choices(hidden, weight, bias, context, heed, episode, self.vocabulary, self.padding)
 
     def read(self, out: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same from the product with the heads' matrix, float [M, sum of sizes]."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from modelnative import native
 from modelnative.errors import choose
 from modelnative.policies.config import CORES, CoreName, PolicyConfig
 from modelnative.policies.cores import GRU, MinGRU, Transformer
@@ -89,8 +90,10 @@ class Policy(nn.Module):
 
     def begin(self, context: Tensor, stage: Tensor) -> PolicyState:
         """Read the problems: context int64 [n, C], stage int64 [n]."""
-        read = self.context(context + self.positions)
-        summary = read.sum(1) / math.sqrt(read.shape[1])
+        rows = context + self.positions
+        read = self.context(rows) if self.core.attends else None
+        total = embedding_bag(rows, self.context.weight, mode="sum") if read is None else read.sum(1)
+        summary = total / math.sqrt(rows.shape[1])
         if self.stage_aware:
             summary = summary + self.input(stage + len(self.spec.vocabulary))
         return PolicyState(self.core.begin(read, summary), context, stage)
@@ -121,21 +124,65 @@ class Policy(nn.Module):
         Returns:
             The M thoughts; and the state after the last step, of `sizes[-1]` episodes.
         """
-        stage, context = state.stage, state.context
-        episode = torch.arange(len(stage), device=stage.device)
-        if len(sizes) > 1:
-            episode = torch.cat([episode[:size] for size in sizes])
-            stage = stage.index_select(0, episode)
-        table = self.core.project(self.input.weight, len(self.spec.vocabulary))
-        x = embedding_bag(self.rows(token, feedback, stage), table, mode="sum", padding_idx=self.blank)
-        hidden, memory = self.core(x, state.memory, sizes)
+        hidden, episode, after = self._recur(token, feedback, state, sizes)
         if heed is not None:
-            hidden, episode = hidden.index_select(0, heed), episode.index_select(0, heed)
-        if len(sizes) > 1 or heed is not None:
-            context = context.index_select(0, episode)
+            hidden, episode = hidden.index_select(0, heed), heed if episode is None else episode.index_select(0, heed)
+        context = state.context if episode is None else state.context.index_select(0, episode)
         log_probs, value, copied = self.heads(hidden, context)
-        after = PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
         return Thought(log_probs, value, hidden, copied), after
+
+    def weigh(
+        self,
+        token: Tensor,
+        feedback: Tensor,
+        state: PolicyState,
+        sizes: Sequence[int],
+        heed: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> tuple[native.Choices, PolicyState]:
+        """As `think`, up to what the native kernels do: they choose actions from it, and judge it. Where `weighs`.
+
+        `table` is what `table()` gives, for those who think often without learning in between.
+        """
+        hidden, episode, after = self._recur(token, feedback, state, sizes, table)
+        if heed is not None:
+            episode = heed if episode is None else episode.index_select(0, heed)
+        return self.heads.weigh(hidden, state.context, heed, episode), after
+
+    @property
+    def weighs(self) -> bool:
+        """Whether there are native kernels for this policy."""
+        return native.fits(self.heads.out.in_features, self.input.weight)
+
+    def table(self) -> Tensor:
+        """The rows that inputs are sums of, as the core takes them."""
+        return self.core.project(self.input.weight, len(self.spec.vocabulary))
+
+    def _recur(
+        self,
+        token: Tensor,
+        feedback: Tensor,
+        state: PolicyState,
+        sizes: Sequence[int],
+        table: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, PolicyState]:
+        """Hidden states float [N, width], whose they are int64 [N] (None for one step's rows in order), the state."""
+        episode = None
+        if len(sizes) > 1:
+            places = torch.arange(sizes[0], device=token.device)
+            episode = torch.cat([places[:size] for size in sizes])
+        table = self.table() if table is None else table
+        if isinstance(self.core, GRU) and native.fits(self.core.width, table, state.memory):
+            stage = state.stage if self.stage_aware else None
+            inputs = native.Inputs(
+                token, feedback, stage, len(self.spec.vocabulary), len(self.spec.stages), self.spec.end
+            )
+            hidden, memory = self.core.sums(inputs, table, state.memory, sizes)
+        else:
+            stage = state.stage if episode is None else state.stage.index_select(0, episode)
+            x = embedding_bag(self.rows(token, feedback, stage), table, mode="sum", padding_idx=self.blank)
+            hidden, memory = self.core(x, state.memory, sizes)
+        return hidden, episode, PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
 
     def rows(self, token: Tensor, feedback: Tensor, stage: Tensor) -> Tensor:
         """Which rows of the input table each of N inputs is the sum of: int64 [N, K]; `blank` counts as zero."""

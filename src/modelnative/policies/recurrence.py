@@ -2,8 +2,8 @@
 
 `torch.nn.GRU` multiplies the inputs by their weights, and adds up the gradient of its weights, at every time step. Here
 the inputs come already multiplied, the gradients of all time steps are one matrix product, finished sequences cost
-nothing, and tanh(x) is 2σ(2x) − 1, a quarter of its time on a CPU. `tests/policies/test_recurrence.py` holds it against
-`torch.nn.GRU`.
+nothing, and tanh(x) is 2σ(2x) − 1, a quarter of its time on a CPU. Native kernels, where there are some, do the same in
+a third of the time. `tests/policies/test_recurrence.py` holds both against `torch.nn.GRU`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from modelnative import native
 
 
 def gru(gates: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -34,7 +36,46 @@ def gru(gates: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: Sequence
     Returns:
         float [S, N, H].
     """
+    if native.fits(h0.shape[-1], gates, h0, weight, bias):
+        own = zip(gates, h0, weight, bias, strict=True)
+        return torch.stack([_NativeGRU.apply(None, sizes, *one) for one in own])  # type: ignore[no-untyped-call]
     return _GRU.apply(gates, h0, weight, bias, tuple(sizes))  # type: ignore[no-untyped-call]
+
+
+def gru_of(
+    inputs: native.Inputs, table: Tensor, h0: Tensor, weight: Tensor, bias: Tensor, sizes: Sequence[int]
+) -> Tensor:
+    """Hidden states of one unit whose gates are sums of rows of a table, by the native kernels: float [N, H].
+
+    Args:
+        inputs: which rows.
+        table: float [R, 3H].
+        h0, weight, bias, sizes: as in `gru`, without the first dimension.
+    """
+    if not torch.is_grad_enabled():
+        return native.gru_forward(sizes, h0, weight, bias, table=table, inputs=inputs, keep=False)[0]
+    return _NativeGRU.apply(inputs, sizes, table, h0, weight, bias)  # type: ignore[no-untyped-call]
+
+
+class _NativeGRU(torch.autograd.Function):
+    """`given` are the gates without `inputs`, the table with them."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: native.Inputs | None, sizes: Sequence[int], given: Tensor, *rest: Tensor) -> Tensor:
+        if inputs is None:
+            saved = native.gru_forward(sizes, *rest, gates=given.contiguous())
+        else:
+            saved = native.gru_forward(sizes, *rest, table=given, inputs=inputs)
+        ctx.save_for_backward(given if inputs is not None else None, *rest, *saved)
+        ctx.inputs, ctx.sizes = inputs, sizes
+        return saved[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        table, h0, weight, bias, *saved = ctx.saved_tensors
+        gradients = native.gru_backward(ctx.sizes, h0, weight, bias, tuple(saved), grad, table=table, inputs=ctx.inputs)
+        return None, None, *gradients
 
 
 class _GRU(torch.autograd.Function):

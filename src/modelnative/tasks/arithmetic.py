@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from modelnative import native
 from modelnative.errors import choose
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.operands import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
@@ -41,15 +42,16 @@ class Calculator(State):
     """The registers, and a mode that says which of them are filled.
 
     Attributes:
-        problem: the problems under way.
+        key, target: int64 [n], of the problems under way.
         mode: int64 [n], the sum of its bits; PENDING counts once for MUL, twice for ADD, three times for SUB.
         entry, memory: int64 [n], 0 until they are filled.
         left: int64 [n], the accumulator while an operator waits, else 0.
         value: int64 [n], what `value` of the rules is now; `EMPTY` without one.
-        earned: bool [n, 3], which milestones were paid.
+        earned: bool [n, 3], which milestones were paid; [n, 0] where none are.
     """
 
-    problem: ArithmeticProblems
+    key: Tensor
+    target: Tensor
     mode: Tensor
     entry: Tensor
     left: Tensor
@@ -161,16 +163,20 @@ class Arithmetic(OperandTask[Calculator]):
         zero = torch.zeros_like(problems.stage)
         no = torch.zeros_like(zero, dtype=torch.bool)
         empty = torch.full_like(zero, EMPTY)
-        return Calculator(no, problems, zero, zero, zero, zero, empty, no.new_zeros(len(no), 3))
+        earned = no.new_zeros(len(no), 3 if self.reward == "milestone" else 0)
+        return Calculator(no, problems.key, problems.target, zero, zero, zero, zero, empty, earned)
 
     def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
-        keys = self.tables(action.device).keys
-        after, row = _press(keys, state, action)
-        invalid = keys.invalid.index_select(0, row)
-        success = keys.answers.index_select(0, row) & (after.value == after.problem.target)
+        tables = self.tables(action.device)
+        if native.computes(action.device):
+            after, success, invalid = _press_natively(tables.columns, state, action)
+        else:
+            after, row = _press(tables.keys, state, action)
+            invalid = tables.keys.invalid.index_select(0, row)
+            success = tables.keys.answers.index_select(0, row) & (after.value == after.target)
         reward = success.float()
         if self.reward == "milestone":
-            paid = ~state.done[:, None] & _milestones(after) & ~state.earned
+            paid = ~state.done[:, None] & _milestones(self.space.recall(state.key), after) & ~state.earned
             after = replace(after, earned=state.earned | paid)
             reward = reward + MILESTONE * paid.sum(1)
         elif self.reward == "potential":
@@ -182,6 +188,8 @@ class Arithmetic(OperandTask[Calculator]):
         if not self.closed_loop:
             return state.value.new_empty(len(state), 0)
         tables = self.tables(state.value.device)
+        if native.computes(state.value.device):
+            return native.display(tables.high, tables.low, state.value, self.spec.feedback_width)
         size = state.value.abs()
         # Division by 10⁴, exact up to 2³⁵: the processor multiplies eight numbers while it divides one.
         high = (size * RECIPROCAL) >> 45
@@ -219,7 +227,7 @@ class Arithmetic(OperandTask[Calculator]):
 
     def _potential(self, state: Calculator) -> Tensor:
         """Φ: float32 [n]; 0 where an episode has ended; −1 at its start, or more where zeros shorten the way."""
-        program = self.oracle(state.problem)
+        program = self.oracle(self.space.recall(state.key))
         n, length = len(state), (program != EOS).sum(1)
         # STO empties entry and operator, so the whole program succeeds after it from any state with a value.
         reset = torch.cat([torch.full_like(program[:, :1], STO), program], 1)
@@ -232,7 +240,7 @@ class Arithmetic(OperandTask[Calculator]):
         trial = Batch.cat([state] * len(suffixes))
         for t in range(width):
             trial, _ = _press(self.tables(program.device).keys, trial, typed[:, t])
-        right = (trial.answered & (trial.value == trial.problem.target)).view(-1, n)
+        right = (trial.answered & (trial.value == trial.target)).view(-1, n)
         distance = torch.where(right, costs, 2 * width).amin(0)
         return torch.where(state.done, 0.0, -distance / length)
 
@@ -248,7 +256,8 @@ def _press(keys: Keys, state: Calculator, action: Tensor) -> tuple[Calculator, T
     left = torch.where(keys.operates.index_select(0, row), state.value, state.left)
     after = Calculator(
         done=keys.done.index_select(0, row),
-        problem=state.problem,
+        key=state.key,
+        target=state.target,
         mode=keys.mode.index_select(0, row),
         entry=torch.where(types, typed, state.entry),
         left=torch.where(stores, 0, left),
@@ -259,10 +268,18 @@ def _press(keys: Keys, state: Calculator, action: Tensor) -> tuple[Calculator, T
     return after, row
 
 
-def _milestones(state: Calculator) -> Tensor:
+def _press_natively(columns: list[Tensor], state: Calculator, action: Tensor) -> tuple[Calculator, Tensor, Tensor]:
+    """The state after a key, whether it succeeds, and whether it is invalid; `columns` are those of `Keys`."""
+    before = (state.mode, state.entry, state.left, state.memory, state.value, state.target)
+    (mode, entry, left, memory, value), (done, success, invalid) = native.press(columns, before, action)
+    after = Calculator(done, state.key, state.target, mode, entry, left, memory, value, state.earned)
+    return after, success, invalid
+
+
+def _milestones(problems: ArithmeticProblems, state: Calculator) -> Tensor:
     """Which sub-results stand on the display as the result of their own operation: bool [n, 3] (a·b, a·b + c, d·e)."""
-    a, b, c, d, e = state.problem.operands.unbind(1)
-    stage, computed = state.problem.stage, state.mode & ENTRY > 0
+    a, b, c, d, e = problems.operands.unbind(1)
+    stage, computed = problems.stage, state.mode & ENTRY > 0
     product = computed & (state.mode // PENDING == MUL - CTX)
     total = computed & (state.mode // PENDING == ADD - CTX)
     return torch.stack(
@@ -297,6 +314,11 @@ class Tables:
     shifts: Tensor
     tokens: Tensor
     places: Tensor
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """Those of the keys."""
+        return cast(list[Tensor], self.keys.fields())
 
 
 def _tables(horizon: int, device: torch.device) -> Tables:

@@ -13,6 +13,7 @@ from modelnative.errors import UserError
 from modelnative.tasks.task import Problems, S, Split, Task, in_split
 
 OPERANDS = "abcde"
+STRIDE = 10**6  # between the keys of two stages
 FORMULAS = ("a*b + c", "(a*b + c) - d", "(a*b + c) - d*e")  # the declared target of each stage
 
 
@@ -106,6 +107,10 @@ class OperandSpace:
         context, operands, target = (t.index_select(0, row).long() for t in (rows.context, rows.operands, rows.target))
         return ArithmeticProblems(stage, context, _key(stage, number), operands, target)
 
+    def recall(self, key: Tensor) -> ArithmeticProblems:
+        """The problems with these keys, int64 [n]."""
+        return self.problems(key // STRIDE, key % STRIDE)
+
     def _all(self) -> _Rows:
         """Every problem of every stage."""
         sizes = torch.tensor([10**count for count in self.counts])
@@ -144,7 +149,7 @@ class _Rows:
 
 
 def _key(stage: Tensor, number: Tensor) -> Tensor:
-    return number + stage * 10**6
+    return number + stage * STRIDE
 
 
 class OperandTask(Task[ArithmeticProblems, S]):

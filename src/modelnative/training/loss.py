@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from modelnative import native
 from modelnative.policies.policy import Thought
 from modelnative.training.config import LossConfig
 
@@ -38,7 +42,7 @@ class Terms:
 
 
 def surrogate(
-    thought: Thought,
+    thought: Thought | native.Choices,
     action: Tensor,
     behaviour: Tensor,
     advantage: Tensor,
@@ -60,6 +64,10 @@ def surrogate(
     """
     if count is None:
         count = free.sum().clamp_min(1)
+    if isinstance(thought, native.Choices):
+        columns = (action, behaviour, advantage, target, free, explored)
+        weights = (config.clip_low, config.clip_high, config.imitation_weight, config.value_weight, entropy_weight)
+        return Terms.of(_judge(thought, columns, (*weights, float(count))))
 
     def mean(x: Tensor) -> Tensor:
         return torch.where(free, x, 0.0).sum() / count
@@ -83,3 +91,22 @@ def surrogate(
         kl = mean(ratio - 1 - difference)  # k3 of Schulman (2020): unbiased and never negative
         fraction = mean(clipped.float())
     return Terms(loss, policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, fraction)
+
+
+def _judge(choices: native.Choices, columns: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return _Judge.apply(choices, columns, weights, choices.hidden, choices.weight, choices.bias)  # type: ignore[no-untyped-call]
+
+
+class _Judge(torch.autograd.Function):
+    """The terms by the native kernel, float [6]; only the first of them has a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, choices: native.Choices, columns: Any, weights: Any, *_: Tensor) -> Tensor:
+        terms, gradients = native.judge(choices, columns, weights)
+        ctx.save_for_backward(*gradients)
+        return terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, *(gradient.mul_(grad[0]) for gradient in ctx.saved_tensors)

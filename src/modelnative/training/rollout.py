@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from modelnative import native
+from modelnative.native import Choices
 from modelnative.policies.policy import Policy, Thought
 from modelnative.policies.stack import Stack
 from modelnative.tasks.batch import Batch
@@ -15,10 +19,8 @@ from modelnative.tasks.task import AnyTask, Problems, State
 from modelnative.training.parallel import Group
 
 CROWDED = 0.75  # share of episodes still running below which the others are taken out of the batch
-COLUMNS = (
-    *("token", "feedback", "action", "behaviour", "value", "reward"),
-    *("running", "free", "explored", "invalid"),
-)
+TOKENS, NUMBERS = ("token", "feedback", "action"), ("behaviour", "value", "reward")
+COLUMNS = (*TOKENS, *NUMBERS, "running", "free", "explored", "invalid")  # of a rollout, time first
 PRIVATE = ("token", "feedback", "action", "behaviour")  # nobody but the process that played an episode learns from it
 
 
@@ -67,7 +69,7 @@ class Rollout:
         explored: bool [T, n], free, and drawn with exploration.
         invalid: bool [T, n], pressed without effect.
         success: bool [n], the verifier's verdict.
-        final: the task's state after the last action.
+        final: the task's state after the last action; None where nobody asked for it.
 
     Where an episode is not free, `behaviour` and `value` mean nothing; where it is not running, nothing does.
     """
@@ -84,7 +86,7 @@ class Rollout:
     explored: Tensor
     invalid: Tensor
     success: Tensor
-    final: State
+    final: State | None
 
     @property
     def length(self) -> Tensor:
@@ -94,11 +96,30 @@ class Rollout:
     @property
     def truncated(self) -> Tensor:
         """Episodes that the horizon cut, no action having ended them: bool [n]."""
+        assert self.final is not None, "played without `final`"
         return ~self.final.done
 
 
+def blank(task: AnyTask, n: int, device: torch.device) -> dict[str, Tensor]:
+    """Columns for n episodes of full length, and `success`, before anything was played."""
+    columns = {}
+    for name in COLUMNS:
+        dtype = torch.int64 if name in TOKENS else torch.float32 if name in NUMBERS else torch.bool
+        shape = (task.spec.feedback_width,) if name == "feedback" else ()
+        columns[name] = torch.zeros(task.spec.horizon, n, *shape, dtype=dtype, device=device)
+    return {**columns, "success": torch.zeros(n, dtype=torch.bool, device=device)}
+
+
 @torch.no_grad()
-def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan | None = None) -> Rollout:
+def play(
+    policy: Policy | Stack,
+    task: AnyTask,
+    problems: Problems,
+    plan: Plan | None = None,
+    *,
+    final: bool = True,
+    into: dict[str, Tensor] | None = None,
+) -> Rollout:
     """Play every problem once.
 
     Args:
@@ -106,21 +127,18 @@ def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan |
         task: answers.
         problems: n of them.
         plan: how; None is greedily, without any hint.
+        final: keep the task's last state of every episode.
+        into: where to write, see `blank`; may be some episodes of a larger batch.
 
     Returns:
         The episodes. Forced tokens are in it, but not among the free ones.
     """
     spec, n, device = task.spec, len(problems), problems.stage.device
     looks = device.type == "cpu" and policy.packs  # a look at the data is free there; elsewhere it stalls the device
-
-    def column(dtype: torch.dtype, *more: int) -> Tensor:
-        return torch.zeros(spec.horizon, n, *more, dtype=dtype, device=device)
-
-    tokens, shown, actions = column(torch.int64), column(torch.int64, spec.feedback_width), column(torch.int64)
-    behaviour, value, reward = column(torch.float32), column(torch.float32), column(torch.float32)
-    alive, free, explored, invalid = (column(torch.bool) for _ in range(4))
-    success = torch.zeros(n, dtype=torch.bool, device=device)
+    columns = blank(task, n, device) if into is None else into
+    success = columns["success"]
     state, thoughts = task.begin(problems), policy.begin(problems.context, problems.stage)
+    think = _thinker(policy)
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
     running, rows, finished = ~success, torch.arange(n, device=device), []
     blind = None if plan is None else _blind(problems.context, len(spec.vocabulary), spec.end)
@@ -128,8 +146,8 @@ def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan |
     for t in range(length):
         choosing = running if plan is None else running & (plan.forced <= t)
         heed = choosing.nonzero()[:, 0] if looks and not bool(choosing.all()) else None
-        thought, thoughts = policy.think(token, feedback, thoughts, [len(rows)], heed)
-        action, chance, blindly = _choose(thought, t, plan, blind, heed)
+        thought, thoughts = think(token, feedback, thoughts, [len(rows)], heed)
+        action, chance, expected, blindly = _choose(thought, t, plan, blind, heed)
         if heed is not None:
             forced = torch.zeros_like(token) if plan is None else plan.program[:, t].clone()
             action = forced.index_copy_(0, heed, action)
@@ -138,12 +156,13 @@ def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan |
         step = task.step(state, action)
 
         at = slice(None) if len(rows) == n else rows
-        asked = at if heed is None else rows[heed]
-        tokens[t, at], shown[t, at], actions[t, at], reward[t, at] = token, feedback, action, step.reward
-        alive[t, at], free[t, at], invalid[t, at] = running, choosing, step.invalid
-        behaviour[t, asked], value[t, asked] = chance, thought.value.float()
+        asked = at if heed is None else rows.index_select(0, heed)
+        now = {"token": token, "feedback": feedback, "action": action, "reward": step.reward}
+        for name, told in {**now, "running": running, "free": choosing, "invalid": step.invalid}.items():
+            columns[name][t, at] = told
+        columns["behaviour"][t, asked], columns["value"][t, asked] = chance, expected
         if blindly is not None:
-            explored[t, asked] = blindly & (True if heed is not None else choosing)
+            columns["explored"][t, asked] = blindly & (True if heed is not None else choosing)
         success[at] |= step.success
 
         state, token, feedback, running = step.state, action, step.feedback, ~step.done
@@ -153,61 +172,71 @@ def play(policy: Policy | Stack, task: AnyTask, problems: Problems, plan: Plan |
                 length = t + 1
                 break
             if left < CROWDED * len(rows):
-                finished.append((rows[~running], state[~running]))
+                if final:
+                    finished.append((rows[~running], state[~running]))
                 keep = running.nonzero()[:, 0]
-                rows, token, feedback, running = rows[keep], token[keep], feedback[keep], running[keep]
+                rows, token, feedback, running = (x.index_select(0, keep) for x in (rows, token, feedback, running))
                 state, thoughts = state[keep], thoughts[keep]
                 if plan is not None and blind is not None:
-                    plan, blind = plan[keep], blind[keep]
+                    plan, blind = plan[keep], blind.index_select(0, keep)
     if finished:
         order = torch.cat([*(part for part, _ in finished), rows]).argsort()
         state = Batch.cat([*(part for _, part in finished), state])[order]
-    columns = (tokens, shown, actions, behaviour, value, reward, alive, free, explored, invalid)  # as in COLUMNS
-    named = {name: column[:length] for name, column in zip(COLUMNS, columns, strict=True)}
-    return Rollout(problems, success=success, final=state, **named)
+    kept = {name: columns[name][:length] for name in COLUMNS}
+    return Rollout(problems, success=success, final=state if final else None, **kept)
 
 
-def joined(parts: Sequence[Rollout], problems: Problems, group: Group) -> Rollout:
-    """One rollout of all `problems`, from this process's parts of its share of them and from the other processes.
+def _thinker(policy: Policy | Stack) -> Callable[..., tuple[Thought | Choices, Any]]:
+    """How a policy thinks as long as its parameters stay as they are."""
+    if isinstance(policy, Policy) and policy.weighs:
+        return functools.partial(policy.weigh, table=policy.table())
+    return policy.think
+
+
+def joined(columns: dict[str, Tensor], problems: Problems, length: int, group: Group) -> Rollout:
+    """One rollout of all `problems` from the columns that this process and the others have played, each its share.
 
     What only its own process will read (see `PRIVATE`) stays there: in the others these rows are 0.
     """
-    horizon = group.most(max(len(part.action) for part in parts))
+    length, n = group.most(length), len(problems)
 
-    def column(name: str) -> Tensor:
-        columns = [getattr(part, name) for part in parts]
-        own = torch.cat([torch.cat([c, c.new_zeros(horizon - len(c), *c.shape[1:])]) for c in columns], 1)
+    def whole(name: str) -> Tensor:
+        own = columns[name][:length]
         if group.size == 1:
             return own
         rows = own.transpose(0, 1)
-        whole = group.spread(rows, len(problems)) if name in PRIVATE else group.join(rows, len(problems))
-        return whole.transpose(0, 1).contiguous()
+        return (group.spread(rows, n) if name in PRIVATE else group.join(rows, n)).transpose(0, 1).contiguous()
 
-    success = group.join(torch.cat([part.success for part in parts]), len(problems))
-    final = Batch.cat([part.final for part in parts]).map(lambda own: group.spread(own, len(problems)))
-    return Rollout(problems, success=success, final=final, **{name: column(name) for name in COLUMNS})
+    success = group.join(columns["success"], n)
+    return Rollout(problems, success=success, final=None, **{name: whole(name) for name in COLUMNS})
 
 
 def _choose(
-    thought: Thought, t: int, plan: Plan | None, blind: Tensor | None, heed: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The next action of M episodes, the log-probability it was drawn with, and whether it was drawn with exploration.
+    thought: Thought | Choices, t: int, plan: Plan | None, blind: Tensor | None, heed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The next action of M episodes, the log-probability it was drawn with, the value, and whether it was explored.
 
     The episodes are those at `heed` of the plan's and of `blind`, or all.
     """
     if plan is None or blind is None:
+        if isinstance(thought, Choices):
+            return *native.choose(thought), None
         log_prob, action = thought.log_probs.max(-1)
-        return action, log_prob.float(), None
+        return action, log_prob.float(), thought.value.float(), None
     uniform, forced, explore, delay, reach = (
-        x if heed is None else x[heed] for x in (plan.uniform[:, t], plan.forced, plan.explore, plan.delay, plan.reach)
+        x if heed is None else x.index_select(0, heed)
+        for x in (plan.uniform[:, t], plan.forced, plan.explore, plan.delay, plan.reach)
     )
     first = forced + delay
     explored = (first <= t) & (t < first + reach) & (explore > 0)
-    share = torch.where(explored, explore, 0.0)[:, None]
-    chances = torch.lerp(thought.log_probs.exp(), blind if heed is None else blind[heed], share)
+    share = torch.where(explored, explore, 0.0)
+    blind = blind if heed is None else blind.index_select(0, heed)
+    if isinstance(thought, Choices):
+        return *native.choose(thought, uniform, share, blind), explored
+    chances = torch.lerp(thought.log_probs.exp(), blind, share[:, None])
     sums = chances.cumsum(-1)
     action = (sums < uniform[:, None] * sums[:, -1:]).sum(-1).clamp_max(chances.shape[-1] - 1)
-    return action, chances.gather(-1, action[:, None])[:, 0].log(), explored
+    return action, chances.gather(-1, action[:, None])[:, 0].log().float(), thought.value.float(), explored
 
 
 def _blind(context: Tensor, vocabulary: int, padding: int) -> Tensor:

@@ -28,7 +28,7 @@ def update_together(trainers: Sequence[Trainer]) -> list[Metrics]:
     drawn = [trainer.draw() for trainer in trainers]
     stack = Stack([trainer.policy for trainer in trainers])
     problems, plan = Batch.cat([own for _, own, _ in drawn]), Batch.cat([own for _, _, own in drawn])
-    whole = play(stack, trainers[0].task, problems, plan)
+    whole = play(stack, trainers[0].task, problems, plan, final=False)
     n = trainers[0].config.episodes
     lessons = [
         trainer.study(draw[0], block(whole, slice(i * n, (i + 1) * n)), start)
@@ -49,7 +49,7 @@ def block(whole: Rollout, rows: slice) -> Rollout:
         for name, value in vars(whole).items()
         if name not in ("problems", "final")
     }
-    return Rollout(problems=whole.problems[rows], final=whole.final[rows], **columns)
+    return Rollout(problems=whole.problems[rows], final=None, **columns)
 
 
 def gradient(

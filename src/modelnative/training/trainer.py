@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modelnative.native import Choices
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, program_length
@@ -17,12 +18,12 @@ from modelnative.training.config import TrainConfig, validate
 from modelnative.training.curricula import Draw, make_curriculum
 from modelnative.training.loss import Terms, surrogate
 from modelnative.training.parallel import Group, Pool, cores
-from modelnative.training.rollout import Plan, Rollout, joined, play
+from modelnative.training.rollout import COLUMNS, Plan, Rollout, blank, joined, play
 
 COUNTERS = ("updates", "episodes", "steps")
-# Episodes that one thread takes at a time, so few that what it works on stays in the caches.
+# The most episodes that one thread takes at a time.
 PLAYED = 4096
-LEARNT = 512
+LEARNT = 1024
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,28 @@ class Trainer:
 
     def play(self, problems: Problems, plan: Plan) -> Rollout:
         """Play them, shared among processes and threads."""
-        rows = torch.arange(len(problems), device=problems.stage.device)
-        chunks = self.group.share(rows).split(PLAYED if self.packs else len(rows))
-        if self.group.size == 1 and len(chunks) == 1:
-            return play(self.policy, self.task, problems, plan)
-        parts = self.pool.map(lambda part: play(self.policy, self.task, problems[part], plan[part]), chunks)
-        return joined(parts, problems, self.group)
+        mine = self.group.share(torch.arange(len(problems), device=problems.stage.device))
+        columns = blank(self.task, len(mine), problems.stage.device)
+        alone = len(mine) == len(problems)
+
+        def of(places: Tensor) -> int:
+            part = slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
+            rows = part if alone else mine[part]
+            into = {name: column[:, part] if name in COLUMNS else column[part] for name, column in columns.items()}
+            played = play(self.policy, self.task, problems[rows], plan[rows], final=False, into=into)
+            return len(played.action)
+
+        parts = torch.arange(len(mine)).tensor_split(self.parts(len(mine), PLAYED))
+        return joined(columns, problems, max(self.pool.map(of, parts)), self.group)
+
+    def parts(self, n: int, most: int) -> int:
+        """Into how many parts to share n episodes among threads, however many there are of those.
+
+        A part is no larger than `most`, and so small only that threads do not wait for one another all the time.
+        """
+        if not self.packs or n < most // 4:
+            return 1
+        return 2 * -(-n // (2 * most))
 
     def study(self, draw: Draw, rollout: Rollout, start: float) -> Lesson:
         """What there is to learn from the episodes, and how fast to."""
@@ -230,14 +247,16 @@ class Trainer:
             return [*gradients, terms.vector()]
 
         mine = self.group.share(rows)
-        chunks = mine.split(LEARNT if self.packs else max(1, len(mine)))
+        # Every so manyth of the episodes, so that each part has long ones and short ones.
+        parts = self.parts(len(mine), LEARNT)
+        chunks = [mine[first::parts] for first in range(parts)]
         first, *others = self.pool.map(of, chunks)
         for other in others:
             torch._foreach_add_(first, other)
         *gradients, terms = self.group.add(first)
         return gradients, terms
 
-    def rethink(self, lesson: Lesson, rows: Tensor) -> tuple[Thought, Tensor]:
+    def rethink(self, lesson: Lesson, rows: Tensor) -> tuple[Thought | Choices, Tensor]:
         """A fresh forward pass over some episodes, the longest first, with gradients.
 
         On a CPU nothing is computed for tokens after the end, and no thought for those that a hint forced; elsewhere
@@ -259,10 +278,11 @@ class Trainer:
         state = self.policy.begin(rollout.problems.context[rows], rollout.problems.stage[rows])
         read = rollout.token.flatten().index_select(0, token)
         shown = rollout.feedback.flatten(0, 1).index_select(0, token)
-        thought, _ = self.policy.think(read, shown, state, sizes, heed)
+        think = self.policy.weigh if self.policy.weighs else self.policy.think
+        thought, _ = think(read, shown, state, sizes, heed)
         return thought, token if heed is None else token.index_select(0, heed)
 
-    def loss(self, lesson: Lesson, thought: Thought, chosen: Tensor, count: Tensor) -> Terms:
+    def loss(self, lesson: Lesson, thought: Thought | Choices, chosen: Tensor, count: Tensor) -> Terms:
         """The part of a minibatch's loss that the tokens at `chosen` of the flattened rollout add."""
         rollout = lesson.rollout
         return surrogate(

@@ -1,0 +1,289 @@
+"""Kernels in C++ for what training a GRU on a CPU spends its time on, compiled when first needed (`build.py`).
+
+Each has a plain form in torch, which defines it, and which computes instead where there is no compiler, on other
+devices and in double precision; `tests/native` holds the two together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import Structure, byref, c_bool, c_float, c_int64, c_void_p
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modelnative.native.build import describe, library
+
+__all__ = [
+    "Choices",
+    "Inputs",
+    "choose",
+    "computes",
+    "describe",
+    "display",
+    "fits",
+    "gru_backward",
+    "gru_forward",
+    "judge",
+    "press",
+]
+
+
+def fits(width: int, *tensors: Tensor) -> bool:
+    """Whether there are kernels for float tensors like these, with rows of that many numbers."""
+    if not all(tensor.element_size() == ctypes.sizeof(c_float) and computes(tensor.device) for tensor in tensors):
+        return False
+    return width % _lib().lanes() == 0
+
+
+def computes(device: torch.device) -> bool:
+    """Whether there are kernels for a device; where `torch.compile` looks on, there are none."""
+    return device.type == "cpu" and not torch.compiler.is_compiling() and library() is not None
+
+
+@dataclass
+class Inputs:
+    """What a GRU reads at each of N tokens of n episodes: a sum of rows of a table.
+
+    Attributes:
+        token: int64 [N], a row each.
+        feedback: int64 [N, F]; the place p adds row vocabulary + stages + p · vocabulary + token, unless it is `blank`.
+        stage: int64 [n], adds row vocabulary + stage at each token of the episode; None for no such row.
+        vocabulary, stages, blank: as they are.
+    """
+
+    token: Tensor
+    feedback: Tensor
+    stage: Tensor | None
+    vocabulary: int
+    stages: int
+    blank: int
+
+
+class _Inputs(Structure):
+    _fields_ = [(name, c_void_p) for name in ("table", "token", "feedback", "stage")] + [
+        (name, c_int64) for name in ("places", "vocabulary", "stages", "blank")
+    ]
+
+
+class _Packed(Structure):
+    _fields_ = [
+        ("sizes", c_void_p),
+        *((name, c_int64) for name in ("steps", "episodes", "width")),
+        *((name, c_void_p) for name in ("h0", "weight", "bias")),
+    ]
+
+
+class _Call:
+    """The arguments that both passes of a GRU share; holds the tensors while C++ looks at them."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        h0: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        table: Tensor | None,
+        inputs: Inputs | None,
+    ) -> None:
+        self.held = [torch.tensor(sizes), *(x.detach().contiguous() for x in (h0, weight, bias))]
+        start = [tensor.data_ptr() for tensor in self.held]
+        self.packed = _Packed(start[0], len(sizes), *h0.shape, *start[1:])
+        self.inputs = _Inputs(None, None, None, None, 0, 0, 0, 0)
+        if inputs is not None and table is not None:
+            rows = [table.detach().contiguous(), inputs.token.contiguous(), inputs.feedback.contiguous()]
+            stage = None if inputs.stage is None else inputs.stage.contiguous()
+            self.held += rows if stage is None else [*rows, stage]
+            self.inputs = _Inputs(
+                *(tensor.data_ptr() for tensor in rows),
+                None if stage is None else stage.data_ptr(),
+                *(inputs.feedback.shape[1], inputs.vocabulary, inputs.stages, inputs.blank),
+            )
+
+
+def gru_forward(
+    sizes: Sequence[int],
+    h0: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    table: Tensor | None = None,
+    inputs: Inputs | None = None,
+    gates: Tensor | None = None,
+    keep: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """As `recurrence.gru`, of one network: `gates` float [N, 3H] is given and overwritten, or made of `inputs`.
+
+    Returns:
+        Hidden states float [N, H]; and, if `keep`, what `gru_backward` wants: gates and inner.
+    """
+    tokens, width = sum(sizes), h0.shape[1]
+    hidden, inner = h0.new_empty(tokens, width), h0.new_empty(tokens, width) if keep else None
+    if gates is None and keep:
+        gates = h0.new_empty(tokens, 3 * width)
+    call = _Call(sizes, h0, weight, bias, table, inputs)
+    _lib().gru_forward(byref(call.packed), byref(call.inputs), _at(gates), _at(hidden), _at(inner))
+    return hidden, gates, inner
+
+
+def gru_backward(
+    sizes: Sequence[int],
+    h0: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor],
+    grad: Tensor,
+    *,
+    table: Tensor | None = None,
+    inputs: Inputs | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the table, or of the gates where there is none, of h0, weight and bias.
+
+    `saved` is what `gru_forward` returned.
+    """
+    hidden, gates, inner = saved
+    call = _Call(sizes, h0, weight, bias, table, inputs)
+    grad = grad.contiguous()
+    of_rows = (
+        torch.empty_like(gates) if table is None else torch.zeros_like(table, memory_format=torch.contiguous_format)
+    )
+    of_h0 = h0.new_empty(h0.shape)
+    of_weight, of_bias = weight.new_zeros(weight.shape), bias.new_zeros(bias.shape)
+    target = (_at(of_rows), None) if table is None else (None, _at(of_rows))
+    pointers = (*map(_at, (gates, hidden, inner, grad)), *target, *map(_at, (of_h0, of_weight, of_bias)))
+    _lib().gru_backward(byref(call.packed), byref(call.inputs), *pointers)
+    return of_rows, of_h0, of_weight, of_bias
+
+
+@dataclass
+class Choices:
+    """M distributions over the next token, as hidden states and the heads that read them; see `Heads`.
+
+    Attributes:
+        hidden: float [*, H].
+        weight, bias: float [S, H] and [S], S = V + 1, or V + 1 + C + V with a copy head.
+        context: int64 [*, C].
+        heed: int64 [M], which rows of `hidden` are meant; None for all.
+        episode: int64 [M], which row of `context` each reads; None for its own.
+        vocabulary, padding: V, and the token that is never copied.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    context: Tensor
+    heed: Tensor | None
+    episode: Tensor | None
+    vocabulary: int
+    padding: int
+
+    def __len__(self) -> int:
+        return len(self.hidden if self.heed is None else self.heed)
+
+
+class _Choices(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("hidden", "heed", "weight", "bias", "context", "episode")),
+        *((name, c_int64) for name in ("rows", "width", "vocabulary", "places", "padding")),
+    ]
+
+
+def _lower(choices: Choices) -> tuple[_Choices, list[Tensor | None]]:
+    """The same for C++, and the tensors that must live as long."""
+    c = choices
+    given = (c.hidden, c.heed, c.weight, c.bias, c.context, c.episode)
+    held = [None if tensor is None else tensor.detach().contiguous() for tensor in given]
+    places = c.context.shape[1] if len(c.bias) > c.vocabulary + 1 else 0
+    return _Choices(*map(_at, held), len(c), c.hidden.shape[1], c.vocabulary, places, c.padding), held
+
+
+def choose(
+    choices: Choices, uniform: Tensor | None = None, share: Tensor | None = None, blind: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The next actions, int64 [M], the log-probabilities that they were chosen with, and the values, both float [M].
+
+    Args:
+        choices: of M tokens.
+        uniform: float [M] in [0, 1), what they are drawn with; None for the likeliest.
+        share: float [M], the weight of `blind` in the mixture that they are drawn from; None for none.
+        blind: float [M, V].
+    """
+    lowered, held = _lower(choices)
+    rows = len(choices)
+    action, log_prob, value = torch.empty(rows, dtype=torch.int64), torch.empty(rows), torch.empty(rows)
+    given = [None if tensor is None else tensor.contiguous() for tensor in (uniform, share, blind)]
+    _lib().choose(byref(lowered), *map(_at, (*given, action, log_prob, value)))
+    del held
+    return action, log_prob, value
+
+
+class _Judged(Structure):
+    _fields_ = [(name, c_void_p) for name in ("action", "behaviour", "advantage", "target", "free", "explored")]
+
+
+class _Weights(Structure):
+    _fields_ = [(name, c_float) for name in ("clip_low", "clip_high", "imitation", "value", "entropy", "count")]
+
+
+def judge(choices: Choices, columns: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The loss of `training/loss.py`, and its gradient.
+
+    Args:
+        choices: of M tokens.
+        columns: action, behaviour, advantage, target, free, explored, each [M].
+        weights: clip low and high, of imitation, value and entropy, and the number that sums are divided by.
+
+    Returns:
+        The loss and the other terms in the order of `Terms`, float [6]; the gradients of hidden, weight and bias.
+    """
+    lowered, held = _lower(choices)
+    kept = [column.contiguous() for column in columns]
+    terms = torch.zeros(6, dtype=torch.float64)
+    of_hidden = torch.empty_like(choices.hidden) if choices.heed is None else torch.zeros_like(choices.hidden)
+    weight, bias = choices.weight, choices.bias
+    gradients = (of_hidden, weight.new_zeros(weight.shape), bias.new_zeros(bias.shape))
+    judged = _Judged(*map(_at, kept))
+    _lib().judge(byref(lowered), byref(judged), byref(_Weights(*weights)), *map(_at, (terms, *gradients)))
+    del held
+    return terms.float(), gradients
+
+
+def press(tables: Sequence[Tensor], state: Sequence[Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+    """One key of each of n pocket calculators (`tasks/arithmetic.py`).
+
+    Args:
+        tables: the columns of `Keys` in their order.
+        state: mode, entry, left, memory, value and target, int64 [n] each.
+        action: int64 [n].
+
+    Returns:
+        Mode, entry, left, memory and value, int64 [5, n]; done, success and invalid, bool [3, n].
+    """
+    n = len(action)
+    numbers, verdicts = torch.empty(5, n, dtype=torch.int64), torch.empty(3, n, dtype=torch.bool)
+    given = [tensor.contiguous() for tensor in (*state, action)]
+    looked_up, read = ((c_void_p * len(x))(*(t.data_ptr() for t in x)) for x in (tables, given))
+    _lib().press(looked_up, read, c_int64(n), _at(numbers), _at(verdicts))
+    return numbers, verdicts
+
+
+def display(upper: Tensor, lower: Tensor, value: Tensor, places: int) -> Tensor:
+    """What pocket calculators show of values, int64 [n], by the tables of `tasks/arithmetic.py`: int64 [n, places]."""
+    shown, value = torch.empty(len(value), places, dtype=torch.int64), value.contiguous()
+    _lib().display(_at(upper), _at(lower), _at(value), c_int64(len(value)), c_int64(places), _at(shown))
+    return shown
+
+
+def _lib() -> ctypes.CDLL:
+    lib = library()
+    assert lib is not None, "see `fits`"
+    return lib
+
+
+def _at(tensor: Tensor | None) -> c_void_p | None:
+    return None if tensor is None else c_void_p(tensor.data_ptr())
+
+
+assert ctypes.sizeof(c_bool) == 1  # as torch stores it
