@@ -7,7 +7,9 @@ devices and in double precision; `tests/native` holds the two together.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import Structure, byref, c_bool, c_float, c_int64, c_void_p
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ __all__ = [
     "Inputs",
     "choose",
     "computes",
+    "crew",
     "describe",
     "display",
     "fits",
@@ -29,6 +32,25 @@ __all__ = [
     "judge",
     "press",
 ]
+
+
+_own = threading.local()
+
+
+@contextmanager
+def crew(threads: int) -> Iterator[None]:
+    """Inside, kernels called by this thread share their work among so many threads; the results stay the same.
+
+    Torch's own operations are too small to be shared, and run in this thread alone.
+    """
+    before, torch_before = getattr(_own, "threads", 1), torch.get_num_threads()
+    _own.threads = threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _own.threads = before
+        torch.set_num_threads(torch_before)
 
 
 def fits(width: int, *tensors: Tensor) -> bool:
@@ -48,10 +70,11 @@ class Inputs:
     """What a GRU reads at each of N tokens of n episodes: a sum of rows of a table.
 
     Attributes:
-        token: int64 [N], a row each.
-        feedback: int64 [N, F]; the place p adds row vocabulary + stages + p · vocabulary + token, unless it is `blank`.
+        token: int64 [*], a row each.
+        feedback: int64 [*, F]; the place p adds row vocabulary + stages + p · vocabulary + token, unless it is `blank`.
         stage: int64 [n], adds row vocabulary + stage at each token of the episode; None for no such row.
         vocabulary, stages, blank: as they are.
+        where: int64 [N], which rows of `token` and `feedback` are meant; None for all.
     """
 
     token: Tensor
@@ -60,10 +83,11 @@ class Inputs:
     vocabulary: int
     stages: int
     blank: int
+    where: Tensor | None = None
 
 
 class _Inputs(Structure):
-    _fields_ = [(name, c_void_p) for name in ("table", "token", "feedback", "stage")] + [
+    _fields_ = [(name, c_void_p) for name in ("table", "token", "feedback", "where", "stage")] + [
         (name, c_int64) for name in ("places", "vocabulary", "stages", "blank")
     ]
 
@@ -91,16 +115,13 @@ class _Call:
         self.held = [torch.tensor(sizes), *(x.detach().contiguous() for x in (h0, weight, bias))]
         start = [tensor.data_ptr() for tensor in self.held]
         self.packed = _Packed(start[0], len(sizes), *h0.shape, *start[1:])
-        self.inputs = _Inputs(None, None, None, None, 0, 0, 0, 0)
+        self.inputs = _Inputs(*[None] * 5, *[0] * 4)
         if inputs is not None and table is not None:
-            rows = [table.detach().contiguous(), inputs.token.contiguous(), inputs.feedback.contiguous()]
-            stage = None if inputs.stage is None else inputs.stage.contiguous()
-            self.held += rows if stage is None else [*rows, stage]
-            self.inputs = _Inputs(
-                *(tensor.data_ptr() for tensor in rows),
-                None if stage is None else stage.data_ptr(),
-                *(inputs.feedback.shape[1], inputs.vocabulary, inputs.stages, inputs.blank),
-            )
+            columns = (table.detach(), inputs.token, inputs.feedback, inputs.where, inputs.stage)
+            held = [None if column is None else column.contiguous() for column in columns]
+            numbers = (inputs.feedback.shape[1], inputs.vocabulary, inputs.stages, inputs.blank)
+            self.inputs = _Inputs(*map(_at, held), *numbers)
+            self.held += [tensor for tensor in held if tensor is not None]
 
 
 def gru_forward(
@@ -124,7 +145,7 @@ def gru_forward(
     if gates is None and keep:
         gates = h0.new_empty(tokens, 3 * width)
     call = _Call(sizes, h0, weight, bias, table, inputs)
-    _lib().gru_forward(byref(call.packed), byref(call.inputs), _at(gates), _at(hidden), _at(inner))
+    _lib().gru_forward(byref(call.packed), byref(call.inputs), _at(gates), _at(hidden), _at(inner), _threads())
     return hidden, gates, inner
 
 
@@ -146,15 +167,15 @@ def gru_backward(
     hidden, gates, inner = saved
     call = _Call(sizes, h0, weight, bias, table, inputs)
     grad = grad.contiguous()
-    of_rows = (
-        torch.empty_like(gates) if table is None else torch.zeros_like(table, memory_format=torch.contiguous_format)
-    )
-    of_h0 = h0.new_empty(h0.shape)
-    of_weight, of_bias = weight.new_zeros(weight.shape), bias.new_zeros(bias.shape)
-    target = (_at(of_rows), None) if table is None else (None, _at(of_rows))
-    pointers = (*map(_at, (gates, hidden, inner, grad)), *target, *map(_at, (of_h0, of_weight, of_bias)))
-    _lib().gru_backward(byref(call.packed), byref(call.inputs), *pointers)
-    return of_rows, of_h0, of_weight, of_bias
+    of_gates, of_table = (torch.empty_like(gates), None) if table is None else (None, table.new_empty(table.shape))
+    of_h0, of_weight, of_bias = (x.new_empty(x.shape) for x in (h0, weight, bias))
+    before = map(_at, (gates, hidden, inner, grad, of_gates, of_h0, of_table))
+    rows = c_int64(0 if table is None else len(table))
+    after = (rows, _at(of_weight), _at(of_bias), _threads())
+    _lib().gru_backward(byref(call.packed), byref(call.inputs), *before, *after)
+    first = of_gates if of_table is None else of_table
+    assert first is not None
+    return first, of_h0, of_weight, of_bias
 
 
 @dataclass
@@ -214,38 +235,44 @@ def choose(
     rows = len(choices)
     action, log_prob, value = torch.empty(rows, dtype=torch.int64), torch.empty(rows), torch.empty(rows)
     given = [None if tensor is None else tensor.contiguous() for tensor in (uniform, share, blind)]
-    _lib().choose(byref(lowered), *map(_at, (*given, action, log_prob, value)))
+    _lib().choose(byref(lowered), *map(_at, (*given, action, log_prob, value)), _threads())
     del held
     return action, log_prob, value
 
 
 class _Judged(Structure):
-    _fields_ = [(name, c_void_p) for name in ("action", "behaviour", "advantage", "target", "free", "explored")]
+    _fields_ = [
+        (name, c_void_p) for name in ("action", "behaviour", "advantage", "target", "free", "explored", "where")
+    ]
 
 
 class _Weights(Structure):
     _fields_ = [(name, c_float) for name in ("clip_low", "clip_high", "imitation", "value", "entropy", "count")]
 
 
-def judge(choices: Choices, columns: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def judge(
+    choices: Choices, columns: Sequence[Tensor], where: Tensor | None, weights: Sequence[float]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The loss of `training/loss.py`, and its gradient.
 
     Args:
         choices: of M tokens.
-        columns: action, behaviour, advantage, target, free, explored, each [M].
+        columns: action, behaviour, advantage, target, free, explored, each [*].
+        where: int64 [M], which rows of the columns are meant; None for all.
         weights: clip low and high, of imitation, value and entropy, and the number that sums are divided by.
 
     Returns:
         The loss and the other terms in the order of `Terms`, float [6]; the gradients of hidden, weight and bias.
     """
     lowered, held = _lower(choices)
-    kept = [column.contiguous() for column in columns]
+    kept = [None if column is None else column.contiguous() for column in (*columns, where)]
     terms = torch.zeros(6, dtype=torch.float64)
     of_hidden = torch.empty_like(choices.hidden) if choices.heed is None else torch.zeros_like(choices.hidden)
     weight, bias = choices.weight, choices.bias
-    gradients = (of_hidden, weight.new_zeros(weight.shape), bias.new_zeros(bias.shape))
+    gradients = (of_hidden, weight.new_empty(weight.shape), bias.new_empty(bias.shape))
     judged = _Judged(*map(_at, kept))
-    _lib().judge(byref(lowered), byref(judged), byref(_Weights(*weights)), *map(_at, (terms, *gradients)))
+    pointers = map(_at, (terms, *gradients))
+    _lib().judge(byref(lowered), byref(judged), byref(_Weights(*weights)), *pointers, _threads())
     del held
     return terms.float(), gradients
 
@@ -280,6 +307,10 @@ def _lib() -> ctypes.CDLL:
     lib = library()
     assert lib is not None, "see `fits`"
     return lib
+
+
+def _threads() -> c_int64:
+    return c_int64(getattr(_own, "threads", 1))
 
 
 def _at(tensor: Tensor | None) -> c_void_p | None:

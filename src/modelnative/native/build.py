@@ -18,7 +18,7 @@ from modelnative.errors import UserError, choose
 SOURCE = Path(__file__).with_name("kernels.cpp")
 CHOICE = "MODELNATIVE_KERNELS"
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 TUNED = ("-march=native", "-mcpu=native")  # the second where a compiler does not know the first
 
 

@@ -139,12 +139,14 @@ class Policy(nn.Module):
         sizes: Sequence[int],
         heed: Tensor | None = None,
         table: Tensor | None = None,
+        where: Tensor | None = None,
     ) -> tuple[native.Choices, PolicyState]:
         """As `think`, up to what the native kernels do: they choose actions from it, and judge it. Where `weighs`.
 
-        `table` is what `table()` gives, for those who think often without learning in between.
+        `table` is what `table()` gives, for those who think often without learning in between; `where`, int64 [N], says
+        which rows of `token` and `feedback` are meant.
         """
-        hidden, episode, after = self._recur(token, feedback, state, sizes, table)
+        hidden, episode, after = self._recur(token, feedback, state, sizes, table, where)
         if heed is not None:
             episode = heed if episode is None else episode.index_select(0, heed)
         return self.heads.weigh(hidden, state.context, heed, episode), after
@@ -165,6 +167,7 @@ class Policy(nn.Module):
         state: PolicyState,
         sizes: Sequence[int],
         table: Tensor | None = None,
+        where: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, PolicyState]:
         """Hidden states float [N, width], whose they are int64 [N] (None for one step's rows in order), the state."""
         episode = None
@@ -174,11 +177,12 @@ class Policy(nn.Module):
         table = self.table() if table is None else table
         if isinstance(self.core, GRU) and native.fits(self.core.width, table, state.memory):
             stage = state.stage if self.stage_aware else None
-            inputs = native.Inputs(
-                token, feedback, stage, len(self.spec.vocabulary), len(self.spec.stages), self.spec.end
-            )
+            counts = (len(self.spec.vocabulary), len(self.spec.stages), self.spec.end)
+            inputs = native.Inputs(token, feedback, stage, *counts, where)
             hidden, memory = self.core.sums(inputs, table, state.memory, sizes)
         else:
+            if where is not None:
+                token, feedback = token.index_select(0, where), feedback.index_select(0, where)
             stage = state.stage if episode is None else state.stage.index_select(0, episode)
             x = embedding_bag(self.rows(token, feedback, stage), table, mode="sum", padding_idx=self.blank)
             hidden, memory = self.core(x, state.memory, sizes)

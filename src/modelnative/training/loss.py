@@ -52,22 +52,28 @@ def surrogate(
     config: LossConfig,
     entropy_weight: float,
     count: Tensor | None = None,
+    where: Tensor | None = None,
 ) -> Terms:
     """The loss of given actions under a fresh forward pass; all tensors are of the same shape, such as [T, m].
 
-    `count` is the number of free tokens in the minibatch of which these are a part; by default they are all.
+    `count` is the number of free tokens in the minibatch of which these are a part; by default they are all. With
+    `where`, int64 [M], the columns are longer, and these of their rows are meant.
 
     The ratio is against the probability with which the action was really drawn, exploration included, so the
     surrogate is unbiased (PPO, Schulman et al., 2017, eq. 7). Where the policy gives a good explored action next to no
     probability that ratio also vanishes, and with it the gradient; such tokens are imitated instead: -log π(a) times
     the advantage, where it is positive (Oh et al., 2018, eq. 2).
     """
-    if count is None:
-        count = free.sum().clamp_min(1)
     if isinstance(thought, native.Choices):
+        assert count is not None
         columns = (action, behaviour, advantage, target, free, explored)
         weights = (config.clip_low, config.clip_high, config.imitation_weight, config.value_weight, entropy_weight)
-        return Terms.of(_judge(thought, columns, (*weights, float(count))))
+        return Terms.of(_judge(thought, columns, where, (*weights, float(count))))
+    if where is not None:
+        columns = (action, behaviour, advantage, target, free, explored)
+        action, behaviour, advantage, target, free, explored = (column.index_select(0, where) for column in columns)
+    if count is None:
+        count = free.sum().clamp_min(1)
 
     def mean(x: Tensor) -> Tensor:
         return torch.where(free, x, 0.0).sum() / count
@@ -93,20 +99,22 @@ def surrogate(
     return Terms(loss, policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, fraction)
 
 
-def _judge(choices: native.Choices, columns: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    return _Judge.apply(choices, columns, weights, choices.hidden, choices.weight, choices.bias)  # type: ignore[no-untyped-call]
+def _judge(
+    choices: native.Choices, columns: Sequence[Tensor], where: Tensor | None, weights: Sequence[float]
+) -> Tensor:
+    return _Judge.apply(choices, columns, where, weights, choices.hidden, choices.weight, choices.bias)  # type: ignore[no-untyped-call]
 
 
 class _Judge(torch.autograd.Function):
     """The terms by the native kernel, float [6]; only the first of them has a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, choices: native.Choices, columns: Any, weights: Any, *_: Tensor) -> Tensor:
-        terms, gradients = native.judge(choices, columns, weights)
+    def forward(ctx: Any, choices: native.Choices, columns: Any, where: Any, weights: Any, *_: Tensor) -> Tensor:
+        terms, gradients = native.judge(choices, columns, where, weights)
         ctx.save_for_backward(*gradients)
         return terms
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *(gradient.mul_(grad[0]) for gradient in ctx.saved_tensors)
+        return None, None, None, None, *(gradient.mul_(grad[0]) for gradient in ctx.saved_tensors)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modelnative import native
 from modelnative.native import Choices
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.batch import Batch
@@ -90,7 +91,7 @@ class Lesson:
 
     Attributes:
         draw, rollout: what the curriculum wanted, and what came of it.
-        length: int64 [n], actions of each episode.
+        length, free: int64 [n], actions of each episode, and those of them that are free.
         advantage, target: float [T, n].
         entropy_weight: of this update.
         terms, norms: of the gradient steps so far: the loss's terms, and the norm of the gradient before clipping.
@@ -100,6 +101,7 @@ class Lesson:
     draw: Draw
     rollout: Rollout
     length: Tensor
+    free: Tensor
     advantage: Tensor
     target: Tensor
     entropy_weight: float
@@ -153,11 +155,12 @@ class Trainer:
     def update(self) -> Metrics:
         """Play one batch of episodes and learn from it."""
         start = time.perf_counter()
-        draw, problems, plan = self.draw()
-        lesson = self.study(draw, self.play(problems, plan), start)
-        for rows in self.minibatches():
-            self.step(lesson, *self.gradient(lesson, rows))
-        return self.close(lesson)
+        with native.crew(self.pool.threads):
+            draw, problems, plan = self.draw()
+            lesson = self.study(draw, self.play(problems, plan), start)
+            for rows in self.minibatches():
+                self.step(lesson, *self.gradient(lesson, rows))
+            return self.close(lesson)
 
     def draw(self) -> tuple[Draw, Problems, Plan]:
         """What to play; with grpo and rloo, `group` episodes of each problem side by side."""
@@ -209,6 +212,10 @@ class Trainer:
 
         A part is no larger than `most`, and so small only that threads do not wait for one another all the time.
         """
+        import os
+
+        if os.environ.get("CREW", "1") == "1":
+            return 1
         if not self.packs or n < most // 4:
             return 1
         return 2 * -(-n // (2 * most))
@@ -221,7 +228,9 @@ class Trainer:
             parameters["lr"] = config.optimizer.learning_rate * cooling
         advantage, target = advantages(config.algorithm, rollout, config.loss)
         entropy_weight = config.loss.entropy_weight * cooling**2
-        return Lesson(draw, rollout, rollout.length, advantage, target, entropy_weight, [], [], start, played)
+        return Lesson(
+            draw, rollout, rollout.length, rollout.free.sum(0), advantage, target, entropy_weight, [], [], start, played
+        )
 
     def minibatches(self) -> list[Tensor]:
         """The episodes of every gradient step, int64 each."""
@@ -234,9 +243,10 @@ class Trainer:
 
     def gradient(self, lesson: Lesson, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of every parameter on some episodes, and the loss's terms (see `Terms`)."""
-        count = lesson.rollout.free[:, rows].sum().clamp_min(1)
+        count = lesson.free.index_select(0, rows).sum().clamp_min(1)
         if self.packs:
-            rows = rows[lesson.length[rows].argsort(descending=True, stable=True)]
+            length = lesson.length.index_select(0, rows)
+            rows = rows.index_select(0, length.argsort(descending=True, stable=True))
         parameters = list(self.policy.parameters())
 
         def of(part: Tensor) -> list[Tensor]:
@@ -266,36 +276,40 @@ class Trainer:
             M thoughts; and int64 [M], where their tokens are in the flattened rollout.
         """
         rollout = lesson.rollout
-        steps = torch.arange(len(rollout.running), device=rows.device)
-        token = steps[:, None] * rollout.running.shape[1] + rows
-        sizes, heed = [len(rows)] * len(steps), None
+        horizon, episodes = rollout.running.shape
+        sizes, heed = [len(rows)] * horizon, None
         if self.packs:
-            running = steps[:, None] < lesson.length[rows]
-            sizes = [size for size in running.sum(1).tolist() if size]
-            token = token[running]
-            heed = rollout.free.flatten().index_select(0, token).nonzero()[:, 0]
-        token = token.flatten()
-        state = self.policy.begin(rollout.problems.context[rows], rollout.problems.stage[rows])
-        read = rollout.token.flatten().index_select(0, token)
-        shown = rollout.feedback.flatten(0, 1).index_select(0, token)
-        think = self.policy.weigh if self.policy.weighs else self.policy.think
-        thought, _ = think(read, shown, state, sizes, heed)
-        return thought, token if heed is None else token.index_select(0, heed)
+            over = lesson.length.index_select(0, rows).bincount(minlength=horizon + 1).cumsum(0)
+            sizes = [len(rows) - done for done in over[:horizon].tolist() if done < len(rows)]
+        token = torch.cat([rows[:size] + t * episodes for t, size in enumerate(sizes)])
+        state = self.policy.begin(
+            rollout.problems.context.index_select(0, rows), rollout.problems.stage.index_select(0, rows)
+        )
+        read, shown = rollout.token.flatten(), rollout.feedback.flatten(0, 1)
+        if self.packs:
+            heard = rollout.free.flatten().index_select(0, token)
+            heed = None if bool(heard.all()) else heard.nonzero()[:, 0]
+        chosen = token if heed is None else token.index_select(0, heed)
+        if self.policy.weighs:
+            return self.policy.weigh(read, shown, state, sizes, heed, where=token)[0], chosen
+        read, shown = read.index_select(0, token), shown.index_select(0, token)
+        return self.policy.think(read, shown, state, sizes, heed)[0], chosen
 
     def loss(self, lesson: Lesson, thought: Thought | Choices, chosen: Tensor, count: Tensor) -> Terms:
         """The part of a minibatch's loss that the tokens at `chosen` of the flattened rollout add."""
         rollout = lesson.rollout
         return surrogate(
             thought,
-            action=rollout.action.flatten().index_select(0, chosen),
-            behaviour=rollout.behaviour.flatten().index_select(0, chosen),
-            advantage=lesson.advantage.flatten().index_select(0, chosen),
-            target=lesson.target.flatten().index_select(0, chosen),
-            free=rollout.free.flatten().index_select(0, chosen),
-            explored=rollout.explored.flatten().index_select(0, chosen),
+            action=rollout.action.flatten(),
+            behaviour=rollout.behaviour.flatten(),
+            advantage=lesson.advantage.flatten(),
+            target=lesson.target.flatten(),
+            free=rollout.free.flatten(),
+            explored=rollout.explored.flatten(),
             config=self.config.loss,
             entropy_weight=lesson.entropy_weight,
             count=count,
+            where=chosen,
         )
 
     def step(self, lesson: Lesson, gradients: list[Tensor], terms: Tensor) -> None:
