@@ -95,7 +95,7 @@ class Policy(nn.Module):
         total = embedding_bag(rows, self.context.weight, mode="sum") if read is None else read.sum(1)
         summary = total / math.sqrt(rows.shape[1])
         if self.stage_aware:
-            summary = summary + self.input(stage + len(self.spec.vocabulary))
+            summary = summary + self.input.weight.index_select(0, stage + len(self.spec.vocabulary))
         return PolicyState(self.core.begin(read, summary), context, stage)
 
     def step(self, token: Tensor, feedback: Tensor, state: PolicyState) -> tuple[Thought, PolicyState]:
