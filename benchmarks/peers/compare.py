@@ -59,6 +59,7 @@ def ours(**fields: Any) -> dict[str, Any]:
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "ours": ours(),
     "ours-2048": ours(episodes=2048),
+    "ours-8192": ours(episodes=8192),
     "ours-8192-2-processes": ours(episodes=8192, threads=1, processes=2),
     "ours-uniform": ours(curriculum="uniform"),
     "ours-uniform-2048": ours(curriculum="uniform", episodes=2048),

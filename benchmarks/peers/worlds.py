@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.tasks.arithmetic import ADD, ANS, COUNTS, CTX, DIGITS, EOS, LIMIT, MUL, RCL, STO, SUB, Arithmetic
-from modelnative.tasks.batch import Batch
 
 HIDDEN = 64
 ACTIONS = 18
@@ -98,9 +97,10 @@ class TensorWorld:
     def reset(self) -> Tensor:
         """New problems everywhere; the first observations, int64 [n, 17]."""
         self._restock()
-        self.state = self.task.begin(self._problems(self.n))
+        self.problems = self._problems(self.n)
+        self.state = self.task.begin(self.problems)
         self.age = torch.zeros(self.n, dtype=torch.int64)
-        self.observation = observe(self.state, torch.full((self.n,), CTX), self.task.feedback(self.state))
+        self.observation = observe(self.problems, torch.full((self.n,), CTX), self.task.feedback(self.state))
         return self.observation
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,24 +109,25 @@ class TensorWorld:
         Returns:
             The observation int64 [n, 17] (of the next episode where one ended), reward float [n], ended bool [n].
         """
-        before, step = self.state, self.task.step(self.state, action)
+        before, step = self.problems, self.task.step(self.state, action)
         self.age += 1
         ended = step.done | (self.age >= HORIZON)
         rows = ended.nonzero()[:, 0]
         state, feedback = step.state, step.feedback
         if len(rows):
-            state = _merge(state, rows, self.task.begin(self._problems(len(rows))))
+            fresh = self._problems(len(rows))
+            self.problems, state = before.put(rows, fresh), state.put(rows, self.task.begin(fresh))
             feedback = feedback.masked_fill(ended[:, None], EOS)
             action = action.masked_fill(ended, CTX)
             self.age.masked_fill_(ended, 0)
             if not self.stages.uniform:
-                stage, won = before.problem.stage[rows], step.success[rows]
+                stage, won = before.stage[rows], step.success[rows]
                 episodes = torch.bincount(stage, minlength=len(COUNTS)).tolist()
                 wins = torch.bincount(stage[won], minlength=len(COUNTS)).tolist()
                 for index, counts in enumerate(zip(episodes, wins, strict=True)):
                     self.stages.observe(index, *counts)
         self.state = state
-        self.observation = observe(state, action, feedback)
+        self.observation = observe(self.problems, action, feedback)
         return self.observation, step.reward, ended
 
     def _problems(self, count: int) -> Any:
@@ -141,15 +142,9 @@ class TensorWorld:
         self.stock, self.taken = self.task.sample(stage, self.generator), 0
 
 
-def observe(state: Any, token: Tensor, feedback: Tensor) -> Tensor:
-    """The observation int64 [n, 17] of calculators after a token int64 [n] and the feedback to it int64 [n, 9]."""
-    return torch.cat([state.problem.stage[:, None], state.problem.context, token[:, None], feedback], 1)
-
-
-def _merge(old: Any, rows: Tensor, new: Any) -> Any:
-    """`old` with `new` in some rows, field by field."""
-    pairs = zip(old.fields(), new.fields(), strict=True)
-    return type(old)(*[_merge(o, rows, n) if isinstance(o, Batch) else o.index_copy(0, rows, n) for o, n in pairs])
+def observe(problems: Any, token: Tensor, feedback: Tensor) -> Tensor:
+    """The observation int64 [n, 17] of some problems after a token int64 [n] and the feedback to it int64 [n, 9]."""
+    return torch.cat([problems.stage[:, None], problems.context, token[:, None], feedback], 1)
 
 
 class PlainWorld:
@@ -261,12 +256,12 @@ def verify(peer: Peer, chunk: int = 1 << 13) -> dict[str, dict[str, float]]:
             right = 0
             for problems in task.enumerate(stage, split, chunk):
                 state, memory = task.begin(problems), peer.begin(len(problems))
-                observation = observe(state, torch.full_like(problems.stage, CTX), task.feedback(state))
+                observation = observe(problems, torch.full_like(problems.stage, CTX), task.feedback(state))
                 for _ in range(HORIZON):
                     action, memory = peer.act(observation, memory)
                     step = task.step(state, action)
                     state = step.state
                     right += int(step.success.sum())
-                    observation = observe(state, action, step.feedback)
+                    observation = observe(problems, action, step.feedback)
             rates.setdefault(split, {})[name] = right / task.count(stage, split)
     return rates
