@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelnative import native
 from modelnative.native import Choices
@@ -136,7 +136,8 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.policy = Policy(task.spec, config.core, config.policy).to(config.device)
         rate = config.optimizer.learning_rate
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=rate, eps=1e-5, fused=True)
+        self.parameters = list(self.policy.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=rate, eps=1e-5, fused=True)
         lengths = oracle_lengths(task)
         self.curriculum = make_curriculum(config.curriculum, lengths, task.spec.horizon, config.curricula)
         self.curriculum.to(config.device)
@@ -247,7 +248,7 @@ class Trainer:
         if self.packs:
             length = lesson.length.index_select(0, rows)
             rows = rows.index_select(0, length.argsort(descending=True, stable=True))
-        parameters = list(self.policy.parameters())
+        parameters = self.parameters
 
         def of(part: Tensor) -> list[Tensor]:
             if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
@@ -314,9 +315,14 @@ class Trainer:
 
     def step(self, lesson: Lesson, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimiser."""
-        for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
-            parameter.grad = gradient.contiguous()  # fused Adam reads it as if laid out like the parameter
-        lesson.norms.append(nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.optimizer.max_gradient_norm))
+        # In one piece, for the norm; each then lies as its parameter does, which fused Adam takes for granted.
+        whole = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        norm = whole.norm()
+        whole *= (self.config.optimizer.max_gradient_norm / (norm + 1e-6)).clamp_max(1.0)
+        parts = whole.split([parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        lesson.norms.append(norm)
         self.optimizer.step()
         lesson.terms.append(terms)
 
@@ -333,10 +339,9 @@ class Trainer:
         rollout, target = lesson.rollout, lesson.target
         terms = Terms.of(torch.stack(lesson.terms).mean(0))
         free = rollout.free
-        spread = target[free].var(correction=0) if self.config.loss.value_weight else torch.tensor(0.0)
-        explained = (
-            1 - (target[free] - rollout.value[free]).var(correction=0) / spread if spread > 0 else torch.tensor(0.0)
-        )
+        aim = target[free]
+        spread = float(aim.var(correction=0)) if self.config.loss.value_weight else 0.0
+        explained = 1 - float((aim - rollout.value[free]).var(correction=0)) / spread if spread > 0 else 0.0
         oracle = program_length(self.task.oracle(rollout.problems), self.task.spec.end)
         whole = rollout.success & free[0]
         seconds = end - lesson.start
@@ -350,11 +355,11 @@ class Trainer:
             ],
             greedy=self.success(256) if self.updates % self.config.evaluate_every == 0 else None,
             stages=self.curriculum.describe(),
-            mean_return=float(rollout.reward.sum(0).mean()),
+            mean_return=float(rollout.reward.sum() / rollout.success.numel()),
             entropy=float(terms.entropy),
             approximate_kl=float(terms.approximate_kl),
             clip_fraction=float(terms.clip_fraction),
-            explained_variance=float(explained),
+            explained_variance=explained,
             gradient_norm=float(torch.stack(lesson.norms).mean()),
             invalid=float(rollout.invalid.sum() / rollout.success.numel()),
             excess=float((lesson.length - oracle)[whole].float().mean()) if bool(whole.any()) else None,
