@@ -66,7 +66,7 @@ def _compiled() -> Path:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 os.replace(_compile(compiler, Path(work) / name), path)
-        except PermissionError:
+        except (PermissionError, FileExistsError, NotADirectoryError):
             continue
         return path
     raise OSError("no folder can be written to")

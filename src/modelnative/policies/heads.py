@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class Heads(nn.Module):
         write, value, *copy = out.split(self.sizes, -1)
         value = value.squeeze(-1)
         if not copy:
-            return write.log_softmax(-1), value, write[..., :0]
+            return write.log_softmax(-1).clamp_min(math.log(TINY)), value, write[..., :0]
         by_place, by_content = copy
         score = (by_place + by_content.gather(-1, context)).masked_fill(context == self.padding, -torch.inf)
         written, copied = torch.cat([write, score], -1).softmax(-1).split([write.shape[-1], score.shape[-1]], -1)
