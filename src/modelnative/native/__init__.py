@@ -221,16 +221,25 @@ def _lower(choices: Choices) -> tuple[_Choices, list[Tensor | None]]:
 
 
 def choose(
-    choices: Choices, uniform: Tensor | None = None, share: Tensor | None = None, blind: Tensor | None = None
+    choices: Choices | Sequence[Choices],
+    uniform: Tensor | None = None,
+    share: Tensor | None = None,
+    blind: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The next actions, int64 [M], the log-probabilities that they were chosen with, and the values, both float [M].
 
     Args:
-        choices: of M tokens.
+        choices: of M tokens; those of several networks are M altogether.
         uniform: float [M] in [0, 1), what they are drawn with; None for the likeliest.
         share: float [M], the weight of `blind` in the mixture that they are drawn from; None for none.
         blind: float [M, V].
     """
+    if not isinstance(choices, Choices):
+        parts = [
+            (None,) * len(choices) if given is None else given.split([len(own) for own in choices])
+            for given in (uniform, share, blind)
+        ]
+        return tuple(map(torch.cat, zip(*map(choose, choices, *parts), strict=True)))
     lowered, held = _lower(choices)
     rows = len(choices)
     action, log_prob, value = torch.empty(rows, dtype=torch.int64), torch.empty(rows), torch.empty(rows)

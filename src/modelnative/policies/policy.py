@@ -50,6 +50,11 @@ class Thought:
     hidden: Tensor
     copied: Tensor
 
+    def split(self, parts: int) -> list[Thought]:
+        """So many equal parts of the first dimension."""
+        columns = (self.log_probs, self.value, self.hidden, self.copied)
+        return [Thought(*own) for own in zip(*(x.tensor_split(parts) for x in columns), strict=True)]
+
 
 class Policy(nn.Module):
     """One network that reads a problem and writes tokens.
@@ -176,9 +181,7 @@ class Policy(nn.Module):
             episode = torch.cat([places[:size] for size in sizes])
         table = self.table() if table is None else table
         if isinstance(self.core, GRU) and native.fits(self.core.width, table, state.memory):
-            stage = state.stage if self.stage_aware else None
-            counts = (len(self.spec.vocabulary), len(self.spec.stages), self.spec.end)
-            inputs = native.Inputs(token, feedback, stage, *counts, where)
+            inputs = self.inputs(token, feedback, state.stage, where)
             hidden, memory = self.core.sums(inputs, table, state.memory, sizes)
         else:
             if where is not None:
@@ -187,6 +190,11 @@ class Policy(nn.Module):
             x = embedding_bag(self.rows(token, feedback, stage), table, mode="sum", padding_idx=self.blank)
             hidden, memory = self.core(x, state.memory, sizes)
         return hidden, episode, PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
+
+    def inputs(self, token: Tensor, feedback: Tensor, stage: Tensor, where: Tensor | None = None) -> native.Inputs:
+        """What `rows` says, for the native kernels."""
+        spec, own = self.spec, stage if self.stage_aware else None
+        return native.Inputs(token, feedback, own, len(spec.vocabulary), len(spec.stages), spec.end, where)
 
     def rows(self, token: Tensor, feedback: Tensor, stage: Tensor) -> Tensor:
         """Which rows of the input table each of N inputs is the sum of: int64 [N, K]; `blank` counts as zero."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, embedding_bag
 
+from modelnative import native
 from modelnative.errors import UserError
 from modelnative.policies.cores import GRU
 from modelnative.policies.policy import Policy, PolicyState, Thought
-from modelnative.policies.recurrence import gru
+from modelnative.policies.recurrence import gru, gru_of
 
 
 class Stack:
@@ -59,37 +60,94 @@ class Stack:
         `heed` is int64 [S, M]: at which of the tokens of its block each network is asked.
         """
         networks, weights = self.size, self.weights
-        own = [size // networks for size in sizes]
-        episode = torch.cat([torch.arange(size, device=token.device) for size in own]).expand(networks, -1)
+        own, episode = self._places(sizes, token.device)
         stage, context = (x.unflatten(0, (networks, -1)) for x in (state.stage, state.context))
-        rows = self.one.rows(token, feedback, stage.gather(1, episode).flatten())
-        table = weights["input.weight"] @ weights["core.layers.0.weight"].transpose(1, 2)
-        ever = len(self.one.spec.vocabulary)
-        table = torch.cat([table[:, :ever] + weights["core.layers.0.bias"][:, None], table[:, ever:]], 1)
+        rows = self.one.rows(token, feedback, stage[:, episode].flatten())
+        table = self.table()
         place = self._block(len(rows), table.shape[1], rows.device)[:, None]
         rows = torch.where(rows == self.one.blank, self.one.blank, rows + place)
         x = embedding_bag(rows, table.flatten(0, 1), mode="sum", padding_idx=self.one.blank)
         hidden, after = x.unflatten(0, (networks, -1)), []
         for i, h0 in enumerate(state.memory.unbind(1)):
-            layer = {name: weights[f"core.layers.{i}.{name}"] for name in ("weight", "bias", "recurrent", "inner")}
+            layer = self._layer(i)
             if i:
                 hidden = torch.baddbmm(layer["bias"][:, None], hidden, layer["weight"].transpose(1, 2))
             h0 = h0.unflatten(0, (networks, -1))
             hidden = gru(hidden, h0, layer["recurrent"], layer["inner"], own)
             after.append(hidden[:, hidden.shape[1] - own[-1] :].flatten(0, 1))
+        whose = episode.expand(networks, -1)
         if heed is not None:
             hidden = hidden.gather(1, heed[..., None].expand(-1, -1, hidden.shape[2]))
-            episode = episode.gather(1, heed)
-        read = context.gather(1, episode[..., None].expand(-1, -1, context.shape[2])).flatten(0, 1)
+            whose = whose.gather(1, heed)
+        read = context.gather(1, whose[..., None].expand(-1, -1, context.shape[2])).flatten(0, 1)
         out = torch.baddbmm(weights["heads.out.bias"][:, None], hidden, weights["heads.out.weight"].transpose(1, 2))
         log_probs, value, copied = self.one.heads.read(out.flatten(0, 1), read)
-        last = PolicyState(torch.stack(after, 1), *(x[:, : own[-1]].flatten(0, 1) for x in (context, stage)))
-        return Thought(log_probs, value, hidden.flatten(0, 1), copied), last
+        return Thought(log_probs, value, hidden.flatten(0, 1), copied), self._after(after, state, own[-1])
+
+    def weigh(
+        self,
+        token: Tensor,
+        feedback: Tensor,
+        state: PolicyState,
+        sizes: Sequence[int],
+        heed: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> tuple[list[native.Choices], PolicyState]:
+        """As `Policy.weigh`, the choices of each network; the arguments are those of `think`."""
+        own, episode = self._places(sizes, token.device)
+        after: list[list[Tensor]] = [[] for _ in self.core.layers]
+        columns = (token, feedback, state.memory, state.context, state.stage)
+        blocks = [x.unflatten(0, (self.size, -1)).unbind(0) for x in columns]
+        layers = [{name: x.unbind(0) for name, x in self._layer(i).items()} for i in range(len(after))]
+        heads = zip(self.weights["heads.out.weight"].unbind(0), self.weights["heads.out.bias"].unbind(0), strict=True)
+        tables = (self.table() if table is None else table).unbind(0)
+        said = []
+        for s, (rows, shown, memory, context, stage) in enumerate(zip(*blocks, strict=True)):
+            inputs = self.one.inputs(rows, shown, stage)
+            hidden = tables[s]
+            for i, layer in enumerate(layers):
+                h0, weight, inner = memory[:, i], layer["recurrent"][s], layer["inner"][s]
+                if i:
+                    gates = torch.addmm(layer["bias"][s], hidden, layer["weight"][s].t())
+                    hidden = gru(gates[None], h0[None], weight[None], inner[None], own)[0]
+                else:
+                    hidden = gru_of(inputs, tables[s], h0, weight, inner, own)
+                after[i].append(hidden[len(hidden) - own[-1] :])
+            asked = None if heed is None else heed[s]
+            whose = episode if asked is None else episode.index_select(0, asked)
+            weight, bias = next(heads)
+            reads = None if len(sizes) == 1 and asked is None else whose
+            ends = (len(self.one.spec.vocabulary), self.one.spec.end)
+            said.append(native.Choices(hidden, weight, bias, context, asked, reads, *ends))
+        return said, self._after([torch.cat(layer) for layer in after], state, own[-1])
+
+    @property
+    def weighs(self) -> bool:
+        """As of `Policy`."""
+        return self.one.weighs
+
+    def table(self) -> Tensor:
+        """As of `Policy`: float [S, R, 3 width]."""
+        layer, ever = self._layer(0), len(self.one.spec.vocabulary)
+        table = self.weights["input.weight"] @ layer["weight"].transpose(1, 2)
+        return torch.cat([table[:, :ever] + layer["bias"][:, None], table[:, ever:]], 1)
 
     def gradients(self, loss: Tensor) -> list[list[Tensor]]:
         """The gradient of every parameter of every policy, of a loss that is a sum over the policies."""
         gradients = torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True)
         return [list(own) for own in zip(*(gradient.unbind(0) for gradient in gradients), strict=True)]
+
+    def _places(self, sizes: Sequence[int], device: torch.device) -> tuple[list[int], Tensor]:
+        """The sizes of one block; and whose each of its tokens is, int64 [N]."""
+        own = [size // self.size for size in sizes]
+        return own, torch.cat([torch.arange(size, device=device) for size in own])
+
+    def _layer(self, i: int) -> dict[str, Tensor]:
+        return {name: self.weights[f"core.layers.{i}.{name}"] for name in ("weight", "bias", "recurrent", "inner")}
+
+    def _after(self, memory: list[Tensor], state: PolicyState, left: int) -> PolicyState:
+        kept = (x.unflatten(0, (self.size, -1))[:, :left].flatten(0, 1) for x in (state.context, state.stage))
+        return PolicyState(torch.stack(memory, 1), *kept)
 
     def _look_up(self, name: str, rows: Tensor) -> Tensor:
         table = self.weights[name]

@@ -186,9 +186,9 @@ def play(
     return Rollout(problems, success=success, final=state if final else None, **kept)
 
 
-def _thinker(policy: Policy | Stack) -> Callable[..., tuple[Thought | Choices, Any]]:
+def _thinker(policy: Policy | Stack) -> Callable[..., tuple[Any, Any]]:
     """How a policy thinks as long as its parameters stay as they are."""
-    if isinstance(policy, Policy) and policy.weighs:
+    if getattr(policy, "weighs", False):
         return functools.partial(policy.weigh, table=policy.table())
     return policy.think
 
@@ -212,14 +212,14 @@ def joined(columns: dict[str, Tensor], problems: Problems, length: int, group: G
 
 
 def _choose(
-    thought: Thought | Choices, t: int, plan: Plan | None, blind: Tensor | None, heed: Tensor | None
+    thought: Thought | Choices | list[Choices], t: int, plan: Plan | None, blind: Tensor | None, heed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The next action of M episodes, the log-probability it was drawn with, the value, and whether it was explored.
 
     The episodes are those at `heed` of the plan's and of `blind`, or all.
     """
     if plan is None or blind is None:
-        if isinstance(thought, Choices):
+        if not isinstance(thought, Thought):
             return *native.choose(thought), None
         log_prob, action = thought.log_probs.max(-1)
         return action, log_prob.float(), thought.value.float(), None
@@ -231,7 +231,7 @@ def _choose(
     explored = (first <= t) & (t < first + reach) & (explore > 0)
     share = torch.where(explored, explore, 0.0)
     blind = blind if heed is None else blind.index_select(0, heed)
-    if isinstance(thought, Choices):
+    if not isinstance(thought, Thought):
         return *native.choose(thought, uniform, share, blind), explored
     chances = torch.lerp(thought.log_probs.exp(), blind, share[:, None])
     sums = chances.cumsum(-1)

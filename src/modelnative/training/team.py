@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from modelnative import native
 from modelnative.policies.stack import Stack
 from modelnative.tasks.batch import Batch
 from modelnative.training.loss import surrogate
@@ -24,6 +26,11 @@ def update_together(trainers: Sequence[Trainer]) -> list[Metrics]:
     Args:
         trainers: of one task and one configuration, seeds apart.
     """
+    with native.crew(trainers[0].pool.threads):
+        return _together(trainers)
+
+
+def _together(trainers: Sequence[Trainer]) -> list[Metrics]:
     start = time.perf_counter()
     drawn = [trainer.draw() for trainer in trainers]
     stack = Stack([trainer.policy for trainer in trainers])
@@ -45,7 +52,7 @@ def update_together(trainers: Sequence[Trainer]) -> list[Metrics]:
 def block(whole: Rollout, rows: slice) -> Rollout:
     """Some episodes of a rollout."""
     columns = {
-        name: value[:, rows] if name != "success" else value[rows]
+        name: value[:, rows].contiguous() if name != "success" else value[rows]
         for name, value in vars(whole).items()
         if name not in ("problems", "final")
     }
@@ -81,13 +88,14 @@ def gradient(
         torch.cat([p.stage[own] for p, own in zip(problems, rows, strict=True)]),
     )
     shown = read("feedback", token).flatten(0, 1)
-    thought, _ = stack.think(read("token", token).flatten(), shown, state, [len(trainers) * s for s in sizes], heed)
+    arguments = (read("token", token).flatten(), shown, state, [len(trainers) * s for s in sizes], heed)
+    thoughts = stack.weigh(*arguments)[0] if stack.weighs else stack.think(*arguments)[0].split(len(trainers))
     columns = {name: read(name, asked) for name in ("action", "behaviour", "free", "explored")}
     columns |= {name: read(name, asked, lesson=True) for name in ("advantage", "target")}
     terms = []
     for i, (trainer, lesson) in enumerate(zip(trainers, lessons, strict=True)):
-        own = type(thought)(*(getattr(thought, name)[i * most : (i + 1) * most] for name in vars(thought)))
         rest = {name: column[i] for name, column in columns.items()}
-        terms.append(surrogate(own, **rest, config=trainer.config.loss, entropy_weight=lesson.entropy_weight))
+        weights: dict[str, Any] = {"config": trainer.config.loss, "entropy_weight": lesson.entropy_weight}
+        terms.append(surrogate(thoughts[i], **rest, **weights, count=rest["free"].sum().clamp_min(1)))
     loss = torch.stack([term.loss for term in terms]).sum()
     return stack.gradients(loss), [term.vector() for term in terms]
