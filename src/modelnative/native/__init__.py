@@ -239,7 +239,8 @@ def choose(
             (None,) * len(choices) if given is None else given.split([len(own) for own in choices])
             for given in (uniform, share, blind)
         ]
-        return tuple(map(torch.cat, zip(*map(choose, choices, *parts), strict=True)))
+        actions, log_probs, values = zip(*map(choose, choices, *parts), strict=True)
+        return torch.cat(actions), torch.cat(log_probs), torch.cat(values)
     lowered, held = _lower(choices)
     rows = len(choices)
     action, log_prob, value = torch.empty(rows, dtype=torch.int64), torch.empty(rows), torch.empty(rows)
@@ -286,11 +287,11 @@ def judge(
     return terms.float(), gradients
 
 
-def press(tables: Sequence[Tensor], state: Sequence[Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+def press(keys: Tensor, state: Sequence[Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
     """One key of each of n pocket calculators (`tasks/arithmetic.py`).
 
     Args:
-        tables: the columns of `Keys` in their order.
+        keys: int32, what `Keys.words` gives.
         state: mode, entry, left, memory, value and target, int64 [n] each.
         action: int64 [n].
 
@@ -300,8 +301,8 @@ def press(tables: Sequence[Tensor], state: Sequence[Tensor], action: Tensor) -> 
     n = len(action)
     numbers, verdicts = torch.empty(5, n, dtype=torch.int64), torch.empty(3, n, dtype=torch.bool)
     given = [tensor.contiguous() for tensor in (*state, action)]
-    looked_up, read = ((c_void_p * len(x))(*(t.data_ptr() for t in x)) for x in (tables, given))
-    _lib().press(looked_up, read, c_int64(n), _at(numbers), _at(verdicts))
+    read = (c_void_p * len(given))(*(tensor.data_ptr() for tensor in given))
+    _lib().press(_at(keys), read, c_int64(n), _at(numbers), _at(verdicts))
     return numbers, verdicts
 
 

@@ -620,31 +620,31 @@ void judge(const Choices* choices, const Judged* judged, const Weights* weights,
     terms[0] = terms[1] + w.value * terms[2] - w.entropy * terms[3];
 }
 
-// The pocket calculator, by the tables of `tasks/arithmetic.py`: `state` is mode, entry, left, memory, value, target
-// and the key pressed, [n] each; `numbers` [5, n] the first five of them after it; `verdicts` [3, n] done, success and
-// invalid.
-void press(const void* const* tables, const int64_t* const* state, int64_t n, int64_t* numbers, bool* verdicts) {
+// The pocket calculator, by the keys of `tasks/arithmetic.py`, each a word of bits: `state` is mode, entry, left,
+// memory, value, target and the key pressed, [n] each; `numbers` [5, n] the first five of them after it; `verdicts` [3,
+// n] done, success and invalid. Without branches, so that compilers make vectors of it.
+void press(const int32_t* keys, const int64_t* const* state, int64_t n, int64_t* numbers, uint8_t* verdicts) {
     constexpr int64_t KEYS = 18, MODES = 128, LIMIT = HALF * HALF;
-    const auto counts = [&](int k) { return (const int64_t*)tables[k]; };
-    const auto flags = [&](int k) { return (const bool*)tables[k]; };
-    const int64_t *digit = counts(0), *sign = counts(2), *next = counts(7);
-    const bool *recalls = flags(1), *multiplies = flags(3), *types = flags(4), *operates = flags(5), *stores = flags(6);
-    const bool *done = flags(8), *answers = flags(9), *invalid = flags(10);
+    enum { DIGIT = 15, RECALLS = 16, MINUS = 32, MULTIPLIES = 64, TYPES = 128, OPERATES = 256, STORES = 512 };
+    enum { MODE = 10, DONE = 17, ANSWERS = 18, INVALID = 19 };  // from which bit on
+    const int64_t *modes = state[0], *entries = state[1], *lefts = state[2], *memories = state[3], *values = state[4],
+                  *targets = state[5], *actions = state[6];
     for (int64_t i = 0; i < n; i++) {
-        const int64_t entry = state[1][i], left = state[2][i], memory = state[3][i], value = state[4][i];
-        int64_t row = state[6][i] + state[0][i] * KEYS;
-        const int64_t typed = recalls[row] ? memory : digit[row];
-        const int64_t result = multiplies[row] ? left * typed : left + sign[row] * typed;
-        if (result >= LIMIT || result <= -LIMIT) row += MODES * KEYS;
-        const int64_t after = types[row] ? result : value;
-        numbers[i] = next[row];
-        numbers[n + i] = types[row] ? typed : entry;
-        numbers[2 * n + i] = stores[row] ? 0 : operates[row] ? value : left;
-        numbers[3 * n + i] = stores[row] ? value : memory;
+        const int64_t left = lefts[i], memory = memories[i], value = values[i];
+        int64_t row = actions[i] + modes[i] * KEYS;
+        const int64_t pressed = keys[row], typed = pressed & RECALLS ? memory : pressed & DIGIT;
+        const int64_t total = pressed & MINUS ? left - typed : left + typed;
+        const int64_t result = pressed & MULTIPLIES ? left * typed : total;
+        row += (result >= LIMIT) | (result <= -LIMIT) ? MODES * KEYS : 0;
+        const int64_t key = keys[row], after = key & TYPES ? result : value;
+        numbers[i] = key >> MODE & (MODES - 1);
+        numbers[n + i] = key & TYPES ? typed : entries[i];
+        numbers[2 * n + i] = key & STORES ? 0 : key & OPERATES ? value : left;
+        numbers[3 * n + i] = key & STORES ? value : memory;
         numbers[4 * n + i] = after;
-        verdicts[i] = done[row];
-        verdicts[n + i] = answers[row] && after == state[5][i];
-        verdicts[2 * n + i] = invalid[row];
+        verdicts[i] = key >> DONE & 1;
+        verdicts[n + i] = (key >> ANSWERS & 1) & (after == targets[i]);
+        verdicts[2 * n + i] = key >> INVALID & 1;
     }
 }
 

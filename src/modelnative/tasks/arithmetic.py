@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -96,6 +96,13 @@ class Keys(Batch):
     answers: Tensor
     invalid: Tensor
 
+    def words(self) -> Tensor:
+        """The same as a word of bits for each row, for the native kernel: int32."""
+        kinds = (self.recalls, self.sign < 0, self.multiplies, self.types, self.operates, self.stores)
+        parts = [(self.digit, 0), *((kind, 4 + i) for i, kind in enumerate(kinds)), (self.mode, 10)]
+        parts += [(self.done, 17), (self.answers, 18), (self.invalid, 19)]
+        return torch.stack([part.int() << shift for part, shift in parts]).sum(0, dtype=torch.int32)
+
 
 class Arithmetic(OperandTask[Calculator]):
     """Compute a·b + c (T0), (a·b + c) − d (T1) or (a·b + c) − d·e (T2) on a pocket calculator.
@@ -169,7 +176,7 @@ class Arithmetic(OperandTask[Calculator]):
     def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
         tables = self.tables(action.device)
         if native.computes(action.device):
-            after, success, invalid = _press_natively(tables.columns, state, action)
+            after, success, invalid = _press_natively(tables.words, state, action)
         else:
             after, row = _press(tables.keys, state, action)
             invalid = tables.keys.invalid.index_select(0, row)
@@ -268,10 +275,10 @@ def _press(keys: Keys, state: Calculator, action: Tensor) -> tuple[Calculator, T
     return after, row
 
 
-def _press_natively(columns: list[Tensor], state: Calculator, action: Tensor) -> tuple[Calculator, Tensor, Tensor]:
-    """The state after a key, whether it succeeds, and whether it is invalid; `columns` are those of `Keys`."""
+def _press_natively(words: Tensor, state: Calculator, action: Tensor) -> tuple[Calculator, Tensor, Tensor]:
+    """The state after a key, whether it succeeds, and whether it is invalid; `words` are those of `Keys`."""
     before = (state.mode, state.entry, state.left, state.memory, state.value, state.target)
-    (mode, entry, left, memory, value), (done, success, invalid) = native.press(columns, before, action)
+    (mode, entry, left, memory, value), (done, success, invalid) = native.press(words, before, action)
     after = Calculator(done, state.key, state.target, mode, entry, left, memory, value, state.earned)
     return after, success, invalid
 
@@ -300,7 +307,7 @@ class Tables:
     """What is looked up instead of computed.
 
     Attributes:
-        keys: what each key does.
+        keys, words: what each key does; see `Keys`.
         high: int64 [20002], the sign and the upper digits: of 0–9999, blank when 0; all blank; the same, negative.
         low: int64 [20001], the lower digits: of 0–9999 with leading blanks, then with leading zeros; then blank.
         shifts: int64 [9], where in such a word each token of the display stands.
@@ -309,16 +316,12 @@ class Tables:
     """
 
     keys: Keys
+    words: Tensor
     high: Tensor
     low: Tensor
     shifts: Tensor
     tokens: Tensor
     places: Tensor
-
-    @property
-    def columns(self) -> list[Tensor]:
-        """Those of the keys."""
-        return cast(list[Tensor], self.keys.fields())
 
 
 def _tables(horizon: int, device: torch.device) -> Tables:
@@ -338,7 +341,8 @@ def _tables(horizon: int, device: torch.device) -> Tables:
             else:
                 tokens[s, t] = VOCABULARY.index(word)
     columns = (*words, shifts, tokens, places)
-    return Tables(_keys().to(device), *(column.to(device) for column in columns))
+    keys = _keys()
+    return Tables(keys.to(device), keys.words().to(device), *(column.to(device) for column in columns))
 
 
 def _keys() -> Keys:

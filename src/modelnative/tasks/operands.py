@@ -104,8 +104,9 @@ class OperandSpace:
             self._rows[stage.device] = self._all().to(stage.device)
         rows = self._rows[stage.device]
         row = number + rows.first.index_select(0, stage)
-        context, operands, target = (t.index_select(0, row).long() for t in (rows.context, rows.operands, rows.target))
-        return ArithmeticProblems(stage, context, _key(stage, number), operands, target)
+        found = rows.content.index_select(0, row).long()
+        context, operands, target = found.split([len(OPERANDS) + 1, len(OPERANDS), 1], 1)
+        return ArithmeticProblems(stage, context, _key(stage, number), operands, target[:, 0])
 
     def recall(self, key: Tensor) -> ArithmeticProblems:
         """The problems with these keys, int64 [n]."""
@@ -127,7 +128,7 @@ class OperandSpace:
         context = torch.full((len(stage), len(OPERANDS) + 1), self.pad)
         context[:, :-1] = torch.where(given, operands, self.pad)
         context = context.scatter(1, count[:, None], self.mark)
-        return _Rows(first, context.to(torch.uint8), operands.to(torch.uint8), target.to(torch.int16))
+        return _Rows(first, torch.cat([context, operands, target[:, None]], 1).to(torch.int16))
 
 
 @dataclass
@@ -136,16 +137,14 @@ class _Rows:
 
     Attributes:
         first: int64 [stages], the row where a stage begins.
-        context, operands, target: as in `ArithmeticProblems`; uint8, uint8, int16.
+        content: int16 [*, 12], context, operands and target side by side.
     """
 
     first: Tensor
-    context: Tensor
-    operands: Tensor
-    target: Tensor
+    content: Tensor
 
     def to(self, device: torch.device) -> _Rows:
-        return _Rows(*(tensor.to(device) for tensor in (self.first, self.context, self.operands, self.target)))
+        return _Rows(self.first.to(device), self.content.to(device))
 
 
 def _key(stage: Tensor, number: Tensor) -> Tensor:

@@ -94,8 +94,8 @@ def gradient(
     columns |= {name: read(name, asked, lesson=True) for name in ("advantage", "target")}
     terms = []
     for i, (trainer, lesson) in enumerate(zip(trainers, lessons, strict=True)):
-        rest = {name: column[i] for name, column in columns.items()}
-        weights: dict[str, Any] = {"config": trainer.config.loss, "entropy_weight": lesson.entropy_weight}
-        terms.append(surrogate(thoughts[i], **rest, **weights, count=rest["free"].sum().clamp_min(1)))
+        rest: dict[str, Any] = {name: column[i] for name, column in columns.items()}
+        rest |= {"config": trainer.config.loss, "entropy_weight": lesson.entropy_weight}
+        terms.append(surrogate(thoughts[i], **rest, count=rest["free"].sum().clamp_min(1)))
     loss = torch.stack([term.loss for term in terms]).sum()
     return stack.gradients(loss), [term.vector() for term in terms]
