@@ -1,0 +1,182 @@
+"""Binary trees in batches: every shape of up to 12 operators by number, and the value of a tree.
+
+Operators are numbered in reading order: operator i stands between the leaves i and i + 1. While a tree is worked off
+in postorder, a subtree lives in the slot of its leftmost leaf: operator i takes the slots `low[i]` and i + 1, and
+leaves its result in `low[i]`; the root's is left in slot 0. Two numbers an operator are thus all of a shape.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from modelnative.tasks.batch import Batch
+from modelnative.tasks.task import mixed
+
+MOST = 12  # operators; 208,012 shapes have 12
+MUL, ADD, SUB = 1, 2, 3  # operator codes; 0 stands where there is none
+HELD_OUT = 5  # one shape in so many is "unseen"
+
+
+@dataclass
+class Shapes(Batch):
+    """What the shapes of up to `most` operators look like, a row each: all of size 1, then of size 2, and so on.
+
+    Of one size, those with the smaller left subtree come first, then in the order of the left, then of the right
+    subtree. What a smaller shape lacks is filled up with operator `most` and slot `most` + 1, where nothing stands.
+
+    Attributes:
+        order: uint8 [s, most], the operators in postorder (left subtree, right subtree, root).
+        low: uint8 [s, most], the leftmost leaf below each, in postorder too; equal to `order` if a leaf is at its left.
+        high: uint8 [s, most], the rightmost leaf below each; `order` + 1 if a leaf is at its right.
+        parent: uint8 [s, most], of each operator in postorder; `most` for the root.
+        right: bool [s, most], whether it is its parent's right operand.
+        fewest, largest: uint8 [s], memory cells that the shape needs if every operator commutes, or none.
+    """
+
+    order: Tensor
+    low: Tensor
+    high: Tensor
+    parent: Tensor
+    right: Tensor
+    fewest: Tensor
+    largest: Tensor
+
+
+def catalan(n: int) -> int:
+    """Shapes of n operators."""
+    return math.comb(2 * n, n) // (n + 1)
+
+
+def first_shape(n: int) -> int:
+    """The number of the first shape of n operators."""
+    return sum(catalan(size) for size in range(1, n))
+
+
+@functools.cache
+def all_shapes(most: int) -> Shapes:
+    """The shapes of 1 to `most` operators, on the processor."""
+    none = torch.zeros(1, 0, dtype=torch.uint8)
+    count = torch.zeros(1, dtype=torch.uint8)
+    sizes = [Shapes(none, none, none, none, none.bool(), count, count)]
+    for n in range(1, most + 1):
+        sizes.append(Batch.cat([_joined(sizes[i], sizes[n - 1 - i], i, n) for i in range(n)]))
+    return Batch.cat([_padded(part, most) for part in sizes[1:]])
+
+
+def _joined(left: Shapes, right: Shapes, i: int, n: int) -> Shapes:
+    """Every shape of n operators whose root is operator i; `left` and `right` are all shapes of its subtrees."""
+    pairs = torch.cartesian_prod(torch.arange(len(left)), torch.arange(len(right)))
+    a, b = left[pairs[:, 0]], right[pairs[:, 1]]
+    rows = len(pairs)
+
+    def column(value: int) -> Tensor:
+        return torch.full((rows, 1), value, dtype=torch.uint8)
+
+    order = torch.cat([a.order, b.order + (i + 1), column(i)], 1)
+    root = torch.zeros(rows, n, dtype=torch.bool)  # where the roots of the subtrees stand: each the last of its own
+    parent = torch.cat([a.parent, b.parent + (i + 1), column(n)], 1)
+    if i:
+        root[:, i - 1] = True
+    if i < n - 1:
+        root[:, n - 2] = True
+    turned = torch.cat([a.right, b.right, torch.zeros(rows, 1, dtype=torch.bool)], 1)
+    if i < n - 1:
+        turned[:, n - 2] = True
+    return Shapes(
+        order=order,
+        low=torch.cat([a.low, b.low + (i + 1), column(0)], 1),
+        high=torch.cat([a.high, b.high + (i + 1), column(n)], 1),
+        parent=parent.masked_fill(root, i),
+        right=turned,
+        fewest=_cells(a.fewest, b.fewest, i == 0, i == n - 1, commutes=True),
+        largest=_cells(a.largest, b.largest, i == 0, i == n - 1, commutes=False),
+    )
+
+
+def _cells(left: Tensor, right: Tensor, left_leaf: bool, right_leaf: bool, commutes: bool) -> Tensor:
+    """Memory cells for an operator from those for its operands; the ways to go are those of `schedule`."""
+    if right_leaf:
+        return left
+    if left_leaf:
+        return right if commutes else right.clamp_min(1)
+    held = right if commutes else right.clamp_min(1)
+    return torch.minimum(torch.maximum(left, held + 1), torch.maximum(right, left + 1))
+
+
+def _padded(shapes: Shapes, most: int) -> Shapes:
+    rows, n = shapes.order.shape
+
+    def widened(tensor: Tensor, value: int) -> Tensor:
+        return torch.cat([tensor, torch.full((rows, most - n), value, dtype=tensor.dtype)], 1)
+
+    parent = widened(shapes.parent, most)
+    parent[:, n - 1] = most
+    return Shapes(
+        order=widened(shapes.order, most),
+        low=widened(shapes.low, most + 1),
+        high=widened(shapes.high, most + 1),
+        parent=parent,
+        right=widened(shapes.right, False),
+        fewest=shapes.fewest,
+        largest=shapes.largest,
+    )
+
+
+def unseen(n: int) -> Tensor:
+    """Which shapes of n operators are held out, one in five by a hash: bool [catalan(n)]; of fewer than five, none."""
+    number = first_shape(n) + torch.arange(catalan(n))
+    rank = mixed(number).argsort().argsort()
+    return rank < len(number) // HELD_OUT
+
+
+def shape_number(splits: list[tuple[int, int]]) -> int:
+    """The number of a shape from the sizes (left, right) of each operator's subtrees, in preorder.
+
+    Example:
+        >>> [shape_number(s) for s in ([(0, 0)], [(0, 1), (0, 0)], [(1, 0), (0, 0)], [(1, 1), (0, 0), (0, 0)])]
+        [0, 1, 2, 5]
+    """
+    rest = iter(splits)
+
+    def rank(n: int) -> int:
+        if n == 0:
+            return 0
+        left, right = next(rest)
+        before = sum(catalan(size) * catalan(n - 1 - size) for size in range(left))
+        return before + rank(left) * catalan(right) + rank(right)
+
+    n = len(splits)
+    return first_shape(n) + rank(n)
+
+
+def evaluated(order: Tensor, low: Tensor, operators: Tensor, operands: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The value of each tree, and whether every subtree's is below `limit`: int64 [n], bool [n].
+
+    Args:
+        order, low: int64 [n, most], as in `Shapes`.
+        operators: int64 [n, most], codes in reading order.
+        operands: int64 [n, most + 1], zero where a tree has no leaf.
+        limit: at most 2³¹; values are cut there, so that none overflows.
+    """
+    n, most = operators.shape
+    width = most + 2
+    slots = pad(operands, (0, 1)).flatten()
+    row = torch.arange(0, n * width, width, device=slots.device)
+    codes = pad(operators, (0, 1)).gather(1, order).t().contiguous()
+    # Two operations for all rows and a choice between them; where a shape has no operator, 0 is put in place of 0.
+    multiplies, sign = codes == MUL, torch.where(codes == SUB, -1, 1)
+    to, right_at = (low.t() + row).contiguous(), (order.t() + (row + 1)).contiguous()
+    fits = torch.ones(n, dtype=torch.bool, device=slots.device)
+    for k in range(most):
+        left, right = slots.index_select(0, to[k]), slots.index_select(0, right_at[k])
+        result = torch.where(multiplies[k], left * right, torch.addcmul(left, sign[k], right))
+        cut = result.clamp(-limit, limit)
+        fits &= cut.abs() < limit
+        slots.index_copy_(0, to[k], cut)
+    return slots.index_select(0, row), fits
