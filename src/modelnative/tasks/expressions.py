@@ -16,7 +16,7 @@ from modelnative.tasks.batch import Batch
 from modelnative.tasks.calculator import ANS, CTX, LIMIT, STO, PocketCalculator, Registers
 from modelnative.tasks.infix import infix, read
 from modelnative.tasks.sampling import TRIES, content_key
-from modelnative.tasks.schedule import NEVER, lengths, schedule
+from modelnative.tasks.schedule import schedule
 from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 
 LISTED = 1_000_000  # problems of a stage that `enumerate` still lists
@@ -52,13 +52,14 @@ class Evaluation(State):
 
 @dataclass
 class Drawn(Batch):
-    """Trees that are being drawn: shape int64 [n], operators, operands, target and key as in the problems."""
+    """Trees that are being drawn: as in the problems, and whether they are admitted, `fits`: bool [n]."""
 
     shape: Tensor
     operators: Tensor
     operands: Tensor
-    target: Tensor
     key: Tensor
+    target: Tensor
+    fits: Tensor
 
 
 class Expressions(Task[ExpressionProblems, Evaluation]):
@@ -130,15 +131,14 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         tables = self.tables(stage.device)
         unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
         place = (unit * tables.count.index_select(0, stage)).long() + tables.first.index_select(0, stage)
-        drawn, fits = self._draw(tables.chosen.index_select(0, place), stage, generator)
+        drawn = self._draw(tables.chosen.index_select(0, place), stage, generator, split)
         for _ in range(TRIES):
-            again = (~(fits & in_split(drawn.key, split))).nonzero()[:, 0]
+            again = (~drawn.fits).nonzero()[:, 0]
             if not len(again):
                 return self._problems(stage, drawn)
-            part, fitting = self._draw(drawn.shape.index_select(0, again), stage.index_select(0, again), generator)
-            drawn = drawn.put(again, part)
-            fits = fits.index_copy(0, again, fitting)
-        raise UserError(f"split: {split!r} has no problem of shape {int(drawn.shape[again[0]])}, or hardly any")
+            shape = drawn.shape.index_select(0, again)
+            drawn = drawn.put(again, self._draw(shape, stage.index_select(0, again), generator, split))
+        raise UserError(f"split: {split!r} has no problem of shape {int(shape[0])}, or hardly any; it needs more")
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ExpressionProblems]:
         name, n, high = self.spec.stages[stage], stage + 1, 10**self.digits - 1
@@ -161,8 +161,8 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
                 rest = rest // 3
             missing = self.most - n
             codes = pad(torch.stack(operators[::-1], 1), (0, missing))
-            drawn, fits = self._trees(shapes[rest], codes, pad(torch.stack(operands[::-1], 1), (0, missing)))
-            kept = (fits & in_split(drawn.key, split)).nonzero()[:, 0]
+            drawn = self._judged(shapes[rest], codes, pad(torch.stack(operands[::-1], 1), (0, missing)))
+            kept = (drawn.fits & in_split(drawn.key, split)).nonzero()[:, 0]
             if len(kept):
                 yield self._problems(torch.full_like(kept, stage), drawn[kept])
 
@@ -178,9 +178,9 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         require(right, "problem", text, expected)
         missing = self.most - n
         operators, operands = (pad(torch.tensor([row]), (0, missing)) for row in (tree.operators, tree.operands))
-        drawn, fits = self._trees(torch.tensor([trees.shape_number(tree.splits)]), operators, operands)
+        drawn = self._judged(torch.tensor([trees.shape_number(tree.splits)]), operators, operands)
         allowed = f"values under {LIMIT:,} all along, and a tree that {self.needs} memory cells are enough for"
-        require(bool(fits.all()), "problem", text, allowed)
+        require(bool(drawn.fits.all()), "problem", text, allowed)
         return self._problems(torch.tensor([stage]), drawn)
 
     def render(self, problems: ExpressionProblems, i: int) -> str:
@@ -206,8 +206,7 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
     def needed(self, problems: ExpressionProblems) -> Tensor:
         """The fewest memory cells that each tree can be evaluated with, its Ershov number here: int64 [n]."""
         shapes = self.tables(problems.shape.device).shapes[problems.shape]
-        widths = self._widths(problems.operands)
-        return (lengths(shapes, problems.operators, widths, self.machine.memories).tree >= NEVER).sum(1)
+        return trees.cells_needed(shapes, problems.operators)
 
     def oracle(self, problems: ExpressionProblems) -> Tensor:
         shapes = self.tables(problems.shape.device).shapes[problems.shape]
@@ -265,32 +264,49 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         count = torch.tensor([len(part) for part in chosen])
         return Tables(shapes, torch.cat(chosen), count.cumsum(0) - count, count)
 
-    def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator) -> tuple[Drawn, Tensor]:
-        """Trees of these shapes, int64 [n], and which of them are admitted: bool [n]."""
-        n, device = len(shape), shape.device
-        place, size = torch.arange(self.most + 1, device=device), stage[:, None] + 1
-        operators = torch.randint(1, 4, (n, self.most), generator=generator, device=device)
-        operands = torch.randint(1, 10**self.digits, (n, self.most + 1), generator=generator, device=device)
-        return self._trees(shape, operators * (place[:-1] < size), operands * (place <= size))
+    def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> Drawn:
+        """Trees of these shapes, int64 [n], within the split."""
 
-    def _trees(self, shape: Tensor, operators: Tensor, operands: Tensor) -> tuple[Drawn, Tensor]:
+        def draw(shape: Tensor, stage: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            n, device = len(shape), shape.device
+            place, size = torch.arange(self.most + 1, device=device), stage[:, None] + 1
+            operators = torch.randint(1, 4, (n, self.most), generator=generator, device=device)
+            operands = torch.randint(1, 10**self.digits, (n, self.most + 1), generator=generator, device=device)
+            operators, operands = operators * (place[:-1] < size), operands * (place <= size)
+            return operators, operands, self._key(shape, operators, operands)
+
+        operators, operands, key = draw(shape, stage)
+        for _ in range(TRIES):
+            again = (~in_split(key, split)).nonzero()[:, 0]
+            if not len(again):
+                break
+            columns = draw(shape.index_select(0, again), stage.index_select(0, again))
+            for column, part in zip((operators, operands, key), columns, strict=True):
+                column.index_copy_(0, again, part)
+        return self._judged(shape, operators, operands, key)
+
+    def _judged(self, shape: Tensor, operators: Tensor, operands: Tensor, key: Tensor | None = None) -> Drawn:
+        """These trees with their targets, and whether they are admitted."""
         shapes = self.tables(shape.device).shapes
         order, low = shapes.order.index_select(0, shape).long(), shapes.low.index_select(0, shape).long()
         target, fits = trees.evaluated(order, low, operators, operands, LIMIT)
         # Most shapes need few cells whatever their operators are.
         tight = (shapes.largest.index_select(0, shape) > self.needs).nonzero()[:, 0]
         if len(tight):
-            widths = self._widths(operands.index_select(0, tight))
             rows = shapes[shape.index_select(0, tight)]
-            keys = lengths(rows, operators.index_select(0, tight), widths, self.needs).tree[:, -1]
-            fits = fits.index_put((tight,), fits.index_select(0, tight) & (keys < NEVER))
+            needed = trees.cells_needed(rows, operators.index_select(0, tight))
+            fits = fits.index_copy(0, tight, fits.index_select(0, tight) & (needed <= self.needs))
+        key = self._key(shape, operators, operands) if key is None else key
+        return Drawn(shape, operators, operands, key, target, fits)
+
+    def _key(self, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
+        """The canonical key: int64 [n]."""
         powers = 4 ** torch.arange(self.most, device=shape.device)
         content = [shape * 4**self.most + (operators * powers).sum(1)]
-        fill = 18 // self.digits  # operands in a word
-        for part in operands.split(fill, 1):
+        for part in operands.split(18 // self.digits, 1):  # as many as go into a word
             powers = 10 ** (self.digits * torch.arange(part.shape[1], device=shape.device))
             content.append((part * powers).sum(1))
-        return Drawn(shape, operators, operands, target, content_key(torch.stack(content, 1))), fits
+        return content_key(torch.stack(content, 1))
 
     def _problems(self, stage: Tensor, drawn: Drawn) -> ExpressionProblems:
         context = self._context(stage, drawn)
@@ -307,17 +323,16 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         # other. So the marks add up to 0, 1 or 2; in bytes, the context being the widest tensor here.
         marks = torch.zeros(len(stage), self.spec.context_length + 1, dtype=torch.uint8, device=stage.device)
         marks.scatter_add_(1, layout.operand + widths, (place <= size).byte())
-        step = torch.where(place < size, 255, (place == size).long())  # 255 takes 1 away
-        marks.scatter_add_(1, layout.after, step.byte())
+        marks.scatter_add_(1, layout.after, (place == size).byte() - (place < size).byte())  # 255 takes 1 away
         context = marks.cumsum(1, dtype=torch.uint8) + (end - 2)
         for where, token in self._figures(layout.operand, drawn.operands, widths):
             context.scatter_(1, where, token.byte())
-        token = torch.where(place <= size, pad(drawn.operators, (0, 1)) + CTX, end)
-        return context.scatter(1, layout.after, token.byte())[:, :-1].long()
+        token = pad(drawn.operators, (0, 1)).byte() + CTX
+        return context.scatter(1, layout.after, torch.where(place <= size, token, end))[:, :-1].long()
 
     def _widths(self, operands: Tensor) -> Tensor:
         """Digits of each operand, 0 for none."""
-        widths = (operands > 0).long()
+        widths = (operands > 0).long()  # no operand is 0
         for figure in range(1, self.digits):
             widths += operands >= 10**figure
         return widths
@@ -329,7 +344,8 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         writes over them.
         """
         for figure in reversed(range(self.digits)):
-            yield place + (widths - 1 - figure).clamp_min(0), operands // 10**figure % 10
+            digit = operands // 10**figure % 10 if self.digits > 1 else operands
+            yield place + (widths - 1 - figure).clamp_min(0), digit
 
     def _texts(self, problems: ExpressionProblems) -> list[str]:
         """The infix texts, as `parse` reads them."""

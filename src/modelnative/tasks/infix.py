@@ -41,14 +41,14 @@ def infix(shapes: Shapes, operators: Tensor, widths: Tensor) -> Infix:
         operators: int64 [n, most], codes in reading order.
         widths: int64 [n, most + 1], places of each operand; 0 where a tree has no leaf.
     """
-    binds = pad(torch.where(operators == MUL, 2, 1), (0, 1))
-    bracket = (binds.gather(1, shapes.order.long()) < binds.gather(1, shapes.parent.long()) + shapes.right).long()
-    none = torch.zeros_like(pad(widths, (0, 1)))
+    # In bytes: these tensors are wide, and a text has fewer than 128 places.
+    binds = pad((operators == MUL).byte() + 1, (0, 1))
+    bracket = (binds.gather(1, shapes.order.long()) < binds.gather(1, shapes.parent.long()) + shapes.right).byte()
+    none = torch.zeros_like(pad(bracket, (0, 2)))
     opens = none.scatter_add(1, shapes.low.long(), bracket)[:, :-1]
-    closes = none.scatter_add(1, shapes.high.long(), bracket)[:, :-1]
-    block = opens + widths + closes + 1  # with its operator
-    end = block.cumsum(1)
-    return Infix(operand=end - block + opens, after=end - 1)
+    block = none.scatter_add(1, shapes.high.long(), bracket)[:, :-1] + opens + (widths.byte() + 1)  # with its operator
+    end = block.cumsum(1, dtype=torch.uint8)
+    return Infix(operand=(end - block + opens).long(), after=(end - 1).long())
 
 
 @dataclass

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from modelnative.tasks.trees import SUB, Shapes
+from modelnative.tasks.trees import SUB, Shapes, Slots, in_postorder
 
 NEVER = 1 << 20  # keys of what has too few cells
 
@@ -37,11 +37,13 @@ class Lengths:
 
     Attributes:
         left, right: int64 [most, n, K + 1], of the operands of each operator, in postorder.
+        turned: bool [most, n, K + 1], the right operand is computed first, because that takes fewer keys.
         tree: int64 [n, K + 1], of the whole tree; at least `NEVER` where the cells are too few.
     """
 
     left: Tensor
     right: Tensor
+    turned: Tensor
     tree: Tensor
 
 
@@ -54,32 +56,31 @@ def lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int) -> Le
         widths: int64 [n, most + 1], keys that each operand takes; 0 where a tree has no leaf.
         cells: K.
     """
-    n, most = operators.shape
-    order, low = shapes.order.long(), shapes.low.long()
-    subtracts = pad(operators, (0, 1)).gather(1, order) == SUB
-    left_leaf, right_leaf = shapes.low == shapes.order, shapes.high == shapes.order + 1
-    slots = pad(widths, (0, 1))[:, :, None].repeat(1, 1, cells + 1)
-    row = torch.arange(n, device=slots.device)
-    lefts, rights = [], []
-    for k in range(most):
-        left, right = slots[row, low[:, k]], slots[row, order[:, k] + 1]
-        ways = _ways(left, right, left_leaf[:, k, None], right_leaf[:, k, None], subtracts[:, k, None])
-        slots[row, low[:, k]] = torch.stack(ways).amin(0).clamp_max(NEVER)
-        lefts.append(left)
-        rights.append(right)
-    return Lengths(torch.stack(lefts), torch.stack(rights), slots[:, 0])
-
-
-def _ways(left: Tensor, right: Tensor, left_leaf: Tensor, right_leaf: Tensor, subtracts: Tensor) -> tuple[Tensor, ...]:
-    """Keys if the left operand is computed first, and if the right is: int64 [n, K + 1] each."""
-    free = torch.arange(left.shape[1], device=left.device)
-    left_after = pad(left[:, :-1], (1, 0), value=NEVER)  # one cell being taken
-    right_after = pad(right[:, :-1], (1, 0), value=NEVER)
-    twice = torch.where(subtracts, torch.where(free >= 2, 2, NEVER), 0)
-    left_first = torch.where(right_leaf, left + right + 1, left + 2 + right_after + 1 + twice)
-    once = torch.where(subtracts, torch.where(free >= 1, 2, NEVER), 0)
-    right_first = torch.where(left_leaf, right + left + 1 + once, right + 2 + left_after + 1)
-    return left_first.masked_fill(left_leaf & ~right_leaf, NEVER), right_first.masked_fill(right_leaf, NEVER)
+    order = shapes.order.long()
+    slots = Slots(order, shapes.low.long(), widths[:, :, None].expand(-1, -1, cells + 1))
+    subtracts = (in_postorder(order, operators) == SUB)[:, :, None]
+    left_leaf, right_leaf = (
+        (shapes.low == shapes.order).t()[:, :, None],
+        (shapes.high == shapes.order + 1).t()[:, :, None],
+    )
+    free = torch.arange(cells + 1, device=order.device)
+    # Keys more for a right operand that is stored before a SUB, with nothing else in the cells, or with the left one.
+    once, twice = (torch.where(subtracts, torch.where(free >= least, 2, NEVER), 0) for least in (1, 2))
+    lefts: list[Tensor] = []
+    rights: list[Tensor] = []
+    turns: list[Tensor] = []
+    for k in range(len(subtracts)):
+        left, right = slots.pair(k)
+        left_after, right_after = (pad(t[:, :-1], (1, 0), value=NEVER) for t in (left, right))  # one cell being taken
+        plain = left + right + 1
+        left_first = torch.where(right_leaf[k], plain, left + right_after + twice[k] + 3)
+        left_first = left_first.masked_fill(left_leaf[k] & ~right_leaf[k], NEVER)
+        right_first = torch.where(left_leaf[k], plain + once[k], right + left_after + 3)
+        turned = (right_first < left_first) & ~right_leaf[k]
+        slots.join(k, torch.where(turned, right_first, left_first).clamp_max(NEVER))
+        for column, value in ((lefts, left), (rights, right), (turns, turned)):
+            column.append(value)
+    return Lengths(torch.stack(lefts), torch.stack(rights), torch.stack(turns), slots.whole())
 
 
 @dataclass
@@ -109,31 +110,28 @@ def schedule(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int, past
     n, most = operators.shape
     size = lengths(shapes, operators, widths, cells)
     order, low = shapes.order.long(), shapes.low.long()
-    code = pad(operators, (0, 1)).gather(1, order)
-    left_leaf, right_leaf = shapes.low == shapes.order, shapes.high == shapes.order + 1
-    start = torch.full((n, most + 2), past, device=code.device)  # of the subtree in each slot
-    start[:, 0] = 0
-    taken = torch.zeros_like(start)  # cells that are in use when it starts
-    row = torch.arange(n, device=code.device)
+    codes = in_postorder(order, operators)
+    left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
+    # In each slot the place where its subtree's keys start, and the cells that are in use then.
+    slots = Slots(order, low, torch.tensor([past, 0], device=order.device).repeat(n, most + 1, 1))
+    slots.slots[slots.root] = 0
     store, recall = SUB + 1, SUB + 1 + cells
     places, keys = [], []
     for k in reversed(range(most)):
-        at, right_at = low[:, k], order[:, k] + 1
-        here, cell, exists = start[row, at], taken[row, at], order[:, k] < most
-        free, subtracts = (cells - cell)[:, None], code[:, k] == SUB
-        leaves = (left_leaf[:, k, None], right_leaf[:, k, None], subtracts[:, None])
-        left_first, right_first = _ways(size.left[k], size.right[k], *leaves)
-        turned = (right_first < left_first).gather(1, free)[:, 0]
-        stores = ~(left_leaf[:, k] | right_leaf[:, k]) | (turned & left_leaf[:, k] & subtracts)
+        here, cell = slots.pair(k)[0].unbind(1)
+        exists, subtracts = codes[k] > 0, codes[k] == SUB
+        free = (cells - cell)[:, None]
+        turned = size.turned[k].gather(1, free)[:, 0]
+        stores = ~(left_leaf[k] | right_leaf[k]) | (turned & left_leaf[k] & subtracts)
         twice = stores & subtracts & ~turned
-        own, less = (torch.where(turned[:, None], *pair) for pair in _both(size.right[k], size.left[k]))
-        # first [STO] second ([STO RCL op RCL] | [op RCL] | nothing: then the operator stands before the second).
-        stored = here + own.gather(1, free)[:, 0]
-        second = stored + 1
-        after = second + less.gather(1, free - stores[:, None].long())[:, 0]
+        first = torch.where(turned[:, None], size.right[k], size.left[k])
+        other = torch.where(turned[:, None], size.left[k], size.right[k])
+        # After the first operand [STO] second [STO RCL op RCL | op RCL]; where nothing is stored, op second.
+        stored = here + first.gather(1, free)[:, 0]
+        after = stored + 1 + other.gather(1, free - stores[:, None].long())[:, 0]
         operates = torch.where(twice, after + 2, torch.where(stores, after, stored))
         for key, place, given in (
-            (code[:, k], operates, exists),
+            (codes[k], operates, exists),
             (store + cell, stored, stores),
             (recall + cell, after + 1, stores),
             (store + cell + 1, after, twice),
@@ -141,13 +139,8 @@ def schedule(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int, past
         ):
             keys.append(key)
             places.append(torch.where(given & exists, place, past))
-        start[row, at] = torch.where(turned, second, here)
-        start[row, right_at] = torch.where(turned, here, second)
-        below = cell + stores.long()
-        taken[row, at] = torch.where(turned, below, cell)
-        taken[row, right_at] = torch.where(turned, cell, below)
-    return Keys(start[:, :-1], torch.stack(places, 1), torch.stack(keys, 1), size.tree[:, cells])
-
-
-def _both(one: Tensor, other: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    return (one, other), (other, one)
+        sooner, later = torch.stack([here, cell], 1), torch.stack([stored + 1, cell + stores], 1)
+        turn = turned[:, None]
+        slots.split(k, torch.where(turn, later, sooner), torch.where(turn, sooner, later))
+    start = slots.slots.view(n, most + 2, 2)[:, :-1, 0]
+    return Keys(start, torch.stack(places, 1), torch.stack(keys, 1), size.tree[:, cells])

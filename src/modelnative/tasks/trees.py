@@ -94,19 +94,16 @@ def _joined(left: Shapes, right: Shapes, i: int, n: int) -> Shapes:
         high=torch.cat([a.high, b.high + (i + 1), column(n)], 1),
         parent=parent.masked_fill(root, i),
         right=turned,
-        fewest=_cells(a.fewest, b.fewest, i == 0, i == n - 1, commutes=True),
-        largest=_cells(a.largest, b.largest, i == 0, i == n - 1, commutes=False),
+        fewest=_cells(a.fewest, b.fewest, torch.tensor(i == 0), torch.tensor(i == n - 1), torch.tensor(True)),
+        largest=_cells(a.largest, b.largest, torch.tensor(i == 0), torch.tensor(i == n - 1), torch.tensor(False)),
     )
 
 
-def _cells(left: Tensor, right: Tensor, left_leaf: bool, right_leaf: bool, commutes: bool) -> Tensor:
-    """Memory cells for an operator from those for its operands; the ways to go are those of `schedule`."""
-    if right_leaf:
-        return left
-    if left_leaf:
-        return right if commutes else right.clamp_min(1)
-    held = right if commutes else right.clamp_min(1)
-    return torch.minimum(torch.maximum(left, held + 1), torch.maximum(right, left + 1))
+def _cells(left: Tensor, right: Tensor, left_leaf: Tensor, right_leaf: Tensor, commutes: Tensor) -> Tensor:
+    """Memory cells for an operator from those for its operands, all [n]; the ways to go are those of `schedule`."""
+    held = torch.where(commutes, right, right.clamp_min(1))
+    both = torch.minimum(torch.maximum(left, held + 1), torch.maximum(right, left + 1))
+    return torch.where(right_leaf, left, torch.where(left_leaf, held, both))
 
 
 def _padded(shapes: Shapes, most: int) -> Shapes:
@@ -155,6 +152,45 @@ def shape_number(splits: list[tuple[int, int]]) -> int:
     return first_shape(n) + rank(n)
 
 
+class Slots:
+    """The slots of n trees that are worked off in postorder, an operator of each tree at a time.
+
+    Args:
+        order, low: int64 [n, most], as in `Shapes`.
+        leaves: [n, most + 1, ...], what the slots hold at first.
+    """
+
+    def __init__(self, order: Tensor, low: Tensor, leaves: Tensor) -> None:
+        n, most = order.shape
+        self.slots = torch.cat([leaves, torch.zeros_like(leaves[:, :1])], 1).flatten(0, 1)
+        self.root = torch.arange(0, n * (most + 2), most + 2, device=order.device)
+        # An operator at a time is read from one place; so is each slot, as in one list of them all.
+        self.left = (low.t() + self.root).contiguous()
+        self.right = (order.t() + (self.root + 1)).contiguous()
+
+    def pair(self, k: int) -> tuple[Tensor, Tensor]:
+        """What stands at the left and at the right of each tree's k-th operator, [n, ...]."""
+        return self.slots.index_select(0, self.left[k]), self.slots.index_select(0, self.right[k])
+
+    def join(self, k: int, result: Tensor) -> None:
+        """Put the k-th operator's result in their place."""
+        self.slots.index_copy_(0, self.left[k], result)
+
+    def split(self, k: int, left: Tensor, right: Tensor) -> None:
+        """The way back: put something for each operand of the k-th operator in their places."""
+        self.slots.index_copy_(0, self.left[k], left)
+        self.slots.index_copy_(0, self.right[k], right)
+
+    def whole(self) -> Tensor:
+        """What stands for each tree in the end, [n, ...]."""
+        return self.slots.index_select(0, self.root)
+
+
+def in_postorder(order: Tensor, operators: Tensor) -> Tensor:
+    """The codes of the operators, int64 [most, n], from those in reading order, int64 [n, most]."""
+    return pad(operators, (0, 1)).gather(1, order).t().contiguous()
+
+
 def evaluated(order: Tensor, low: Tensor, operators: Tensor, operands: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """The value of each tree, and whether every subtree's is below `limit`: int64 [n], bool [n].
 
@@ -164,19 +200,29 @@ def evaluated(order: Tensor, low: Tensor, operators: Tensor, operands: Tensor, l
         operands: int64 [n, most + 1], zero where a tree has no leaf.
         limit: at most 2³¹; values are cut there, so that none overflows.
     """
-    n, most = operators.shape
-    width = most + 2
-    slots = pad(operands, (0, 1)).flatten()
-    row = torch.arange(0, n * width, width, device=slots.device)
-    codes = pad(operators, (0, 1)).gather(1, order).t().contiguous()
+    slots, codes = Slots(order, low, operands), in_postorder(order, operators)
     # Two operations for all rows and a choice between them; where a shape has no operator, 0 is put in place of 0.
     multiplies, sign = codes == MUL, torch.where(codes == SUB, -1, 1)
-    to, right_at = (low.t() + row).contiguous(), (order.t() + (row + 1)).contiguous()
-    fits = torch.ones(n, dtype=torch.bool, device=slots.device)
-    for k in range(most):
-        left, right = slots.index_select(0, to[k]), slots.index_select(0, right_at[k])
-        result = torch.where(multiplies[k], left * right, torch.addcmul(left, sign[k], right))
-        cut = result.clamp(-limit, limit)
-        fits &= cut.abs() < limit
-        slots.index_copy_(0, to[k], cut)
-    return slots.index_select(0, row), fits
+    largest = torch.zeros_like(slots.root)
+    for k in range(len(codes)):
+        left, right = slots.pair(k)
+        result = torch.where(multiplies[k], left * right, torch.addcmul(left, sign[k], right)).clamp(-limit, limit)
+        largest = torch.maximum(largest, result.abs())
+        slots.join(k, result)
+    return slots.whole(), largest < limit
+
+
+def cells_needed(shapes: Shapes, operators: Tensor) -> Tensor:
+    """The fewest memory cells that each tree can be evaluated with, its Ershov number here: int64 [n].
+
+    Args:
+        shapes: n rows.
+        operators: int64 [n, most], codes in reading order.
+    """
+    order = shapes.order.long()
+    slots = Slots(order, shapes.low.long(), pad(torch.zeros_like(operators), (0, 1)))
+    left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
+    commutes = in_postorder(order, operators) != SUB
+    for k in range(len(commutes)):
+        slots.join(k, _cells(*slots.pair(k), left_leaf[k], right_leaf[k], commutes[k]))
+    return slots.whole()
