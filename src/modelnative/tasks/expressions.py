@@ -20,6 +20,7 @@ from modelnative.tasks.schedule import schedule
 from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 
 LISTED = 1_000_000  # problems of a stage that `enumerate` still lists
+REDRAWN = 2048  # trees at a time, for the problems that are still missing
 CELLS = 4  # the most memories
 FIGURES = 3  # the most digits of an operand
 SIGNS = ("", "*", "+", "-")  # of the operator codes
@@ -136,9 +137,15 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
             again = (~drawn.fits).nonzero()[:, 0]
             if not len(again):
                 return self._problems(stage, drawn)
-            shape = drawn.shape.index_select(0, again)
-            drawn = drawn.put(again, self._draw(shape, stage.index_select(0, again), generator, split))
-        raise UserError(f"split: {split!r} has no problem of shape {int(shape[0])}, or hardly any; it needs more")
+            # The fewer rows are left the more often each is drawn, and its first draw that fits is taken.
+            times = max(1, REDRAWN // len(again))
+            rows = again.repeat_interleave(times)
+            more = self._draw(drawn.shape.index_select(0, rows), stage.index_select(0, rows), generator, split)
+            first = more.fits.view(-1, times).byte().argmax(1)
+            best = torch.arange(0, len(rows), times, device=rows.device) + first
+            drawn = drawn.put(again, more[best])
+        shape = int(drawn.shape[again[0]])
+        raise UserError(f"split: {split!r} has no problem of shape {shape}, or hardly any; it needs more")
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ExpressionProblems]:
         name, n, high = self.spec.stages[stage], stage + 1, 10**self.digits - 1
@@ -161,8 +168,8 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
                 rest = rest // 3
             missing = self.most - n
             codes = pad(torch.stack(operators[::-1], 1), (0, missing))
-            drawn = self._judged(shapes[rest], codes, pad(torch.stack(operands[::-1], 1), (0, missing)))
-            kept = (drawn.fits & in_split(drawn.key, split)).nonzero()[:, 0]
+            drawn = self._judged(shapes[rest], codes, pad(torch.stack(operands[::-1], 1), (0, missing)), split)
+            kept = drawn.fits.nonzero()[:, 0]
             if len(kept):
                 yield self._problems(torch.full_like(kept, stage), drawn[kept])
 
@@ -178,7 +185,7 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         require(right, "problem", text, expected)
         missing = self.most - n
         operators, operands = (pad(torch.tensor([row]), (0, missing)) for row in (tree.operators, tree.operands))
-        drawn = self._judged(torch.tensor([trees.shape_number(tree.splits)]), operators, operands)
+        drawn = self._judged(torch.tensor([trees.shape_number(tree.splits)]), operators, operands, "all")
         allowed = f"values under {LIMIT:,} all along, and a tree that {self.needs} memory cells are enough for"
         require(bool(drawn.fits.all()), "problem", text, allowed)
         return self._problems(torch.tensor([stage]), drawn)
@@ -265,28 +272,15 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         return Tables(shapes, torch.cat(chosen), count.cumsum(0) - count, count)
 
     def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> Drawn:
-        """Trees of these shapes, int64 [n], within the split."""
+        """Trees of these shapes, int64 [n]; those outside the split are not admitted either."""
+        n, device = len(shape), shape.device
+        place, size = torch.arange(self.most + 1, device=device), stage[:, None] + 1
+        operators = torch.randint(1, 4, (n, self.most), generator=generator, device=device)
+        operands = torch.randint(1, 10**self.digits, (n, self.most + 1), generator=generator, device=device)
+        return self._judged(shape, operators * (place[:-1] < size), operands * (place <= size), split)
 
-        def draw(shape: Tensor, stage: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            n, device = len(shape), shape.device
-            place, size = torch.arange(self.most + 1, device=device), stage[:, None] + 1
-            operators = torch.randint(1, 4, (n, self.most), generator=generator, device=device)
-            operands = torch.randint(1, 10**self.digits, (n, self.most + 1), generator=generator, device=device)
-            operators, operands = operators * (place[:-1] < size), operands * (place <= size)
-            return operators, operands, self._key(shape, operators, operands)
-
-        operators, operands, key = draw(shape, stage)
-        for _ in range(TRIES):
-            again = (~in_split(key, split)).nonzero()[:, 0]
-            if not len(again):
-                break
-            columns = draw(shape.index_select(0, again), stage.index_select(0, again))
-            for column, part in zip((operators, operands, key), columns, strict=True):
-                column.index_copy_(0, again, part)
-        return self._judged(shape, operators, operands, key)
-
-    def _judged(self, shape: Tensor, operators: Tensor, operands: Tensor, key: Tensor | None = None) -> Drawn:
-        """These trees with their targets, and whether they are admitted."""
+    def _judged(self, shape: Tensor, operators: Tensor, operands: Tensor, split: Split) -> Drawn:
+        """These trees with their keys and targets, and whether they are admitted."""
         shapes = self.tables(shape.device).shapes
         order, low = shapes.order.index_select(0, shape).long(), shapes.low.index_select(0, shape).long()
         target, fits = trees.evaluated(order, low, operators, operands, LIMIT)
@@ -296,8 +290,8 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
             rows = shapes[shape.index_select(0, tight)]
             needed = trees.cells_needed(rows, operators.index_select(0, tight))
             fits = fits.index_copy(0, tight, fits.index_select(0, tight) & (needed <= self.needs))
-        key = self._key(shape, operators, operands) if key is None else key
-        return Drawn(shape, operators, operands, key, target, fits)
+        key = self._key(shape, operators, operands)
+        return Drawn(shape, operators, operands, key, target, fits & in_split(key, split))
 
     def _key(self, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
         """The canonical key: int64 [n]."""
