@@ -135,8 +135,11 @@ def machines(draw: st.DrawFn) -> tuple[int, int, list[list[str]]]:
 
 SQUARES = "9 MUL 9 STO1 MUL RCL1 STO1 MUL RCL1 STO1 MUL RCL1 MUL 9 SUB 1 SUB RCL1 SUB RCL1 STO2 MUL RCL2 3 ANS"
 
+HUNDRED_MILLION = "9 ADD 1 STO1 MUL RCL1 STO1 MUL RCL1 STO1 MUL RCL1 SUB 1 ADD 1 ANS"  # the first of nine digits
+
 
 @given(machines())
+@example((1, 1, [words(HUNDRED_MILLION)]))
 @example((2, 1, [words(SQUARES), words("RCL2 5 STO2 RCL1 SUB RCL2 ANS 4"), ["ANS"], ["EOS", "1", "ANS"]]))
 @example((1, 2, [words("1 2 3 ADD 4 5 RCL1 STO1 6 RCL1 7 8 9 ANS"), words("9 9 MUL 9 9 MUL 9 9 MUL 9 9 MUL 9 9")]))
 def test_keys_against_the_reference(machine: tuple[int, int, list[list[str]]]) -> None:

@@ -69,8 +69,14 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
     Stage En has n operators, each +, − or × alike, over operands from 1 on (a 0 would make 0 a frequent answer). Every
     shape of tree is as frequent as any other of its size. Left out are trees that need too many cells, and those with a
     subtree whose value does not fit the display; their operators and operands are drawn anew, their shape stays.
-    The text has as few brackets as keep the shape (`trees.infix`), a token for each digit, sign and bracket, then CTX.
-    The oracle is the shortest program that evaluates the tree as it stands; see `schedule`.
+    The text has as few brackets as keep the shape (`infix`), a token for each digit, sign and bracket, then CTX. The
+    oracle is the shortest program that evaluates the tree as it stands (`schedule`); one that rearranges the terms may
+    be shorter.
+
+    No key knows an operand, so that the best constant program answers with the most frequent target: it is right on
+    4.9% of E1, 3.2% of E2, 2.8% of E3, 2.0% of E5 and 1.0% of E12. Pressing the keys in reading order, brackets and
+    precedence aside, is right on 69% of E2, 43% of E3, 15% of E5 and 0.3% of E12. Without a cell the trees can be
+    evaluated, as they stand, on 83% of E2, 56% of E3, 18% of E5 and 0.1% of E12.
 
     Args:
         operators: the last stage's, 1 to 12.
@@ -159,16 +165,12 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
     def _listed(self, stage: int, split: Split, chunk: int, shapes: Tensor, total: int) -> Iterator[ExpressionProblems]:
         n, high = stage + 1, 10**self.digits - 1
         for number in torch.arange(total).split(chunk):
-            operands, operators, rest = [], [], number
-            for _ in range(n + 1):
-                operands.append(rest % high + 1)
-                rest = rest // high
-            for _ in range(n):
-                operators.append(rest % 3 + 1)
-                rest = rest // 3
-            missing = self.most - n
-            codes = pad(torch.stack(operators[::-1], 1), (0, missing))
-            drawn = self._judged(shapes[rest], codes, pad(torch.stack(operands[::-1], 1), (0, missing)), split)
+            # The operands count fastest, the last of them first; then the operators, then the shape.
+            operands = number[:, None] // high ** torch.arange(n, -1, -1) % high + 1
+            rest = number // high ** (n + 1)
+            operators = rest[:, None] // 3 ** torch.arange(n - 1, -1, -1) % 3 + 1
+            missing = (0, self.most - n)
+            drawn = self._judged(shapes[rest // 3**n], pad(operators, missing), pad(operands, missing), split)
             kept = drawn.fits.nonzero()[:, 0]
             if len(kept):
                 yield self._problems(torch.full_like(kept, stage), drawn[kept])
@@ -255,21 +257,11 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
     def tables(self, device: torch.device) -> Tables:
         """The shapes, on `device`."""
         if device not in self._tables:
-            self._tables[device] = self._all().to(device)
+            chosen = trees.chosen(self.most, self.needs, self.choice)
+            count = torch.tensor([len(part) for part in chosen])
+            columns = (torch.cat(chosen), count.cumsum(0) - count, count)
+            self._tables[device] = Tables(trees.all_shapes(self.most).to(device), *(c.to(device) for c in columns))
         return self._tables[device]
-
-    def _all(self) -> Tables:
-        shapes = trees.all_shapes(self.most)
-        chosen = []
-        for n in range(1, self.most + 1):
-            first = trees.first_shape(n)
-            wanted = shapes.fewest[first : first + trees.catalan(n)] <= self.needs
-            held_out = trees.unseen(n)
-            if self.choice != "all" and bool(held_out.any()):
-                wanted &= held_out if self.choice == "unseen" else ~held_out
-            chosen.append(first + wanted.nonzero()[:, 0])
-        count = torch.tensor([len(part) for part in chosen])
-        return Tables(shapes, torch.cat(chosen), count.cumsum(0) - count, count)
 
     def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> Drawn:
         """Trees of these shapes, int64 [n]; those outside the split are not admitted either."""
@@ -361,7 +353,3 @@ class Tables:
     chosen: Tensor
     first: Tensor
     count: Tensor
-
-    def to(self, device: torch.device) -> Tables:
-        """The same on `device`."""
-        return Tables(self.shapes.to(device), *(t.to(device) for t in (self.chosen, self.first, self.count)))

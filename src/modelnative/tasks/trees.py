@@ -132,6 +132,24 @@ def unseen(n: int) -> Tensor:
     return rank < len(number) // HELD_OUT
 
 
+def chosen(most: int, needs: int, which: str) -> list[Tensor]:
+    """The numbers of the shapes of each size, 1 to `most`, that can do with `needs` memory cells.
+
+    Args:
+        most: as in `all_shapes`.
+        needs: memory cells, which the shape must not exceed if every operator commutes.
+        which: "all"; or "seen" or "unseen" alone, at the sizes that have unseen ones.
+    """
+    shapes, numbers = all_shapes(most), []
+    for n in range(1, most + 1):
+        first, held_out = first_shape(n), unseen(n)
+        wanted = shapes.fewest[first : first + catalan(n)] <= needs
+        if which != "all" and bool(held_out.any()):
+            wanted &= held_out if which == "unseen" else ~held_out
+        numbers.append(first + wanted.nonzero()[:, 0])
+    return numbers
+
+
 def shape_number(splits: list[tuple[int, int]]) -> int:
     """The number of a shape from the sizes (left, right) of each operator's subtrees, in preorder.
 
