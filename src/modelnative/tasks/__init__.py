@@ -29,6 +29,7 @@ class Entry(NamedTuple):
 
 TASKS: dict[str, Entry] = {
     "arithmetic": Entry("modelnative.tasks.arithmetic:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"),
+    "hops": Entry("modelnative.tasks.hops:Hops", "follow a hidden map h times through a tool, say where that ends"),
     "tutorial": Entry("modelnative.tasks.tutorial:Tutorial", "the published tutorial's world and its published score"),
 }
 
