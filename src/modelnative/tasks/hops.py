@@ -116,8 +116,8 @@ class Hops(Task[HopsProblems, Walk]):
         hops: the longest stage, 1 to 100.
         size: nodes of a map, at least hops + 2, at most 128.
         maps: hidden maps, 1 to 8; one is followed.
-        count: how the context says h. `scattered`: h marks at random among `hops` places, 12 at most; `shifted`: h marks
-            in a row that begins anywhere among them; `row`: marks at the first h of them; `digits`: a decimal number.
+        count: how the context says h. `scattered`: h marks at random among `hops` places, at most 12; `shifted`: h
+            marks in a row that begins anywhere among them; `row`: at the first h of them; `digits`: a decimal number.
             Only with the first two does a policy that was trained on short walks know the marks at every place.
         feedback: `node` is the display; `left` adds a mark for as long as fewer than h calls were made, so that
             nobody has to count.
