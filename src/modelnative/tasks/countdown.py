@@ -223,8 +223,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
         numbers, target = sorted(values[:-1]), values[-1] if values else 0
         if len(values) != count + 1 or not 0 < numbers[0] <= numbers[-1] <= self.space.largest:
             raise UserError(
-                f"problem: {text!r} is not allowed; expected {count} numbers from 1 to {self.space.largest} and a target for "
-                f"stage {self.spec.stages[stage]}, such as {' '.join('1234567'[:count]) + ' = 10'!r}"
+                f"problem: {text!r} is not allowed; expected {count} numbers from 1 to {self.space.largest} and a "
+                f"target for stage {self.spec.stages[stage]}, such as {' '.join('1234567'[:count]) + ' = 10'!r}"
             )
         found = self.space.find(stage, numbers, target)
         if found is None:

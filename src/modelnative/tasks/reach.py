@@ -87,7 +87,7 @@ def reach(numbers: Tensor, operators: str) -> Reach:
         >>> reached.ways[0, [12, 17, 42]].tolist()
         [3, 1, 3]
         >>> reached.programs(torch.tensor([0]), torch.tensor([27])).tolist()
-        [[[0, 2, 1], [3, 0, 2]]]
+        [[[0, 0, 2], [3, 2, 1]]]
     """
     n, k = numbers.shape
     how = torch.full((1 << k, n, LIMIT + 1), torch.iinfo(torch.int64).max, device=numbers.device)
