@@ -13,7 +13,7 @@ from modelnative.errors import UserError
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.reach import LIMIT, OPERATORS
 from modelnative.tasks.targets import LEAST, MOST, NUMBER, SYMBOL, VALUE, TargetSpace
-from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, require
+from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, replace, require
 
 NAMES = ("ADD", "SUB", "MUL", "DIV")  # of `OPERATORS`
 DIGITS = len(str(LIMIT))  # of the display
@@ -144,6 +144,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
         operators: some of `+-*/`; division is exact.
         solutions: the most that a problem may have. Expressions are counted as trees: (a + b) + c and a + (b + c)
             are two, b + a is the same as a + b.
+        tries: with more than 1 there is a key CLR, which puts all back as it was in the beginning, and the horizon has
+            room for so many expressions.
 
     Raises:
         UserError: a dial is out of its range, or leaves a stage without problems (when these are first asked for).
@@ -158,7 +160,13 @@ class Countdown(Task[CountdownProblems, Sheet]):
     """
 
     def __init__(
-        self, numbers: int = 4, largest: int = 9, targets: int = 99, operators: str = OPERATORS, solutions: int = 20
+        self,
+        numbers: int = 4,
+        largest: int = 9,
+        targets: int = 99,
+        operators: str = OPERATORS,
+        solutions: int = 20,
+        tries: int = 1,
     ) -> None:
         require(LEAST <= numbers <= MOST, "numbers", numbers, f"{LEAST} to {MOST}")
         require(4 <= largest <= 99, "largest", largest, "4 to 99")
@@ -166,14 +174,16 @@ class Countdown(Task[CountdownProblems, Sheet]):
         allowed = operators != "" and all(operators.count(o) == (o in operators) for o in {*operators, *OPERATORS})
         require(allowed and set(operators) <= set(OPERATORS), "operators", operators, f"some of {OPERATORS}, each once")
         require(solutions >= 1, "solutions", solutions, "at least 1")
+        require(1 <= tries <= 100, "tries", tries, "1 to 100")
         self.numbers, self.operators = numbers, "".join(o for o in OPERATORS if o in operators)
         self.space = TargetSpace(numbers, largest, targets, self.operators, solutions)
-        self.slots = 2 * numbers - 1
+        self.slots, self.tries = 2 * numbers - 1, tries
         self._tables: dict[torch.device, Tables] = {}
         slots = [f"N{i + 1}" for i in range(numbers)] + [f"R{i + 1}" for i in range(numbers - 1)]
         operations = [NAMES[OPERATORS.index(o)] for o in self.operators]
-        vocabulary = (*"0123456789", *slots, *operations, "CTX", "ANS", "EOS")
+        vocabulary = (*"0123456789", *slots, *operations, *(["CLR"] if tries > 1 else []), "CTX", "ANS", "EOS")
         self.ctx, self.ans, self.eos = range(len(vocabulary) - 3, len(vocabulary))
+        self.clr = self.ctx - 1  # with more than one try
         self.answered = 1 + self.slots * (1 + len(operations))
         wide, width = len(str(targets)), len(str(largest))
         places = ["target"] * wide + ["CTX"] + [name for name in slots[:numbers] for _ in range(width)]
@@ -183,7 +193,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             stages=tuple(f"C{k}" for k in range(LEAST, numbers + 1)),
             context_length=len(places),
             feedback_width=1 + DIGITS,
-            horizon=3 * (numbers - 1) + 1,
+            horizon=tries * (3 * (numbers - 1) + 1),
             start=self.ctx,
             end=self.eos,
             positions=tuple(places),
@@ -192,7 +202,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
     def options(self) -> dict[str, Any]:
         space = self.space
         dials = {"numbers": self.numbers, "largest": space.largest, "targets": space.targets}
-        return {**dials, "operators": self.operators, "solutions": space.solutions}
+        return {**dials, "operators": self.operators, "solutions": space.solutions, "tries": self.tries}
 
     # Problems
 
@@ -299,6 +309,10 @@ class Countdown(Task[CountdownProblems, Sheet]):
             shown=torch.where(computes, (state.made + self.numbers + 1) * (LIMIT + 1) + result, shown),
             target=state.target,
         )
+        if self.tries > 1:
+            clears = (action == self.clr) & (state.mode < self.answered) & (state.made + state.mode > 0)
+            works = works | clears
+            after = _cleared(after, clears)
         success = keys.answers.index_select(0, row) & (state.to_make == 0) & (state.last == state.target)
         invalid = keys.running.index_select(0, row) & ~works
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
@@ -403,6 +417,22 @@ class Countdown(Task[CountdownProblems, Sheet]):
             divides=chosen & (operator == self.operators.find("/")),
             uses=torch.where(computes, (one << first.clamp_min(0)) + (one << slot), 0),
         )
+
+
+def _cleared(state: Sheet, clears: Tensor) -> Sheet:
+    """As it was in the beginning, where `clears`, bool [n]; elsewhere as it is."""
+    to_make = state.made + state.to_make
+    return replace(
+        state,
+        mode=torch.where(clears, 0, state.mode),
+        results=torch.where(clears, 0, state.results),
+        free=torch.where(clears, (2 << to_make) - 1, state.free),
+        typed=torch.where(clears, 0, state.typed),
+        made=torch.where(clears, 0, state.made),
+        to_make=torch.where(clears, to_make, state.to_make),
+        last=torch.where(clears, 0, state.last),
+        shown=torch.where(clears, 0, state.shown),
+    )
 
 
 def _digits(numbers: int, places: int) -> Tensor:
