@@ -30,6 +30,8 @@ class Entry(NamedTuple):
 TASKS: dict[str, Entry] = {
     "arithmetic": Entry("modelnative.tasks.arithmetic:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"),
     "expressions": Entry("modelnative.tasks.expressions:Expressions", "infix expressions on K memories, by trees"),
+    "countdown": Entry("modelnative.tasks.countdown:Countdown", "reach the target from 3 to 6 numbers, each used once"),
+    "hops": Entry("modelnative.tasks.hops:Hops", "follow a hidden map h times through a tool, say where that ends"),
     "tutorial": Entry("modelnative.tasks.tutorial:Tutorial", "the published tutorial's world and its published score"),
 }
 

@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelnative.errors import UserError
+from modelnative.tasks.check import check_task
+from modelnative.tasks.countdown import Countdown, CountdownProblems
+from modelnative.tasks.reach import LIMIT, OPERATORS, reach
+from modelnative.tasks.task import program_length
+
+KEYS = {"ADD": "+", "SUB": "-", "MUL": "*", "DIV": "/"}
+
+
+def outcome(a: int, operator: str, b: int) -> int | None:
+    """The result of an operation, None where the rules forbid it."""
+    if operator == "/":
+        return a // b if a % b == 0 else None
+    result = a + b if operator == "+" else a - b if operator == "-" else a * b
+    return result if 1 <= result <= LIMIT else None
+
+
+@cache
+def trees(numbers: tuple[int, ...], operators: str) -> Counter[int]:
+    """How many expressions of all the numbers have each value: by splitting the numbers in two in every way."""
+    if len(numbers) == 1:
+        return Counter(numbers)
+    first, *others = range(len(numbers))
+    found: Counter[int] = Counter()
+    for size in range(len(others)):
+        for chosen in itertools.combinations(others, size):
+            left = trees(tuple(numbers[i] for i in (first, *chosen)), operators)
+            right = trees(tuple(numbers[i] for i in others if i not in chosen), operators)
+            for (a, m), (b, n), operator in itertools.product(left.items(), right.items(), operators):
+                results = {outcome(a, operator, b)} if operator in "+*" else set()
+                if operator in "-/":
+                    results = {outcome(a, operator, b), outcome(b, operator, a)}  # one of them, or 1 twice
+                for result in results - {None}:
+                    found[result] += m * n
+    return found
+
+
+@given(
+    st.lists(st.integers(1, 12) | st.integers(1, 99), min_size=2, max_size=4),
+    st.sets(st.sampled_from(OPERATORS), min_size=1),
+)
+def test_what_is_reached_and_in_how_many_ways(numbers: list[int], chosen: set[str]) -> None:
+    operators = "".join(chosen)
+    batch = torch.tensor([numbers, sorted(numbers), [1] * len(numbers)])
+    reached = reach(batch, operators)
+    for row, ways in zip(batch.tolist(), reached.ways.tolist(), strict=True):
+        assert {v: w for v, w in enumerate(ways) if w} == trees(tuple(row), operators)
+    rows, values = reached.ways.nonzero(as_tuple=True)
+    for row, value, steps in zip(rows.tolist(), values.tolist(), reached.programs(rows, values).tolist(), strict=True):
+        slots: list[int | None] = list(batch[row].tolist())
+        for left, operator, right in steps:
+            a, b = slots[left], slots[right]
+            assert a is not None
+            assert b is not None
+            assert left != right
+            assert OPERATORS[operator] in operators
+            slots[left] = slots[right] = None
+            slots.append(outcome(a, OPERATORS[operator], b))
+        assert [slot for slot in slots if slot is not None] == [value]
+
+
+def test_six_numbers() -> None:
+    numbers = torch.tensor([[1, 2, 3, 4, 5, 6], [3, 6, 25, 50, 75, 99]])
+    reached = reach(numbers, "+-*/")
+    assert {v: w for v, w in enumerate(reached.ways[0].tolist()) if w} == trees((1, 2, 3, 4, 5, 6), "+-*/")
+    rows, values = reached.ways.nonzero(as_tuple=True)
+    slots = torch.cat([numbers[rows], torch.zeros(len(rows), 5, dtype=torch.int64)], 1)
+    for k, step in enumerate(reached.programs(rows, values).unbind(1)):
+        a, b = slots.gather(1, step[:, :1])[:, 0], slots.gather(1, step[:, 2:])[:, 0]
+        assert bool((a > 0).all() and (b > 0).all())
+        slots.scatter_(1, step[:, ::2], 0)
+        options = torch.stack([a + b, a - b, a * b, torch.where(a % b == 0, a // b, 0)], 1)
+        result = options.gather(1, step[:, 1:2])[:, 0]
+        assert bool(((result >= 1) & (result <= LIMIT)).all())
+        slots[:, 6 + k] = result
+    assert torch.equal(slots[:, -1], values)
+    assert not bool(slots[:, :-1].any())
+
+
+# Episodes
+
+
+class Reference:
+    """The rules for one episode, one key at a time, in plain Python."""
+
+    def __init__(self, numbers: list[int], target: int) -> None:
+        self.numbers, self.target = numbers, target
+        self.clear()
+        self.done = self.success = self.invalid = False
+        self.answer: int | None = None
+
+    def clear(self) -> None:
+        self.slots = {f"N{i + 1}": number for i, number in enumerate(self.numbers)}
+        self.typed, self.display = "", ""
+        self.made, self.last = 0, 0
+
+    def press(self, key: str) -> None:
+        self.success, self.invalid = False, False
+        if self.done:
+            return
+        slot, _, operator = self.typed.partition(" ")
+        if key in ("ANS", "EOS"):
+            self.done, self.typed = True, ""
+            if key == "ANS" and len(self.slots) == 1:
+                self.answer = self.last
+                self.success = self.last == self.target
+        elif key in self.slots and not operator and key != slot:
+            self.typed, self.display = key, f"{key} = {self.slots[key]}"
+        elif key in KEYS and slot and key != operator:
+            self.typed = f"{slot} {key}"
+        elif key in self.slots and operator and key != slot:
+            result = outcome(self.slots[slot], KEYS[operator], self.slots[key])
+            if result is None:
+                self.invalid = True
+                return
+            del self.slots[slot], self.slots[key]
+            self.made, self.last, self.typed = self.made + 1, result, ""
+            self.slots[f"R{self.made}"] = result
+            self.display = f"R{self.made} = {result}"
+        elif key == "CLR" and (self.typed or self.made):
+            self.clear()
+        else:
+            self.invalid = True
+
+
+DIALS: list[dict[str, object]] = [
+    {},
+    {"numbers": 3, "largest": 99, "targets": 999, "operators": "*/", "solutions": 100},
+    {"numbers": 5, "largest": 6, "operators": "-+", "solutions": 1000},
+    {"numbers": 6, "largest": 4, "targets": 50, "solutions": 5000},
+    {"numbers": 4, "tries": 3, "operators": "+-*"},
+]
+
+
+@pytest.mark.parametrize("dials", DIALS)
+def test_keys_against_the_reference(dials: dict[str, object]) -> None:
+    task = Countdown(**dials)
+    names, n = task.spec.vocabulary, 300
+    generator = torch.Generator().manual_seed(0)
+    problems = task.sample(torch.arange(n) % len(task.spec.stages), generator)
+    references = [
+        Reference([x for x in numbers if x], target)
+        for numbers, target in zip(problems.numbers.tolist(), problems.target.tolist(), strict=True)
+    ]
+    assert [sum(1 for x in row if x) for row in problems.numbers.tolist()] == (problems.stage + 3).tolist()
+    state, plan, successes, computed, refused = task.begin(problems), task.oracle(problems), 0, 0, 0
+    for t in range(40):
+        action = torch.randint(10, len(names), (n,), generator=generator)
+        ends = (action == task.ans) | (action == task.eos)
+        action = torch.where(ends & (torch.rand(n, generator=generator) < 0.8), 3, action)
+        if t < task.spec.horizon:  # a third of the episodes go as they should
+            action = torch.where(torch.arange(n) < 100, plan[:, t], action)
+        if task.tries > 1:  # as does this, once it was cleared
+            clears = torch.tensor(t == 10).expand(n) | (torch.rand(n, generator=generator) < 0.05)
+            action = torch.where(torch.arange(n) >= 200, torch.where(clears, task.clr, action), action)
+            if 10 < t < 21:
+                action = torch.where(torch.arange(n) >= 200, plan[:, t - 11], action)
+        step = task.step(state, action)
+        state = step.state
+        for i, (reference, key) in enumerate(zip(references, action.tolist(), strict=True)):
+            made = reference.made
+            reference.press(names[key])
+            computed += reference.made > made
+            refused += reference.invalid and " " in reference.typed and names[key] in reference.slots
+            registers = task.registers(state, i)
+            slots = {name: registers.pop(name) for name in names[10 : 10 + task.slots]}
+            assert {name: int(value) for name, value in slots.items() if value} == reference.slots
+            assert registers == {"typed": reference.typed, "display": reference.display}
+        shown = []
+        for reference in references:
+            name, _, value = reference.display.partition(" = ")
+            shown.append([names.index(name), *map(int, f"{int(value):03d}")] if name else [task.eos] * 4)
+        assert step.feedback.tolist() == shown
+        assert step.invalid.tolist() == [r.invalid for r in references]
+        assert step.success.tolist() == [r.success for r in references]
+        assert step.reward.tolist() == [float(r.success) for r in references]
+        assert step.done.tolist() == [r.done for r in references]
+        successes += sum(r.success for r in references)
+    assert successes >= (100 if task.tries == 1 else 150)
+    assert computed > 250
+    assert refused > 50
+    for record, reference in zip(task.records(problems, state), references, strict=True):
+        assert (record["answer"], record["target"]) == (reference.answer, reference.target)
+
+
+@pytest.mark.parametrize("dials", DIALS)
+def test_the_solution_in_a_record_can_be_replayed(dials: dict[str, object]) -> None:
+    task = Countdown(**dials)
+    problems = task.sample(torch.arange(100) % len(task.spec.stages), torch.Generator().manual_seed(2), "heldout")
+    for record in task.records(problems, task.begin(problems)):
+        reference = Reference(record["numbers"], record["target"])
+        for key in record["solution"]:
+            reference.press(key)
+            assert not reference.invalid
+        assert reference.success
+        assert record["answer"] is None
+
+
+def test_no_success_is_shorter_than_the_oracle_s() -> None:
+    """Exhaustive search over all keys, from several problems of the first stage."""
+    task = Countdown()
+    problems = task.sample(torch.zeros(20, dtype=torch.int64), torch.Generator().manual_seed(0))
+    assert program_length(task.oracle(problems), task.eos).tolist() == [7] * 20
+    keys = torch.arange(10, task.eos)
+    state, owner = task.begin(problems), torch.arange(20)
+    for length in range(1, 8):
+        state = state[torch.arange(len(state)).repeat_interleave(len(keys))]
+        owner = owner.repeat_interleave(len(keys))
+        step = task.step(state, keys.repeat(len(owner) // len(keys)))
+        assert bool(step.success.any()) == (length == 7)
+        if length == 7:
+            assert owner[step.success].unique().tolist() == list(range(20))
+        going = ~step.invalid & ~step.done
+        state, owner = step.state[going], owner[going]
+
+
+def test_division_by_multiplication_is_exact() -> None:
+    task = Countdown()
+    reciprocal = task.tables(torch.device("cpu")).reciprocal
+    a, b = torch.arange(1, LIMIT + 1)[:, None], torch.arange(1, LIMIT + 1)
+    assert torch.equal(a * reciprocal[1:] >> 20, a // b)
+
+
+# Problems
+
+
+@pytest.mark.parametrize(
+    "dials",
+    [*DIALS, {"operators": "+"}, {"numbers": 3, "operators": "-", "largest": 30}, {"largest": 60, "targets": 120}],
+)
+def test_contract(dials: dict[str, object]) -> None:
+    task = Countdown(**dials)
+    assert task.spec == Countdown(**task.options()).spec
+    check_task(task, limit=20_000)
+
+
+@pytest.mark.parametrize(
+    "dials",
+    [{"numbers": 3}, {"largest": 5, "operators": "-*+", "solutions": 3}, {"largest": 12, "targets": 10, "numbers": 3}],
+)
+def test_the_problems_are_all_that_can_be_solved(dials: dict[str, object]) -> None:
+    task = Countdown(**dials)
+    for stage in range(len(task.spec.stages)):
+        wanted = {
+            (numbers, target)
+            for numbers in itertools.combinations_with_replacement(range(1, task.space.largest + 1), stage + 3)
+            for target, ways in trees(numbers, task.operators).items()
+            if target <= task.space.targets and target not in numbers and ways <= task.space.solutions
+        }
+        chunks = list(task.enumerate(stage, chunk=100))
+        assert all(len(chunk) == 100 for chunk in chunks[:-1])
+        problems = CountdownProblems.cat(chunks)
+        found = list(zip(problems.numbers.tolist(), problems.target.tolist(), strict=True))
+        assert {(tuple(x for x in numbers if x), target) for numbers, target in found} == wanted
+        assert len(found) == len(wanted) == task.count(stage)
+
+
+def test_the_usual_stages() -> None:
+    task = Countdown()
+    assert task.spec.stages == ("C3", "C4")
+    assert [task.count(stage) for stage in range(2)] == [1_925, 19_003]
+
+
+def test_where_there_are_too_many_choices_some_stand_for_all() -> None:
+    task = Countdown(numbers=3, largest=99, targets=999)
+    problems = CountdownProblems.cat(list(task.enumerate(0)))
+    choices = problems.numbers.unique(dim=0)
+    assert 7_000 < len(choices) <= 8_192
+    assert set(choices.flatten().tolist()) == set(range(1, 100))
+    again = CountdownProblems.cat(list(Countdown(numbers=3, largest=99, targets=999).enumerate(0)))
+    assert torch.equal(problems.key, again.key)
+
+
+def test_the_context() -> None:
+    task = Countdown(largest=12, targets=150)
+    for stage, text, context in (
+        (0, "12 3 7 = 57", "0 5 7 CTX 0 3 0 7 1 2 EOS EOS"),
+        (1, "1 2 3 10 = 63", "0 6 3 CTX 0 1 0 2 0 3 1 0"),
+    ):
+        problem = task.parse(stage, text)
+        assert " ".join(task.spec.vocabulary[token] for token in problem.context[0]) == context
+    assert [task.spec.position_name(i) for i in range(8)] == ["target"] * 3 + ["CTX", "N1", "N1", "N2", "N2"]
+
+
+def test_samples_are_uniform() -> None:
+    task, n = Countdown(), 200_000
+    problems = task.sample(torch.zeros(n, dtype=torch.int64), torch.Generator().manual_seed(0))
+    counts = problems.key.unique(return_counts=True)[1]
+    size = task.count(0, "train")
+    assert len(counts) == size
+    chi = float(((counts - n / size) ** 2 / (n / size)).sum())
+    assert abs(chi - (size - 1)) < 5 * (2 * (size - 1)) ** 0.5
+
+
+def test_no_constant_program_solves_a_stage() -> None:
+    """Exact search over all orders of operations of three numbers; the class's docstring says what it found."""
+    task = Countdown()
+    problems = CountdownProblems.cat(list(task.enumerate(0)))
+    numbers = problems.numbers[:, :3].tolist()
+    best = 0.0
+    for i, j in itertools.permutations(range(3), 2):
+        for one, two, swapped in itertools.product(OPERATORS, OPERATORS, (False, True)):
+            solved = 0
+            for row, target in zip(numbers, problems.target.tolist(), strict=True):
+                result = outcome(row[i], one, row[j])
+                rest = row[3 - i - j]
+                if result is not None:
+                    solved += target == (outcome(rest, two, result) if swapped else outcome(result, two, rest))
+            best = max(best, solved / len(problems))
+    assert best == pytest.approx(0.0857, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "3 4 5", "3 4 5 6", "3 4 5 6 7 8", "3 4 5 x = 30", "0 4 5 6 = 30", "3 4 5 10 = 30"]
+)
+def test_parse_says_what_is_expected(text: str) -> None:
+    with pytest.raises(
+        UserError, match=r"expected 4 numbers from 1 to 9 and a target for stage C4, such as '1 2 3 4 = 10'"
+    ):
+        Countdown().parse(1, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["3 4 5 6 = 4", "1 1 1 1 = 9", "3 4 5 6 = 0", "9 9 9 9 = 999", "1 1 1 1 = 1025", "1 1 2 2 = 4"]
+)
+def test_parse_refuses_what_is_no_problem(text: str) -> None:
+    with pytest.raises(UserError, match=r"problem: .* none of the numbers, that 1 to 20 expressions reach"):
+        Countdown().parse(1, text)
+
+
+def test_parse_and_render() -> None:
+    task = Countdown(operators="+*-")
+    problem = task.parse(0, "7, 2, 3 = 27")
+    assert task.render(problem, 0) == "make 27 from 2 3 7, each used once, with + - *"
+    assert (problem.numbers.tolist(), problem.target.tolist()) == ([[2, 3, 7, 0]], [27])
+    assert " ".join(task.spec.vocabulary[t] for t in task.oracle(problem)[0]) == "N1 ADD N3 R1 MUL N2 ANS EOS EOS EOS"
+
+
+@pytest.mark.parametrize(
+    ("dials", "message"),
+    [
+        ({"numbers": 2}, "numbers: 2 is not allowed; expected 3 to 6"),
+        ({"numbers": 7}, "numbers: 7 is not allowed; expected 3 to 6"),
+        ({"largest": 3}, "largest: 3 is not allowed; expected 4 to 99"),
+        ({"targets": 1000}, "targets: 1000 is not allowed; expected 10 to 999"),
+        ({"operators": ""}, r"operators: '' is not allowed; expected some of \+-\*/, each once"),
+        ({"operators": "+^"}, "operators: '\\+\\^' is not allowed"),
+        ({"operators": "++"}, "operators: '\\+\\+' is not allowed"),
+        ({"tries": 0}, "tries: 0 is not allowed; expected 1 to 100"),
+        ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
+    ],
+)
+def test_dials_are_checked(dials: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Countdown(**dials)
+
+
+def test_dials_that_leave_no_problem() -> None:
+    task = Countdown(numbers=3, largest=4, operators="/")
+    assert task.count(0) == 1  # 4 / 2 / 2
+    empty = "heldout" if task.count(0, "train") else "train"
+    with pytest.raises(UserError, match=f"split: '{empty}' has no problem of 3 numbers"):
+        task.sample(torch.zeros(3, dtype=torch.int64), torch.Generator(), empty)
