@@ -29,6 +29,10 @@ class Entry(NamedTuple):
 
 TASKS: dict[str, Entry] = {
     "arithmetic": Entry("modelnative.tasks.arithmetic:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"),
+    "recall": Entry("modelnative.tasks.recall:Recall", "type a cue again after 1 to 1,000 distractors"),
+    "dictionary": Entry(
+        "modelnative.tasks.dictionary:Dictionary", "pairs stream by, some are asked; a store on or off"
+    ),
     "tutorial": Entry("modelnative.tasks.tutorial:Tutorial", "the published tutorial's world and its published score"),
 }
 
