@@ -15,8 +15,9 @@ from modelnative.errors import UserError
 from modelnative.tasks.numbers import numbers_within
 from modelnative.tasks.sampling import content_key
 from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, replace, require
+from modelnative.tasks.words import Orders, gathered, orders, rank, signed
 
-SYMBOLS = 16  # keys, and values; four bits each, so that sixteen of them are one int64
+SYMBOLS = 16  # keys, and values
 KEYS = "abcdefghijklmnop"
 VALUES = tuple(map(str, range(SYMBOLS)))
 CTX, NEXT, ASK, EOS, PUT, GET = range(2 * SYMBOLS, 2 * SYMBOLS + 6)
@@ -24,7 +25,6 @@ VOCABULARY = (*KEYS, *VALUES, "CTX", "NEXT", "ASK", "EOS", "PUT", "GET")  # the 
 PAIRS = (1, 2, 4, 8, 16)  # of the stages, as far as the dial goes
 ORDERS = 1 << 16  # in which keys can be asked, at most
 LISTED = 200_000  # a stage with no more problems than this is listed
-QUAD = 4  # keys that are looked up at once
 
 # What a call of the store waits for, and how an episode with the store ends.
 IDLE, PUT_KEY, PUT_VALUE, GET_KEY, FOUND, OVER = range(6)
@@ -34,7 +34,7 @@ HOLDS, WRITES, MOVES, ANSWERS = 8, 16, 32, 64
 
 @dataclass
 class DictionaryProblems(Problems):
-    """Adds the pairs and what is asked: words of sixteen numbers from 0 to 15, the first one in the lowest four bits.
+    """Adds the pairs and what is asked, as words of sixteen numbers (see `words.py`).
 
     Attributes:
         keys, values: int64 [n], of the pairs, in the order in which they are shown; 0 after the last one.
@@ -168,8 +168,8 @@ class Dictionary(Task[DictionaryProblems, Reading]):
             done=zero.bool(),
             keys=problems.keys,
             values=problems.values,
-            asked=_gathered(problems.keys, problems.places, self.queries[-1]),
-            truth=_gathered(problems.values, problems.places, self.queries[-1]),
+            asked=gathered(problems.keys, problems.places, self.queries[-1]),
+            truth=gathered(problems.values, problems.places, self.queries[-1]),
             place=-tables.pairs.index_select(0, problems.stage),
             queries=tables.queries.index_select(0, problems.stage),
             wrong=zero - 1,
@@ -254,13 +254,12 @@ class Dictionary(Task[DictionaryProblems, Reading]):
         if not right or len(set(keys)) < count or len(set(places)) < asked:
             example = " ".join(f"{key}={7 + 2 * i % 9}" for i, key in enumerate(KEYS[:count]))
             raise UserError(
-                f"problem: {text!r} is not allowed; expected {count} pairs of different keys a to p and values 0 to 15, "
+                f"problem: {text!r} is not allowed; expected {count} pairs of different keys a to p, values 0 to 15, "
                 f"a question mark, and {asked} of the keys, such as '{example} ? {' '.join(KEYS[:asked])}'"
             )
-        code = _rank(keys, SYMBOLS) * math.perm(count, asked) + _rank(places, count)
+        code = rank(keys, SYMBOLS) * math.perm(count, asked) + rank(places, count)
         values = sum(int(match[2]) << 4 * i for i, match in enumerate(found) if match)
-        values -= (values >> 63) << 64  # as a signed number
-        return self._problems(torch.tensor([stage]), torch.tensor([code]), torch.tensor([values]))
+        return self._problems(torch.tensor([stage]), torch.tensor([code]), torch.tensor([signed(values)]))
 
     def render(self, problems: DictionaryProblems, i: int) -> str:
         pairs, queries, _ = self._read(*(int(x[i]) for x in _words(problems)))
@@ -299,22 +298,11 @@ class Dictionary(Task[DictionaryProblems, Reading]):
         queries = tables.choices.index_select(0, stage)
         rest = order // queries
         asked = order - rest * queries + tables.first.index_select(0, stage)
-        keys, pool = torch.zeros_like(stage), torch.zeros_like(stage)
-        for level, (picks, left) in enumerate(tables.quads):
-            last = level == len(tables.quads) - 1
-            row = rest if last else rest % len(picks)
-            picked, kept = picks.index_select(0, row), left.index_select(0, row)
-            if level == 0:
-                keys, pool = picked, kept
-            else:
-                keys = keys | _gathered(pool, picked, QUAD) << 4 * QUAD * level
-                pool = pool if last else _gathered(pool, kept, SYMBOLS - QUAD * (level + 1))
-            rest = rest // len(picks) if not last else rest
         return DictionaryProblems(
             stage=stage,
             context=torch.full_like(stage, CTX)[:, None],
             key=_key(tables.pairs.index_select(0, stage), order, values),
-            keys=keys & tables.mask.index_select(0, stage),
+            keys=tables.keys(rest) & tables.mask.index_select(0, stage),
             values=values,
             places=tables.places.index_select(0, asked),
         )
@@ -360,44 +348,9 @@ def _looked_up(state: Reading) -> tuple[Tensor, Tensor]:
     return state.store >> (state.held << 2) & 15 | SYMBOLS, state.filled >> state.held & 1 > 0
 
 
-def _gathered(word: Tensor, places: Tensor, count: int) -> Tensor:
-    """The numbers of a word at `count` places: all int64 [n], `places` a word itself, as is the result."""
-    found = torch.zeros_like(word)
-    for i in range(count):
-        found = found | (word >> ((places >> 4 * i & 15) << 2) & 15) << 4 * i
-    return found
-
-
 def _key(pairs: Tensor, order: Tensor, values: Tensor) -> Tensor:
     """Of the content, whatever stages there are: K · 17 of orders are fewer than 2⁶⁴."""
     return content_key(torch.stack([order * (SYMBOLS + 1) + pairs, values], 1))
-
-
-def _rank(chosen: list[int], size: int) -> int:
-    """The row of `_orders` where numbers below `size` are chosen in that order."""
-    pool, rank, weight = list(range(size)), 0, 1
-    for number in chosen:
-        rank += pool.index(number) * weight
-        weight *= len(pool)
-        pool.remove(number)
-    return rank
-
-
-def _orders(size: int, count: int) -> tuple[Tensor, Tensor]:
-    """All ways to choose `count` of the numbers below `size`, in order, and what is left, ascending: int64 [ways], words.
-
-    The first choice counts fastest, so fewer choices have the same rows, and the first number left for the others.
-    """
-    row = torch.arange(math.perm(size, count))
-    pool = torch.full_like(row, sum(k << 4 * k for k in range(size)) - (1 << 64 if size == SYMBOLS else 0))
-    chosen = torch.zeros_like(row)
-    for i in range(count):
-        shift = row % (size - i) * 4
-        row = row // (size - i)
-        chosen |= (pool >> shift & 15) << 4 * i
-        below = (1 << shift) - 1
-        pool = pool & below | pool >> 4 & ~below
-    return chosen, pool & (1 << 4 * (size - count)) - 1 if size > count else torch.zeros_like(pool)
 
 
 @dataclass
@@ -410,7 +363,7 @@ class Tables:
         orders: int64 [stages], in which keys and queries can come.
         choices, first: int64 [stages], in how many orders K pairs can be asked; the first of them in `places`.
         places: int64, words of places, for one K after the other.
-        quads: the ways to choose four of 16, 12, 8, 4 numbers, and what is left, as far as there are pairs.
+        keys: words of keys from their number.
         moves: int64, what a key does with the store; a row for each (mode, a value is asked, key).
         token, word, shift: int64 [stages, horizon], the oracle's program: a token; or the symbol that stands at `shift`
             in keys, values, asked, truth (word 0 to 3; −1 for none).
@@ -423,7 +376,7 @@ class Tables:
     choices: Tensor
     first: Tensor
     places: Tensor
-    quads: list[tuple[Tensor, Tensor]]
+    keys: Orders
     moves: Tensor
     token: Tensor
     word: Tensor
@@ -434,8 +387,7 @@ def _tables(
     pairs: tuple[int, ...], queries: tuple[int, ...], horizon: int, store: bool, device: torch.device
 ) -> Tables:
     choices = [math.perm(k, q) for k, q in zip(pairs, queries, strict=True)]
-    places = [_orders(k, q)[0] for k, q in zip(pairs, queries, strict=True)]
-    quads = [_orders(size, QUAD) for size in range(SYMBOLS, SYMBOLS - pairs[-1], -QUAD)]
+    places = [orders(k, q)[0] for k, q in zip(pairs, queries, strict=True)]
     programs = [_program(k, q, store) for k, q in zip(pairs, queries, strict=True)]
     padded = torch.tensor([program + [(EOS, -1, 0)] * (horizon - len(program)) for program in programs])
     token, word, shift = (column.contiguous().to(device) for column in padded.unbind(2))
@@ -451,7 +403,7 @@ def _tables(
         choices=column(choices),
         first=column(sum(choices[:s]) for s in range(len(pairs))),
         places=torch.cat(places).to(device),
-        quads=[(picks.to(device), left.to(device)) for picks, left in quads],
+        keys=Orders(pairs[-1], device),
         moves=_moves().to(device),
         token=token,
         word=word,

@@ -85,7 +85,7 @@ class Recall(Task[RecallProblems, Recalling]):
         >>> task = Recall(longest=3)
         >>> problem = task.parse(1, "5 17")
         >>> task.render(problem, 0)
-        'the cue 5, 3 distractors: 7 5 0, GO; type the cue'
+        'the cue 5, 3 distractors: 6 6 1, GO; type the cue'
         >>> " ".join(task.spec.vocabulary[t] for t in task.oracle(problem)[0])
         'WAIT WAIT WAIT WAIT 5'
     """
