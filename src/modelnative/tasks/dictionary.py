@@ -13,8 +13,7 @@ from torch import Tensor
 
 from modelnative.errors import UserError
 from modelnative.tasks.numbers import numbers_within
-from modelnative.tasks.sampling import content_key
-from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, replace, require
+from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, mixed, replace, require
 from modelnative.tasks.words import Orders, gathered, orders, rank, signed
 
 SYMBOLS = 16  # keys, and values
@@ -106,8 +105,8 @@ class Dictionary(Task[DictionaryProblems, Reading]):
     be asked, as nobody can know that in time: `PUT key value NEXT` for every pair, `GET key value` for every query.
 
     Always the same values, after as many NEXT, are right one time in 16^Q; so is an agent without memory, or one that
-    does not see the pairs. With the store, no program and no agent without memory gets beyond that either, as it cannot
-    copy a pair into the store.
+    does not see the pairs: 6% with one pair, 0.4% with more. With the store they reach less still, as none of them can
+    copy a pair into it.
 
     Args:
         pairs: K of the last stage, 1 to 16; those before it have 1, 2, 4, 8.
@@ -181,25 +180,17 @@ class Dictionary(Task[DictionaryProblems, Reading]):
 
     def step(self, state: Reading, action: Tensor) -> Step[Reading]:
         asking = state.place >= 0
-        if not self.store:
-            nexts = ~state.done & ~asking & (action == NEXT)
-            after, right, finished = _onward(state, action, nexts, ~state.done & asking & (action >> 4 == 1))
-            after.done = finished | ~(nexts | right)
-        else:
+        if self.store:
             row = torch.add(action, torch.add(asking, state.mode, alpha=2), alpha=len(VOCABULARY))
             word = self.tables(action.device).moves.index_select(0, row)
             stored, known = _looked_up(state)
             read = (word & ANSWERS > 0) & known & (state.held == state.keys & 15) & (action == stored)
             after, right, finished = _onward(state, action, word & MOVES > 0, read)
-            after.mode = (word & 7).masked_fill(right & ~finished, IDLE)
-            after.done = after.mode == OVER
-            after.held = torch.where(word & HOLDS > 0, action, state.held)
-            writes, shift = word & WRITES > 0, state.held << 2
-            # Four bits are replaced by adding, without a carry, what they differ by.
-            after.store = torch.where(
-                writes, state.store ^ ((state.store >> shift ^ action) & 15) << shift, state.store
-            )
-            after.filled = torch.where(writes, state.filled | 1 << state.held, state.filled)
+            after = _written(after, action, word, right & ~finished)
+        else:
+            nexts = ~state.done & ~asking & (action == NEXT)
+            after, right, finished = _onward(state, action, nexts, ~state.done & asking & (action >> 4 == 1))
+            after = replace(after, done=finished | ~(nexts | right))
         return Step(after, self.feedback(after), finished.float(), after.done, finished, torch.zeros_like(finished))
 
     def feedback(self, state: Reading) -> Tensor:
@@ -343,14 +334,32 @@ def _onward(state: Reading, action: Tensor, nexts: Tensor, answers: Tensor) -> t
     return after, right, finished
 
 
+def _written(state: Reading, action: Tensor, word: Tensor, idle: Tensor) -> Reading:
+    """What a key does to the store and to a call of it; where it is `idle`, bool [n], the call is over."""
+    writes, shift = word & WRITES > 0, state.held << 2
+    mode = (word & 7).masked_fill(idle, IDLE)
+    return replace(
+        state,
+        done=mode == OVER,
+        mode=mode,
+        held=torch.where(word & HOLDS > 0, action, state.held),
+        # What the four bits differ by makes new ones of the old.
+        store=torch.where(writes, state.store ^ ((state.store >> shift ^ action) & 15) << shift, state.store),
+        filled=torch.where(writes, state.filled | 1 << state.held, state.filled),
+    )
+
+
 def _looked_up(state: Reading) -> tuple[Tensor, Tensor]:
     """The token of the value that is stored for the key in the call, int64 [n], and whether there is one, bool [n]."""
     return state.store >> (state.held << 2) & 15 | SYMBOLS, state.filled >> state.held & 1 > 0
 
 
 def _key(pairs: Tensor, order: Tensor, values: Tensor) -> Tensor:
-    """Of the content, whatever stages there are: K · 17 of orders are fewer than 2⁶⁴."""
-    return content_key(torch.stack([order * (SYMBOLS + 1) + pairs, values], 1))
+    """Of the content, whatever stages there are; different but for a chance of n² / 2⁶⁵ in a set of n.
+
+    K and the order are told apart for certain: there are fewer than 2⁶⁴ / 17 orders.
+    """
+    return mixed(torch.add(pairs, order, alpha=SYMBOLS + 1)) + values
 
 
 @dataclass
