@@ -32,6 +32,10 @@ TASKS: dict[str, Entry] = {
     "expressions": Entry("modelnative.tasks.expressions:Expressions", "infix expressions on K memories, by trees"),
     "countdown": Entry("modelnative.tasks.countdown:Countdown", "reach the target from 3 to 6 numbers, each used once"),
     "hops": Entry("modelnative.tasks.hops:Hops", "follow a hidden map h times through a tool, say where that ends"),
+    "recall": Entry("modelnative.tasks.recall:Recall", "type a cue again after 1 to 1,000 distractors"),
+    "dictionary": Entry(
+        "modelnative.tasks.dictionary:Dictionary", "pairs stream by, some are asked; a store on or off"
+    ),
     "tutorial": Entry("modelnative.tasks.tutorial:Tutorial", "the published tutorial's world and its published score"),
 }
 
