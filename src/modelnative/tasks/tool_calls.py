@@ -8,6 +8,7 @@ within a function) stay in threads, and what hangs there is left behind.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -112,11 +113,12 @@ def in_thread(function: Callable[[Q], O], questions: Sequence[Q], seconds: float
     over = threading.Event()
 
     def work() -> None:
-        for question in questions:
-            answer = function(question)
-            if over.is_set():
-                return
-            answers.append(answer)
+        with contextlib.suppress(SystemExit):  # by which it is ended, below
+            for question in questions:
+                answer = function(question)
+                if over.is_set():
+                    return
+                answers.append(answer)
 
     thread = threading.Thread(target=work, name="tool", daemon=True)
     thread.start()
@@ -125,7 +127,7 @@ def in_thread(function: Callable[[Q], O], questions: Sequence[Q], seconds: float
         thread.join(seconds)
         if thread.is_alive() and len(answers) == known:
             over.set()
-            # Raises SystemExit there, at the next step of Python; the thread ends without a word.
+            # Raises SystemExit there, at the next step of Python.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
             return answers[:known]
     return answers
@@ -241,7 +243,5 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            try:
+            with contextlib.suppress(OSError):  # what was not yet sent cannot be sent any more
                 pipe.close()
-            except OSError:  # what was not yet sent cannot be sent any more
-                continue
