@@ -3,7 +3,7 @@
 A quantity has a unit, so which tools are right depends on the problem: no fixed program solves a stage.
 """
 
-import sys
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -41,6 +41,7 @@ def minus(a: int, b: int) -> int:
 
 
 TO_METRIC = {"F": celsius, "K": from_kelvin, "ft": metres, "yd": from_yards}
+KINDS = ("F", "K"), ("ft", "yd")
 
 
 def answer(problem: dict) -> int:
@@ -49,23 +50,27 @@ def answer(problem: dict) -> int:
     return first - TO_METRIC[problem["unit2"]](problem["b"]) if "b" in problem else first
 
 
-PAIRS = [(u, v) for kind in ("F K", "ft yd") for u in kind.split() for v in kind.split()]
 task = mn.ToolTask(
     tools=[celsius, from_kelvin, metres, from_yards, minus],
     problems={
         "convert": {"a": range(100), "unit": ["F", "K", "ft", "yd"]},
         "compare": [
-            {"a": a, "unit": u, "b": b, "unit2": v}
-            for a in range(10, 90, 3)
-            for b in range(10, 90, 3)
-            for u, v in PAIRS
+            {"a": a, "unit": unit, "b": b, "unit2": unit2}
+            for units in KINDS
+            for a, unit, b, unit2 in itertools.product(range(10, 90, 3), units, range(10, 90, 3), units)
         ],
     },
     target=answer,
 )
 
 if __name__ == "__main__":
-    updates = int(sys.argv[1]) if len(sys.argv) > 1 else 600
     with tempfile.TemporaryDirectory() as folder:
-        finished = mn.train(task, out=Path(folder) / "run", updates=updates)
-        print("success:", finished.evaluation.line(), f"after {finished.updates} updates, {finished.seconds:.0f} s")
+        # Leave out `updates`, and it solves every problem, in half a minute.
+        # On the command line: modelnative train --task own_tools:task
+        finished = mn.train(task, out=Path(folder) / "run", updates=40)
+        print("success:", finished.evaluation.line())
+
+        explanation = mn.explain(folder + "/run", stage="compare", problem="a=10 unit=F b=13 unit2=K")
+        print("problem:", explanation.problem)
+        print("wrote:  ", " ".join(row.token for row in explanation.rows))
+        print("oracle: ", " ".join(explanation.oracle))

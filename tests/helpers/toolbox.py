@@ -1,11 +1,11 @@
-"""Tools that another process can import: a function within a test cannot be."""
+"""Tools and tasks that another process can import: a function within a test cannot be."""
 
 from __future__ import annotations
 
 import os
 import time
 
-from modelnative.tasks.tools import tool
+from modelnative import ToolTask, tool
 
 
 @tool
@@ -43,3 +43,15 @@ def deadly(x: int) -> int:
         os._exit(3)
     time.sleep(0.01)
     return x
+
+
+def make(count: int = 40) -> ToolTask:
+    """A task with a dial."""
+    return ToolTask([double], {"x": range(count)}, lambda problem: 4 * problem["x"])
+
+
+def nothing() -> int:
+    return 3
+
+
+TASK = make()

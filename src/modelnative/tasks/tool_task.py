@@ -59,10 +59,13 @@ class ToolTask(Task[ToolProblems, Desk]):
 
     The agent writes a tool's name, then for each parameter where its argument comes from: an input by its name, an
     earlier result (R1, R2, ...), or a constant of the parameter's Literal (bool is one). After the last argument the
-    tool is called; its result gets the next free name, and is shown until the next token: INT or FLOAT, a sign and
-    digits; or the token of a string or bool; or ERROR if the tool raised, and then there is no new result. ANS and the
-    name of an input or result ends the episode; it succeeds if that value is the target. EOS ends it without an answer.
-    A token where it is not due, a name without a value, and a value that is not of the parameter's type are invalid.
+    tool is called; its result gets the next free name, and is shown while no other call is under way: INT or FLOAT, a
+    sign and digits; or the token of a string or bool; or ERROR if the tool raised, and then there is no new result. ANS
+    and the name of an input or result ends the episode; it succeeds if that value is the target. A constant is no
+    answer, or guessing could be one. EOS ends the episode without an answer. A token where it is not due, a name
+    without a value, and a value that is not of the parameter's type are invalid.
+
+    What a fixed program and a blind agent reach is up to the problems: let the tools that are needed depend on them.
 
     Args:
         tools: functions, decorated with `tool` or not, of which each parameter and result is annotated.

@@ -194,13 +194,14 @@ class Tool(Generic[A, R]):
     @property
     def target(self) -> str | None:
         """`module:name` by which another process can import it; None where it cannot."""
-        module, name = module_name(self.function.__module__), self.function.__qualname__
+        home, name = str(getattr(self.function, "__module__", None)), str(getattr(self.function, "__qualname__", ""))
+        module = module_name(home)
         if module is None or not all(part.isidentifier() for part in name.split(".")):
             return None
-        found: Any = sys.modules.get(self.function.__module__)
+        found: Any = sys.modules[home]
         for part in name.split("."):
             found = getattr(found, part, None)
-        return f"{module}:{name}" if found in (self, self.function) else None
+        return f"{module}:{name}" if found is self or found is self.function else None
 
     def schema(self) -> dict[str, Any]:
         """Its name, doc and parameters as a language model's API reads them (OpenAI's function calling).
