@@ -153,23 +153,26 @@ class Calls:
 
     def _make(self, tool: Tensor, arguments: Tensor, key: Tensor) -> None:
         """Make those of some calls that nobody made in the meantime, and publish their results."""
-        new: dict[int, tuple[int, tuple[Value, ...]]] = {}
-        missing = (self._find(key) == NONE).nonzero()[:, 0]
-        objects = self.values.objects
-        columns = (key[missing].tolist(), tool[missing].tolist(), arguments[missing].tolist())
-        for k, t, ids in zip(*columns, strict=True):
-            if k not in new:
-                kinds = self.tools[t].parameters.values()
-                # A whole number is given to a float parameter as a float: the same call, then.
-                new[k] = (t, tuple(kind.convert(objects[i]) for kind, i in zip(kinds, ids, strict=False)))
-        wanted = dict.fromkeys(call for call in new.values() if call not in self._known)
+        key, order = key.sort()
+        fresh = (torch.cat([torch.ones_like(key[:1]), key.diff()]) != 0) & (self._find(key) == NONE)
+        key, rows = key[fresh], order[fresh]
+        new = [
+            (t, self._typed(self.tools[t], ids))
+            for t, ids in zip(tool[rows].tolist(), arguments[rows].tolist(), strict=True)
+        ]
+        wanted = dict.fromkeys(call for call in new if call not in self._known)
         for t, caller in enumerate(self.callers):
             calls = [call for call in wanted if call[0] == t]
             outcomes = caller([arguments for _, arguments in calls]) if calls else []
             for call, outcome in zip(calls, outcomes, strict=True):
                 self._known[call] = ERROR if outcome.value is None else self.values.intern(outcome.value)
         keys, results = self._table
-        fresh = torch.tensor(sorted(new), dtype=torch.int64)
-        given = torch.tensor([self._known[new[k]] for k in fresh.tolist()], dtype=torch.int64)
-        merged, order = torch.cat([keys, fresh]).sort()
+        given = torch.tensor([self._known[call] for call in new], dtype=torch.int64)
+        merged, order = torch.cat([keys, key]).sort()
         self._table = (merged, torch.cat([results, given]).index_select(0, order))
+
+    def _typed(self, tool: Tool[..., Any], ids: list[int]) -> tuple[Value, ...]:
+        """Arguments as the tool is given them: a whole number for a float is a float, so that both are one call."""
+        values: list[Any] = self.values.objects  # not None: an argument that fits is a value
+        pairs = zip(tool.parameters.values(), ids, strict=False)
+        return tuple(float(values[i]) if kind.type is float else values[i] for kind, i in pairs)
