@@ -450,6 +450,12 @@ def test_a_stage_of_floats_compares_them_as_shown() -> None:
     assert task.records(problems, state) == [{"inputs": {"x": 2.0}, "answer": 0.67, "target": 0.67}]
 
 
+def test_decimals_are_those_that_are_written() -> None:
+    alphabet = two_stages().alphabet
+    assert [alphabet.scaled(k / 100) for k in range(-2000, 2000)] == list(range(-2000, 2000))
+    assert (alphabet.scaled(3), alphabet.scaled(10**30)) == (300, 10**32)
+
+
 def test_each_function_is_called_once_for_each_tuple_of_arguments() -> None:
     seen: list[tuple[int, int]] = []
 

@@ -132,7 +132,7 @@ class Search:
                 call = Call(index, sources)
                 waiting = len(unused - set(sources))  # results that a later call must use, beside this one's
                 # Each later call but the last uses up its arguments, and gives a result to be used.
-                if waiting > (left - 1) * (self._widest - 1) or (rest == 0 and waiting):
+                if waiting > (left - 1) * max(self._widest - 1, 0) or (rest == 0 and waiting):
                     continue
                 # Calls that do not need each other stand in ascending order.
                 if program and first + len(program) - 1 not in sources:

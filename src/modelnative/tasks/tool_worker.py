@@ -13,7 +13,6 @@ import sys
 import threading
 from typing import Any
 
-import modelnative
 from modelnative.errors import UserError
 from modelnative.tasks import imported
 from modelnative.tasks.tools import Tool
@@ -42,7 +41,7 @@ def main() -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
-    modelnative.__dict__["ToolTask"] = Skipped
+    sys.modules["modelnative"].__dict__["ToolTask"] = Skipped
     try:
         found = imported(sys.argv[1])
     except (UserError, SystemExit) as error:
