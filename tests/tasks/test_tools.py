@@ -454,10 +454,10 @@ def test_a_whole_number_and_its_float_are_one_call() -> None:
 
     table = values(Kind(float))
     calls = Calls([half], table)
-    for given in ([3], [3.0, 3, 5.0], [5]):
-        ids = torch.tensor([[table.intern(x)] for x in given])
-        results = calls(torch.zeros(len(given), dtype=torch.int64), ids)
-        assert [table.objects[i] for i in results.tolist()] == [x / 2 for x in given]
+    for arguments in ([3], [3.0, 3, 5.0], [5]):
+        ids = torch.tensor([[table.intern(x)] for x in arguments])
+        results = calls(torch.zeros(len(arguments), dtype=torch.int64), ids)
+        assert [table.objects[i] for i in results.tolist()] == [x / 2 for x in arguments]
     assert made == [3.0, 5.0]
 
 
