@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import toolbox
 import torch
 from worlds import SMALL
 
@@ -75,6 +78,59 @@ def test_explaining(finished: Finished) -> None:
     explanation = mn.explain(finished.run.path, stage="T2", problem="3 7 2 4 5")
     assert explanation.record["operands"] == [3, 7, 2, 4, 5]
     assert " ".join(explanation.oracle) == "4 MUL 5 STO 3 MUL 7 ADD 2 SUB RCL ANS"
+
+
+def test_training_on_a_task_that_stands_in_a_file(tmp_path: Path) -> None:
+    finished = mn.train(toolbox.TASK, out=tmp_path / "run", **FIELDS)
+    assert finished.run.config.task == "toolbox:TASK"
+    assert mn.evaluate(tmp_path / "run") == finished.evaluation
+    explanation = mn.explain(tmp_path / "run", stage="T0", problem="x=7")
+    assert " ".join(explanation.oracle) == "double x double R1 ANS R2"
+    dialled = mn.train("toolbox:make", out=tmp_path / "dialled", dials={"count": 20}, **FIELDS)
+    assert dialled.evaluation.total().problems == mn.evaluate(tmp_path / "dialled").total().problems == 20
+
+
+def test_a_task_that_nobody_finds_again_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        mn.UserError, match=r"this ToolTask cannot be found again by name.*such as `task = ...` in mytools"
+    ):
+        mn.train(toolbox.make(), out=tmp_path / "run", **FIELDS)
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+import sys
+import modelnative as mn
+
+@mn.tool
+def double(x: int) -> int:
+    return 2 * x
+
+task = mn.ToolTask([double], {"x": range(30)}, lambda problem: 2 * problem["x"])
+
+def main():
+    finished = mn.train(task, out="run", updates=1, episodes=16, policy={"width": 8}, threads=1)
+    print(finished.run.config.task, finished.evaluation.total().problems)
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_script_trains_on_its_own_task(tmp_path: Path, guarded: bool) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT + ("if __name__ == '__main__':\n    main()\n" if guarded else "main()\n"))
+    path = os.pathsep.join([str(Path(mn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "mine.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if guarded:
+        assert done.stdout == "mine:task 30\n", done.stderr
+    else:
+        assert "a training stands at the top of the module that is imported to find mine:task; put it" in done.stderr
+        assert not (tmp_path / "run").exists()
 
 
 def test_an_interruption_is_a_keyboard_interrupt_that_can_be_resumed(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         train_seeds,
     )
     from modelnative.errors import UserError
+    from modelnative.tasks.tool_task import ToolTask
+    from modelnative.tasks.tools import tool
     from modelnative.training.config import TrainConfig, recipe
 
 __version__ = "0.1.0"
@@ -48,10 +50,13 @@ _HOMES = {
     **dict.fromkeys(_API, "modelnative.api"),
     **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
     "UserError": "modelnative.errors",
+    "ToolTask": "modelnative.tasks.tool_task",
+    "tool": "modelnative.tasks.tools",
 }
 
 __all__ = [
     "Agent",
+    "ToolTask",
     "TrainConfig",
     "UserError",
     "bench",
@@ -65,6 +70,7 @@ __all__ = [
     "resume_seeds",
     "resume_sweep",
     "sweep",
+    "tool",
     "train",
     "train_seeds",
 ]

@@ -31,7 +31,7 @@ from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import Cell, Row, cells, read_row
 from modelnative.sweeps.spec import parse_spec, read_spec
 from modelnative.sweeps.start import Options, carry_out, check_all
-from modelnative.tasks import make_task
+from modelnative.tasks import make_task, require_not_importing, task_name
 from modelnative.tasks.task import AnyTask, Split
 from modelnative.training.config import TrainConfig, recipe, with_fields
 
@@ -49,7 +49,7 @@ class Agent:
 
 
 def train(
-    task: str = "arithmetic",
+    task: str | AnyTask = "arithmetic",
     *,
     core: str = "gru",
     algorithm: str = "ppo",
@@ -61,7 +61,8 @@ def train(
     """Train a policy until every training problem is verified, and write the run.
 
     Args:
-        task, core, algorithm, curriculum: names; together they choose the recipe.
+        task, core, algorithm, curriculum: names; together they choose the recipe. The task may also be an object that
+            stands at the top of a file, where the run can find it again (see `task_name`).
         out: the run folder, which must not exist; by default a new one under `runs/`.
         watch: is given every event as it happens; with `torchrun`, by rank 0 alone.
         fields: fields of `TrainConfig` to change, nested ones as dictionaries: `seed=3, policy={"width": 32}`.
@@ -79,7 +80,9 @@ def train(
         >>> finished.evaluation.line()  # doctest: +SKIP
         'T0=1.000 T1=1.000 T2=1.000 (111000/111000 problems)'
     """
-    config = with_fields(recipe(task, core, algorithm, curriculum), fields)
+    require_not_importing()
+    name = task if isinstance(task, str) else task_name(task)
+    config = with_fields(recipe(name, core, algorithm, curriculum), fields)
     return train_config(config, out, watch)
 
 

@@ -113,3 +113,11 @@ def test_the_page_of_a_task() -> None:
     assert "(not always right)" in draw(*show.task_page("tutorial"))
     with pytest.raises(UserError, match="did you mean 'arithmetic'"):
         list(show.task_page("arithmetc"))
+
+
+def test_the_page_of_a_task_that_is_made_already_has_no_dials() -> None:
+    made, function = draw(*show.task_page("toolbox:TASK")), draw(*show.task_page("toolbox:make"))
+    assert "double x double R1 ANS R2" in made
+    assert "dial" not in made
+    assert function.startswith("toolbox:make: Reach the target by calling tools")
+    assert "modelnative train --task toolbox:make --dials count=40" in function

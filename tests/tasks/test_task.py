@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import sys
 import types
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
+import toolbox
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import modelnative.tasks
 from modelnative.errors import UserError
-from modelnative.tasks import TASKS, make_task, task_entries
+from modelnative.tasks import TASKS, dials, make_task, module_name, task_entries, task_name
 from modelnative.tasks.arithmetic import Arithmetic
 from modelnative.tasks.task import Task, in_split, program_length, require
 from modelnative.tasks.tutorial import Tutorial
@@ -132,12 +135,17 @@ def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None
         (":Task", {}, "cannot import :Task"),
         ("modelnative.tasks.arithmetic:LIMIT", {}, "to be a subclass of Task"),
         ("builtins:dict", {}, "expected builtins:dict to be a subclass of Task"),
+        ("toolbox:nothing", {}, "task: 'toolbox:nothing' is not allowed; it returned int; expected a task"),
+        ("toolbox:make", {"cuont": 3}, "option of task toolbox:make: unknown value 'cuont'; did you mean 'count'"),
+        ("toolbox:make", {"count": "3"}, "count: '3' is not allowed; expected int"),
+        ("toolbox:TASK", {"count": 3}, "option of task toolbox:TASK: count=3 is not allowed; expected none"),
+        ("modelnative.tasks.tool_task:ToolTask", {}, "option of task .*: 'tools' is missing; it has no default"),
     ],
 )
 def test_make_task_refuses(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
         make_task(name, **options)
-    assert message in str(caught.value)
+    assert all(part in str(caught.value) for part in message.split(".*"))
 
 
 def test_make_task_by_import_string(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +171,44 @@ def test_make_task_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_task("arithmetic"), Arithmetic), "a plug-in cannot replace a task of the library"
     with pytest.raises(UserError, match="did you mean 'mine'"):
         make_task("mines")
+
+
+def test_make_task_by_a_function_or_as_it_stands() -> None:
+    assert make_task("toolbox:make").count(0) == 40
+    assert make_task("toolbox:make", count=30).count(0) == 30
+    assert make_task("toolbox:TASK") is toolbox.TASK
+    assert (list(dials("toolbox:make")), dials("toolbox:TASK")) == (["count"], {})
+
+
+def test_a_module_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("from toolbox import make as mine\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of a command
+    assert make_task("only_here:mine").count(0) == 40
+
+
+def test_a_task_is_named_by_where_it_stands() -> None:
+    assert task_name(toolbox.TASK) == "toolbox:TASK"
+    with pytest.raises(UserError, match=r"task: this ToolTask cannot be found again .* 'mytools:make' for a function"):
+        task_name(toolbox.make())
+
+
+def test_the_name_of_a_module_is_one_that_another_process_can_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert module_name("toolbox") == "toolbox"
+    assert module_name("never_imported") is None
+    assert module_name("__main__") is None, "a notebook"
+    (tmp_path / "a_script.py").write_text("")
+    main.__file__ = str(tmp_path / "a_script.py")
+    assert module_name("__main__") is None, "nobody would find it"
+    monkeypatch.syspath_prepend(tmp_path)
+    assert module_name("__main__") == "a_script"
+    main.__file__ = str(tmp_path / "other" / "toolbox.py")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "toolbox.py").write_text("")
+    assert module_name("__main__") is None, "another one has the name"
+    main.__spec__ = importlib.machinery.ModuleSpec("package.module", None)
+    assert module_name("__main__") == "package.module", "python -m"

@@ -20,6 +20,7 @@ from modelnative.evidence.explain import Explanation, Row
 from modelnative.evidence.statistics import wilson
 from modelnative.runs.training import Finished
 from modelnative.studio.tutorial import DECLARED, PUBLISHED_RESULT, Comparison
+from modelnative.tasks import dials as task_dials
 from modelnative.tasks import make_task, task_entries
 from modelnative.tasks.task import AnyTask, program_length
 
@@ -221,12 +222,12 @@ def task_page(name: str) -> Iterator[RenderableType]:
     yield f"horizon     {spec.horizon} tokens; feedback after each: {spec.feedback_width or 'no'} tokens"
     dials = table("dial", "default", "meaning")
     explained = arguments(documentation)
-    for parameter in inspect.signature(type(task)).parameters.values():
+    for parameter in task_dials(name).values():
         dials.add_row(Text(parameter.name, "bold"), str(parameter.default), explained.get(parameter.name, ""))
-    yield dials
     if dials.row_count:
-        first = next(iter(task.options().items()))
-        yield f"Set them with: modelnative train --task {name} --dials {first[0]}={first[1]}"
+        yield dials
+        first = next(iter(task_dials(name).values()))
+        yield f"Set them with: modelnative train --task {name} --dials {first.name}={first.default}"
 
 
 def arguments(documentation: str) -> dict[str, str]:
