@@ -1,0 +1,108 @@
+"""Handicapped networks, trained for a short while: what a stage yields to an agent without memory, or without eyes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from modelnative.policies.policy import Policy
+from modelnative.tasks.task import AnyTask, Problems
+from modelnative.training.config import CurriculumConfig, TrainConfig, recipe, with_fields
+from modelnative.training.curricula import Curriculum, Draw
+from modelnative.training.rollout import Plan, play
+from modelnative.training.trainer import Trainer, oracle_lengths
+
+Handicap = Literal["memoryless", "blind"]
+PLAYED = 10_000  # problems that a trained policy is judged on
+CHUNK = 1 << 11
+SOLVED = 0.999  # smoothed success at which there is nothing more to learn
+FIELDS: dict[str, Any] = {"updates": 1_000_000, "episodes": 512, "evaluate_every": 1_000_000}
+
+
+class Depths(Curriculum):
+    """One stage; half of the episodes whole, half after a head start by the oracle of any length.
+
+    Unlike `Hints` it waits for no success: a handicapped policy may never have one.
+    """
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig, stage: int) -> None:
+        super().__init__(lengths, horizon, config)
+        self.stage, self.guided = stage, bool(lengths[stage] > 0)
+
+    def weights(self, progress: float) -> Tensor:
+        return (torch.arange(len(self.lengths), device=self.success.device) == self.stage).float()
+
+    def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
+        draw = super().draw(n, generator, progress)
+        depth, choice = torch.rand(2, n, generator=generator, device=draw.stage.device)
+        hinted = (choice < 0.5) & self.guided
+        free = torch.where(hinted, 1 + (depth * self.lengths[draw.stage]).long(), draw.free)
+        return dataclasses.replace(draw, free=free, explore=torch.where(hinted, 0.0, draw.explore))
+
+    @property
+    def failure(self) -> float:
+        return 1.0 - float(self.success[self.stage])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a baseline came to: successes among the problems that it played, greedily or at temperature 1."""
+
+    successes: int
+    problems: int
+    greedy: bool
+    updates: int
+
+
+def train_baseline(
+    task: AnyTask, stage: int, handicap: Handicap, problems: Problems, seconds: float, seed: int = 0
+) -> Trained:
+    """Train a handicapped policy on one stage, and play some problems with it.
+
+    - `memoryless`: the core of that name, whose thoughts are of the context, the last token and its feedback alone.
+    - `blind`: a gru that reads the same blank context whatever the problem, and has no copy head. It sees the feedback.
+      One context for all tells as little of a problem as contexts shuffled among problems do, and is the same when the
+      policy plays and when it learns.
+
+    Args:
+        problems: of the stage; at most `PLAYED` of them are played, evenly spaced.
+        seconds: of training; it may end earlier, with all solved. How far it gets depends on the machine.
+
+    Returns:
+        The better of greedy and sampled play: without memory, chance can help.
+    """
+    core = "memoryless" if handicap == "memoryless" else "gru"
+    changes = {**FIELDS, "seed": seed, "policy": {"copy": handicap != "blind"}}
+    config: TrainConfig = with_fields(recipe(task.spec.name, core, "ppo", "uniform"), changes)
+    trainer = Trainer(task, config)
+    trainer.curriculum = Depths(oracle_lengths(task), task.spec.horizon, config.curricula, stage)
+    if handicap == "blind":
+        trainer.policy.context.register_forward_hook(_blank)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and float(trainer.curriculum.success[stage]) < SOLVED:
+        trainer.update()
+    step = max(1, len(problems) // PLAYED)
+    chosen = problems[torch.arange(0, len(problems), step)[:PLAYED]]
+    generator = torch.Generator().manual_seed(seed)
+    counts = {greedy: _successes(trainer.policy, task, chosen, None if greedy else generator) for greedy in (True, False)}
+    best = counts[True] >= counts[False]
+    return Trained(counts[best], len(chosen), best, trainer.updates)
+
+
+def _successes(policy: Policy, task: AnyTask, problems: Problems, generator: torch.Generator | None) -> int:
+    total = 0
+    for start in range(0, len(problems), CHUNK):
+        chunk = problems[start : start + CHUNK]
+        plan = None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
+        total += int(play(policy, task, chunk, plan).success.sum())
+    return total
+
+
+def _blank(module: torch.nn.Module, arguments: tuple[Tensor, ...], read: Tensor) -> Tensor:
+    """What a blind policy reads of any context."""
+    return torch.zeros_like(read)
