@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modelnative.api import (
         Agent,
         bench,
+        certify,
         evaluate,
         explain,
         load,
@@ -33,6 +34,7 @@ _API = (
     *(
         "Agent",
         "bench",
+        "certify",
         "evaluate",
         "explain",
         "load",
@@ -55,6 +57,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "bench",
+    "certify",
     "evaluate",
     "explain",
     "load",

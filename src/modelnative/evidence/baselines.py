@@ -89,7 +89,9 @@ def train_baseline(
     step = max(1, len(problems) // PLAYED)
     chosen = problems[torch.arange(0, len(problems), step)[:PLAYED]]
     generator = torch.Generator().manual_seed(seed)
-    counts = {greedy: _successes(trainer.policy, task, chosen, None if greedy else generator) for greedy in (True, False)}
+    counts = {
+        greedy: _successes(trainer.policy, task, chosen, None if greedy else generator) for greedy in (True, False)
+    }
     best = counts[True] >= counts[False]
     return Trained(counts[best], len(chosen), best, trainer.updates)
 

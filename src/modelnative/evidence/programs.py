@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ PILOT = 64  # problems of the search that tells what the exact one would cost
 NODES = 2000  # the most states that the pilot visits
 COST = 350_000_000  # actions that the exact search may take: half a minute on one core
 BEAM_COST = 15_000_000  # the same of the beam search
+FIRST = 8  # proposals that are tried before any search
 SAMPLE = 256  # problems of the beam search
 FINALISTS = 24  # of its programs, which are then played on all problems
 
@@ -70,11 +72,13 @@ def best_program(task: AnyTask, problems: Problems, length: int, proposals: Sequ
     Exact where that is feasible, which a search over a few of the problems tells; otherwise a beam search.
 
     Args:
-        proposals: likely ones, such as the oracle's programs. They start the exact search's bound, and the beam also
-            keeps prefixes that many of them have.
+        proposals: the oracle's programs of some problems. The most frequent of them, and the one that has at each
+            place the most frequent token, are the first that are tried; the beam keeps what many of them begin with.
     """
-    tried = {program[:length] for program in proposals}
-    pilot = problems[torch.linspace(0, len(problems) - 1, min(PILOT, len(problems))).long()]
+    tried = {program[:length] for program, _ in Counter(proposals).most_common(FIRST)}
+    tried.add(tuple(Counter(p[t] for p in proposals if len(p) > t).most_common(1)[0][0] for t in _places(proposals)))
+    tried = {program[:length] for program in tried if program}
+    pilot = problems[_spread(len(problems), PILOT)]
     vocabulary = len(task.spec.vocabulary)
     search = Exact(task, pilot, length, tried, NODES)
     if search.run() and search.nodes * len(problems) * vocabulary <= COST:
@@ -82,13 +86,22 @@ def best_program(task: AnyTask, problems: Problems, length: int, proposals: Sequ
         search = Exact(task, problems, length, tried, 2 * search.nodes + NODES // 10)
         if search.run():
             return Found(search.best, search.most, 0, length)
-    sample = problems[torch.linspace(0, len(problems) - 1, min(SAMPLE, len(problems))).long()]
+    sample = problems[_spread(len(problems), SAMPLE)]
     width = max(1, BEAM_COST // (length * vocabulary**2 * len(sample)))
     candidates, reached = beam(task, sample, length, width, proposals)
     tried |= {search.best, *candidates}
     counts = {p: successes(task, problems, torch.tensor([p])) for p in sorted(tried) if p}
     best = max(counts, key=lambda program: (counts[program], -len(program)))
     return Found(best, counts[best], width, reached)
+
+
+def _places(proposals: Sequence[Program]) -> range:
+    return range(max(map(len, proposals), default=0))
+
+
+def _spread(n: int, most: int) -> Tensor:
+    """At most so many of n rows, evenly spaced."""
+    return torch.linspace(0, n - 1, min(most, n)).long()
 
 
 class Exact:
