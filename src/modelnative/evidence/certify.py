@@ -27,6 +27,7 @@ TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 NUMBERS = 1 << 25  # of contexts that are kept at once
 EXAMPLES = 3  # problems that a finding shows
 SHOWN = 40  # tokens of a program
+PROPOSALS = 4096  # programs of the oracle that the search for a constant one is given
 # What the code of somebody's task may raise when it breaks the contract.
 BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -319,8 +320,7 @@ class Examiner:
         self.figures["oracle"] = Figure(right, self.source.count, self.source.listed)
 
     def _miss(self, problem: Problems, state: Any) -> None:
-        spec, program = self.task.spec, self.task.oracle(problem)
-        tokens = program[0, : int(program_length(program, spec.end)[0])].tolist()
+        (tokens,) = self._programs(problem)
         if sum(bool(miss.program) == bool(tokens) for miss in self.misses) < EXAMPLES:
             record = self.task.records(problem, state)[0]
             self.misses.append(
@@ -347,22 +347,39 @@ class Examiner:
         return " ".join(names)
 
     def _same_answer(self, train: Source) -> list[Program]:
-        """Play the most frequent target of the training split as the oracle types it; gives the oracle's programs."""
-        answers: dict[str, Counter[Program]] = {}
+        """Play the most frequent target of the training split as the oracle types it.
+
+        Of the problems with that target, the most frequent program of the oracle's is played on all problems.
+
+        Returns:
+            The oracle's programs of some training problems, evenly spaced.
+        """
+        targets: list[str] = []
         proposals: list[Program] = []
+        step = max(1, train.count // PROPOSALS)
         for chunk in train.chunks():
-            programs = self.task.oracle(chunk)
-            lengths = program_length(programs, self.task.spec.end).tolist()
-            typed = [tuple(row[:n]) for row, n in zip(programs.tolist(), lengths, strict=True)]
-            for record, program in zip(self.task.records(chunk, self.task.begin(chunk)), typed, strict=True):
-                target = json.dumps(record["target"], sort_keys=True)
-                answers.setdefault(target, Counter())[program] += 1
-            proposals += typed
-        target = min(answers, key=lambda name: (-answers[name].total(), name))
-        programs_of = answers[target]
-        program = min(programs_of, key=lambda program: (-programs_of[program], len(program), program))
+            records = self.task.records(chunk, self.task.begin(chunk))
+            proposals += self._programs(chunk[torch.arange(-len(targets) % step, len(chunk), step)])
+            targets += [json.dumps(record["target"], sort_keys=True) for record in records]
+        counts = Counter(targets)
+        target = min(counts, key=lambda name: (-counts[name], name))
+        typed: Counter[Program] = Counter()
+        start = 0
+        for chunk in train.chunks():
+            same = [name == target for name in targets[start : start + len(chunk)]]
+            typed.update(self._programs(chunk[torch.tensor(same)]))
+            start += len(chunk)
+        program = min(typed, key=lambda program: (-typed[program], len(program), program))
         self._constant("same_answer", program or (self.task.spec.end,), f"{self._typed(program)} (target {target})")
         return proposals
+
+    def _programs(self, problems: Problems) -> list[Program]:
+        """The oracle's, without their padding."""
+        if not len(problems):
+            return []
+        programs = self.task.oracle(problems)
+        lengths = program_length(programs, self.task.spec.end).tolist()
+        return [tuple(row[:n]) for row, n in zip(programs.tolist(), lengths, strict=True)]
 
     def _best_constant(self, proposals: list[Program]) -> None:
         found = best_program(self.task, self.source.whole(), self.length, proposals)

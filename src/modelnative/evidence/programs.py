@@ -187,7 +187,7 @@ def beam(
     wins = torch.zeros(1, dtype=torch.int64)
     state = task.begin(problems)
     salt = mixed(torch.arange(n))
-    seen: set[int] = set()
+    seen: dict[int, int] = {}
     found: dict[Program, int] = {}
     spent = 0
     for depth in range(length):
@@ -214,8 +214,9 @@ def beam(
         kept = list(dict.fromkeys([*by_success[: -(-width // 2)], *by_proposal[: width // 2]]))
         children = []
         for i, token in ((i, token) for i in kept for token in range(vocabulary)):
-            if int(alive[i, token]) and int(digests[i, token]) not in seen:
-                seen.add(int(digests[i, token]))
+            state_of, more = int(digests[i, token]), int(total[i, token])
+            if int(alive[i, token]) and more > seen.get(state_of, -1):
+                seen[state_of] = more
                 children.append((i, token))
         if not children:
             return _top(found), length
