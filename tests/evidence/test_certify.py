@@ -106,10 +106,12 @@ def test_a_constant_answer_that_solves() -> None:
     certificate = certified(echoes.Seven())
     found = rates(certificate)
     assert found["same_answer"] == found["constant"] == 0.91
-    assert [words.split(" on ")[0] for words in defects(certificate)] == [
-        "one and the same answer is right",
-        "one program, the same for all problems, succeeds",
-    ]
+    first, second = defects(certificate)
+    assert first.startswith(
+        "the oracle's program for the most frequent target, played on every problem, succeeds on 91"
+    )
+    assert first.endswith(": 7 SAY (target 7)")
+    assert second.startswith("one program, the same for all problems, succeeds on 91.0% of the problems: 7 SAY (exact")
 
 
 def test_an_idle_agent_that_succeeds() -> None:

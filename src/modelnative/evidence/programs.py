@@ -144,19 +144,21 @@ class Exact:
             self.nodes += 1
             left = self.length - len(prefix) - 1
             for part in tokens.split(max(1, ROWS // len(rows))):
-                for token, more, alive, digest in self._expand(rows, state, part):
+                for token, more, alive, digest in self._expand(rows, state, part, left):
                     longer = (*prefix, token)
                     self._offer(longer, wins + more)
                     if left and alive and wins + more + alive > self.most and self._new(digest, wins + more, left):
                         stack.append((longer, wins + more, rows, state))
         return True
 
-    def _expand(self, rows: Tensor, state: State, tokens: Tensor) -> list[tuple[int, int, int, int]]:
-        """For each token: itself, the problems that it solves, those that still run then, and a digest of those."""
+    def _expand(self, rows: Tensor, state: State, tokens: Tensor, left: int) -> list[tuple[int, int, int, int]]:
+        """For each token: itself, the problems that it solves, those that run then, and a digest of their states."""
         wide = Batch.cat([state] * len(tokens)) if len(tokens) > 1 else state
         step = self.task.step(wide, tokens.repeat_interleave(len(rows)))
         running = ~step.done
-        digests = mixed(digest_rows(step.state, wide) + mixed(rows).repeat(len(tokens))) * running
+        digests = torch.zeros_like(running)
+        if left:  # else nothing is continued
+            digests = mixed(digest_rows(step.state, wide) + mixed(rows).repeat(len(tokens))) * running
         columns = (step.success, running, digests)
         totals = (column.view(len(tokens), -1).sum(1).tolist() for column in columns)
         return list(zip(tokens.tolist(), *totals, strict=True))

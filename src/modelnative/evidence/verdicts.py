@@ -18,7 +18,10 @@ FLOORS = {
     "random": ("random play succeeds", "Ask for longer or more exact answers."),
     "end": ("an agent that ends at once succeeds", "Let success need an answer."),
     "start": ("an agent that presses the start token for ever succeeds", "Let success need an answer."),
-    "same_answer": ("one and the same answer is right", "Draw the problems so that no target is frequent."),
+    "same_answer": (
+        "the oracle's program for the most frequent target, played on every problem, succeeds",
+        "Draw the problems so that no target is frequent.",
+    ),
     "constant": (
         "one program, the same for all problems, succeeds",
         "Let the agent type what it has read (no tool may know it), or draw problems of which programs differ.",

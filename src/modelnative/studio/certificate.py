@@ -37,7 +37,7 @@ def page(certificate: Certificate) -> Iterator[RenderableType]:
     yield _table(certificate)
     yield Text(LEGEND, "dim")
     yield ""
-    yield from _details(certificate)
+    yield from map(Text, _details(certificate))  # as text, since brackets would be taken for markup
     yield ""
     for finding in certificate.findings:
         yield Text(finding.line(), STYLES[finding.level])
