@@ -501,7 +501,7 @@ def test_certifying(command: Command) -> None:
     (stage,) = json.loads(written.out)["stages"]
     assert (stage["constant"]["rate"], stage["constant"]["exact"], stage["memoryless"]) == (0.91, True, None)
     page = command("certify echoes:Seven --no-train --markdown").out.splitlines()
-    assert page[:3] == ["## echo", "", "| stage | problems | " + page[2].removeprefix("| stage | problems | ")]
+    assert page[:3] == ["## echoes:Seven", "", "| stage | problems | " + page[2].removeprefix("| stage | problems | ")]
     assert re.match(r"\| E \| 100 \| 1\.000 \| 0\.\d+ \[0\.\d+, 0\.\d+\] \| 0\.000 \| 0\.910 \| 0\.910 \|", page[4])
 
 

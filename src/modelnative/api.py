@@ -225,15 +225,18 @@ def certify(
         >>> certificate.sound, certificate.stages[0].figures["constant"].how
         (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
     """
-    if isinstance(task, str):
+    made, name = task, ""
+    if isinstance(made, str):
+        name = made
         try:
-            task = make_task(task, **(dials or {}))
+            made = make_task(name, **(dials or {}))
         except TypeError as error:  # a method or an argument is missing
-            raise UserError(f"task: {task!r} cannot be made; {error}") from error
+            raise UserError(f"task: {name!r} cannot be made; {error}") from error
     elif dials:
         raise UserError(f"dials: {dials!r} is not allowed beside a task that is made already")
     stages = [stage] if isinstance(stage, str) else stage
-    return _certify(task, stages=stages, problems=problems, seconds=seconds, train=train, tell=tell)
+    certificate = _certify(made, stages=stages, problems=problems, seconds=seconds, train=train, tell=tell)
+    return dataclasses.replace(certificate, task=name or certificate.task)
 
 
 def tutorial(*, seed: int = 0, updates: int = 100) -> Comparison:
