@@ -153,6 +153,18 @@ def refused(outcome: Outcome) -> str:
         ("explain nowhere --stage T2", "--problem is missing"),
         ("explain nowhere --stage T2 --problem '1 2 3 4 5'", "run: 'nowhere' is not a run folder"),
         ("tasks arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("certify", "TASK is missing; see: modelnative certify --help"),
+        ("certify arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("certify arithmetic --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
+        ("certify arithmetic --dials horizon=5", "horizon: 5 is not allowed"),
+        ("certify arithmetic --problems 0", "problems: 0 is not allowed; expected at least 1"),
+        (
+            "certify arithmetic --seconds 0",
+            "seconds: 0.0 is not allowed; expected more than 0; to train nothing: --no-tr",
+        ),
+        ("certify arithmetic --json --markdown", "--markdown: not allowed beside --json"),
+        ("certify no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
+        ("certify echoes:Unfinished", "task: 'echoes:Unfinished' cannot be made; Can't instantiate abstract class"),
         ("tutorial --updates 0", "updates: 0 is not allowed; expected at least 1"),
         ("tutorial --epochs 3", "--epochs: unknown flag"),
     ],
@@ -473,6 +485,37 @@ def test_tasks(command: Command) -> None:
     assert "4 MUL" in command("tasks arithmetic").out
 
 
+def test_certifying(command: Command) -> None:
+    sound = command("certify echoes:Echo --no-train")
+    assert sound.code == 0
+    assert re.search(r"E +100 +1\.000 .* 0\.100 +0\.100 +– +– +0", sound.out)
+    assert "Certified: no defect" in sound.out
+    assert "E: the best constant program\n" in sound.err
+    spoilt = command("certify echoes:Mistaken --stage E --no-train")
+    assert spoilt.code == 1
+    flat = " ".join(spoilt.out.split())
+    assert "Counterexample: the second digit of 37; its program 3 SAY answers 3, the target is 7" in flat
+    assert "Not certified: 2 defects" in flat
+    written = command("certify echoes:Seven --no-train --json")
+    assert written.code == 1
+    (stage,) = json.loads(written.out)["stages"]
+    assert (stage["constant"]["rate"], stage["constant"]["exact"], stage["memoryless"]) == (0.91, True, None)
+    page = command("certify echoes:Seven --no-train --markdown").out.splitlines()
+    assert page[:3] == ["## echoes:Seven", "", "| stage | problems | " + page[2].removeprefix("| stage | problems | ")]
+    assert re.match(r"\| E \| 100 \| 1\.000 \| 0\.\d+ \[0\.\d+, 0\.\d+\] \| 0\.000 \| 0\.910 \| 0\.910 \|", page[4])
+
+
+def test_a_task_of_the_current_folder_is_found(tmp_path: Path) -> None:
+    """As the installed command starts it: without the current folder on Python's path."""
+    (tmp_path / "mine.py").write_text("from modelnative.tasks.tutorial import Tutorial as Mine\n")
+    code = "import sys; sys.path.remove(''); sys.argv[:] = sys.argv[0:1] + ['tasks', 'mine:Mine']; "
+    code += "from modelnative.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mine:Mine: ")
+
+
 def test_sweeping(command: Command, tmp_path: Path) -> None:
     base = 'task = "worlds:Small"\nupdates = 2\nepisodes = 16\npolicy.width = 8\n'
     rates = "[grid]\noptimizer.learning_rate = [0.01, 1e30]\n"
@@ -580,6 +623,19 @@ def test_a_signal_ends_a_measurement(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 130
+
+
+def test_a_signal_shows_what_was_certified(tmp_path: Path) -> None:
+    process = start("certify echoes:Echo --seconds 600", tmp_path)
+    assert process.stderr is not None
+    while "training" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == ""
+    assert re.search(r"E +100 +1\.000 ", out)
+    assert re.search(r"Interrupted after \d+ s: what is missing was not measured\.\n$", out)
 
 
 def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:

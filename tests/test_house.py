@@ -69,7 +69,7 @@ def test_help_takes_under_half_a_second() -> None:
 
 def test_help_names_every_command() -> None:
     shown = python("-m", "modelnative", "--help").stdout
-    for command in ("train", "resume", "sweep", "evaluate", "explain", "tasks", "bench", "tutorial"):
+    for command in ("train", "resume", "sweep", "evaluate", "explain", "tasks", "certify", "bench", "tutorial"):
         assert re.search(rf"\b{command}\b", shown), f"{command} is missing from:\n{shown}"
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modelnative.api import (
         Agent,
         bench,
+        certify,
         evaluate,
         explain,
         load,
@@ -35,6 +36,7 @@ _API = (
     *(
         "Agent",
         "bench",
+        "certify",
         "evaluate",
         "explain",
         "load",
@@ -60,6 +62,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "bench",
+    "certify",
     "evaluate",
     "explain",
     "load",

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from modelnative.errors import UserError
+from modelnative.evidence.certify import Certificate
+from modelnative.evidence.certify import certify as _certify
 from modelnative.evidence.evaluate import Evaluation, episodes
 from modelnative.evidence.evaluate import evaluate as _evaluate
 from modelnative.evidence.explain import Explanation
@@ -190,6 +193,53 @@ def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanati
     """
     agent = agent if isinstance(agent, Agent) else load(agent)
     return _explain(agent.policy, agent.task, stage, problem)
+
+
+def certify(
+    task: str | AnyTask,
+    stage: str | Sequence[str] | None = None,
+    *,
+    dials: dict[str, Any] | None = None,
+    problems: int = 100_000,
+    seconds: float = 20.0,
+    train: bool = True,
+    tell: Callable[[str], None] | None = None,
+) -> Certificate:
+    """How far agents get on a task that should fail on it, whether its oracle always succeeds, and what is wrong.
+
+    Args:
+        task: a name, `package.module:Class`, or a task itself.
+        stage: a stage's name, or several; all by default.
+        dials: the options of a task that is named.
+        problems: stages with at most so many are counted whole; of others so many are drawn.
+        seconds: of training a stage, shared by the network without memory and the one that cannot see the problem.
+        train: whether to train them.
+        tell: is given a line before everything that takes time.
+
+    Returns:
+        The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so.
+
+    Raises:
+        UserError: an unknown task, dial or stage, a number that is not allowed, or a class that cannot be made.
+
+    Example:
+        >>> import modelnative as mn
+        >>> certificate = mn.certify("tutorial", "T0", problems=1000, train=False)
+        >>> certificate.sound, certificate.stages[0].figures["constant"].how
+        (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
+    """
+    made, name = task, ""
+    if isinstance(made, str):
+        name = made
+        try:
+            made = make_task(name, **(dials or {}))
+        except TypeError as error:  # a method or an argument is missing
+            raise UserError(f"task: {name!r} cannot be made; {error}") from error
+    elif dials:
+        raise UserError(f"dials: {dials!r} is not allowed beside a task that is made already")
+    stages = [stage] if isinstance(stage, str) else stage
+    certificate = _certify(made, stages=stages, problems=problems, seconds=seconds, train=train, tell=tell)
+    return dataclasses.replace(certificate, task=name or certificate.task)
 
 
 def tutorial(*, seed: int = 0, updates: int = 100) -> Comparison:
@@ -377,6 +427,7 @@ __all__ = [
     "Agent",
     "Swept",
     "bench",
+    "certify",
     "evaluate",
     "explain",
     "load",

@@ -213,6 +213,71 @@ class Tasks:
 
 
 @dataclass(frozen=True)
+class Certify:
+    """Prove a task sound: its oracle succeeds, its splits are apart, and agents that should fail do.
+
+    For every stage: success of the oracle (1.000 where the task claims it), random keys, doing nothing, the most
+    frequent answer given always, the best program that reads nothing, a network without memory and one that cannot see
+    the problem; and how many problems are in both splits. Every problem is played where a stage has no more than
+    --problems; otherwise that many are drawn, and figures come with a 95% interval.
+
+    TASK is a name (see `modelnative tasks`) or package.module:Class, from the current folder, too:
+
+        modelnative certify mypkg:MyTask --no-train
+
+    Below the table it says in words what is wrong and what to do: a clause of the contract that is broken, an oracle's
+    counterexample, problems that nobody can solve, agents that succeed without doing what the stage asks (from 0.2 a
+    warning, from 0.5 a defect). Progress goes to standard error. Ctrl-C shows what was measured so far.
+    Exit code 1: there is a defect.
+    """
+
+    task: Annotated[Positional[str], arg(metavar="TASK")]
+    """A task's name, or package.module:Class."""
+    stage: tuple[str, ...] = ()
+    """Stages to measure, such as T2; by default all."""
+    dials: dict[str, Any] = field(default_factory=dict)
+    """The task's own options."""
+    problems: int = 100_000
+    """A stage with more problems is sampled: this many."""
+    seconds: float = 20.0
+    """Seconds of training a stage, shared by the two networks."""
+    train: bool = True
+    """Train the two networks; without them everything takes seconds."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    markdown: bool = False
+    """Print Markdown, as the page docs/certificates.md has it."""
+
+    def run(self) -> int:
+        if self.json and self.markdown:
+            raise UserError("--markdown: not allowed beside --json")
+        from modelnative import api
+        from modelnative.studio import certificate as pictures
+        from modelnative.studio import show
+
+        certificate = api.certify(
+            self.task,
+            self.stage or None,
+            dials=self.dials,
+            problems=self.problems,
+            seconds=self.seconds,
+            train=self.train,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        if self.json:
+            print(json.dumps(certificate.as_dict(), indent=2))
+        elif self.markdown:
+            print(pictures.markdown(certificate))
+        else:
+            console = show.console()
+            for part in pictures.page(certificate):
+                console.print(part)
+        if certificate.interrupted:
+            return 130
+        return 0 if certificate.sound else 1
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure this machine: steps per second of environment, rollout, update and training, and its ceiling.
 
@@ -306,6 +371,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "explain": Explain,
     "tasks": Tasks,
+    "certify": Certify,
     "bench": Bench,
     "tutorial": Tutorial,
 }
@@ -316,6 +382,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show γ shows ?
+    if "" not in sys.path:
+        sys.path.append("")  # so that a task of the current folder is found, as `python -m modelnative` does
     try:
         code = _dispatch(sys.argv[1:])
         sys.stdout.flush()
@@ -368,7 +436,7 @@ def _overview() -> str:
         f'  {PROGRAM} explain runs/first --stage T2 --problem "3 7 2 4 5"',
         "",
         f"{PROGRAM} COMMAND --help teaches a command.",
-        "Exit codes: 0 done, 1 a trial of a sweep failed, 2 bad input, 130 and 143 interrupted.",
+        "Exit codes: 0 done, 1 a trial of a sweep failed or a task has a defect, 2 bad input, 130 and 143 interrupted.",
     ]
     return "\n".join(lines)
 

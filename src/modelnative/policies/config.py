@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CoreName = Literal["gru", "transformer", "mingru", "tutorial-gru"]
-CORES: tuple[CoreName, ...] = ("gru", "transformer", "mingru", "tutorial-gru")
+CoreName = Literal["gru", "transformer", "mingru", "memoryless", "tutorial-gru"]
+CORES: tuple[CoreName, ...] = ("gru", "transformer", "mingru", "memoryless", "tutorial-gru")
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class PolicyConfig:
     width: int = 64
     """Units of the core's hidden state."""
     layers: int | None = None
-    """Layers of the core; by default 1 for gru and 2 for transformer and mingru."""
+    """Layers of the core; by default 1 for gru and 2 for the others."""
     heads: int = 4
     """Attention heads of the transformer; they divide the width."""
     copy: bool = True

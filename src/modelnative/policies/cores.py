@@ -1,4 +1,4 @@
-"""What carries an episode from one token to the next: GRU, Transformer, minGRU. One contract for the three.
+"""What carries an episode from one token to the next: GRU, Transformer, minGRU, or nothing. One contract for all.
 
 A core turns packed inputs x, float [N, width], and its memory, a tensor with the batch first, into hidden states
 [N, width] and the new memory. Packed means time first, step t having `sizes[t]` rows, never more than step t - 1, and
@@ -228,3 +228,27 @@ class Transformer(nn.Module):
             x = mixer(x + out(mixed.transpose(1, 2).flatten(2)))
             after.append(cache)
         return self.last(x), torch.stack(after, 1)
+
+
+class Memoryless(nn.Module):
+    """What a network without memory can do: each thought is of the context, the last token and its feedback alone.
+
+    Memory: float [n, width], the sum of the context's embeddings, the same from the first token to the last.
+    """
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.mixers = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
+
+    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
+        return summary
+
+    def project(self, table: Tensor, ever: int) -> Tensor:
+        return table
+
+    def forward(self, x: Tensor, memory: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        x = x + torch.cat([memory[:size] for size in sizes])
+        for mixer in self.mixers:
+            x = mixer(x)
+        return self.last(x), memory[: sizes[-1]]

@@ -13,7 +13,7 @@ from torch.nn.functional import embedding_bag
 from modelnative import native
 from modelnative.errors import choose
 from modelnative.policies.config import CORES, CoreName, PolicyConfig
-from modelnative.policies.cores import GRU, MinGRU, Transformer
+from modelnative.policies.cores import GRU, Memoryless, MinGRU, Transformer
 from modelnative.policies.heads import Heads
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import TaskSpec
@@ -206,10 +206,12 @@ class Policy(nn.Module):
         return torch.cat(rows, 1)
 
 
-def _make_core(spec: TaskSpec, core: str, config: PolicyConfig) -> GRU | MinGRU | Transformer:
+def _make_core(spec: TaskSpec, core: str, config: PolicyConfig) -> GRU | MinGRU | Memoryless | Transformer:
     choose("core", core, CORES)
     if core in ("gru", "tutorial-gru"):
         return GRU(config.width, config.layers or 1)
     if core == "mingru":
         return MinGRU(config.width, config.layers or 2)
+    if core == "memoryless":
+        return Memoryless(config.width, config.layers or 2)
     return Transformer(config.width, config.layers or 2, config.heads, spec.context_length, spec.horizon)

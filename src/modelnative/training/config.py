@@ -83,7 +83,7 @@ class TrainConfig:
     dials: dict[str, Any] = field(default_factory=dict)
     """The task's own options."""
     core: str = "gru"
-    """gru, transformer, mingru or tutorial-gru."""
+    """gru, transformer, mingru, memoryless (to see what needs no memory) or tutorial-gru."""
     algorithm: str = "ppo"
     """ppo, a2c, grpo, rloo or reinforce."""
     curriculum: str = "hints"
@@ -122,7 +122,7 @@ LOSS_RECIPES: dict[str, dict[str, Any]] = {
     "rloo": {"value_weight": 0.0, "epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
     "reinforce": {"value_weight": 0.0, "epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
 }
-LEARNING_RATES = {"gru": 1e-2, "tutorial-gru": 1e-2, "mingru": 3e-3, "transformer": 1e-3}
+LEARNING_RATES = {"gru": 1e-2, "tutorial-gru": 1e-2, "mingru": 3e-3, "memoryless": 2e-3, "transformer": 1e-3}
 STEP_FACTORS = {"ppo": 1.0, "a2c": 0.3, "grpo": 0.5, "rloo": 0.3, "reinforce": 0.3}
 # What `modelnative bench` changes: a batch that is worth sharing among processes, one pass over it, and no hints, whose
 # forced tokens would be steps that nothing is learned from.

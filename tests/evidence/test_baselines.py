@@ -1,0 +1,69 @@
+"""Handicapped networks: what they cannot see or remember, and what they are given to learn from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from echoes import Echo
+
+from modelnative.evidence.baselines import Depths, Trained, _blank, train_baseline
+from modelnative.policies.config import PolicyConfig
+from modelnative.policies.policy import Policy
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.training.config import CurriculumConfig
+
+
+def depths(lengths: list[int], stage: int) -> Depths:
+    return Depths(torch.tensor(lengths), 12, CurriculumConfig(), stage)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_every_length_of_head_start_at_one_stage(stage: int) -> None:
+    draw = depths([6, 8, 12], stage).draw(4000, torch.Generator().manual_seed(0), 0.0)
+    length = (6, 8, 12)[stage]
+    assert bool((draw.stage == stage).all())
+    whole = draw.free == 12 if length < 12 else draw.free >= 12
+    assert 0.45 < float(whole.float().mean()) < 0.6
+    assert set(draw.free.tolist()) == {*range(1, length + 1), 12}
+    assert bool((draw.explore[draw.free < length] == 0).all())
+
+
+def test_where_the_oracle_fails_there_is_no_head_start() -> None:
+    draw = depths([6, 0], 1).draw(100, torch.Generator().manual_seed(0), 0.0)
+    assert bool((draw.free == 12).all())
+
+
+def test_failure_is_that_of_its_stage() -> None:
+    curriculum = depths([6, 8, 12], 1)
+    draw = curriculum.draw(100, torch.Generator().manual_seed(0), 0.0)
+    curriculum.observe(draw, torch.ones(100, dtype=torch.bool))
+    assert curriculum.failure == 0.0
+
+
+def test_the_blind_see_the_feedback_alone() -> None:
+    task = Arithmetic()
+    policy = Policy(task.spec, "gru", PolicyConfig(width=16, copy=False))
+    policy.context.register_forward_hook(_blank)
+    generator = torch.Generator().manual_seed(0)
+    stage = torch.ones(8, dtype=torch.int64)
+    problems = task.sample(stage, generator)
+    tokens = torch.randint(18, (5, 1), generator=generator).expand(5, 8)
+    feedback = torch.randint(18, (5, 1, 9), generator=generator).expand(5, 8, 9).clone()
+    said = policy.unroll(tokens, feedback, policy.begin(problems.context, stage))[0].log_probs
+    assert bool((said == said[:, :1]).all()), "whatever the problem"
+    feedback[2, 3] = 0
+    said = policy.unroll(tokens, feedback, policy.begin(problems.context, stage))[0].log_probs
+    assert bool((said[2:, 3] != said[2:, 0]).any())
+
+
+@pytest.mark.parametrize("handicap", ["memoryless", "blind"])
+def test_so_many_problems_are_played(handicap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Echo()
+    (problems,) = task.enumerate(0)
+    trained = train_baseline(task, 0, handicap, problems, 0.01)  # type: ignore[arg-type]
+    assert isinstance(trained, Trained)
+    assert trained.problems == 100
+    assert trained.updates >= 1
+    assert 0 <= trained.successes <= 100
+    monkeypatch.setattr("modelnative.evidence.baselines.PLAYED", 30)
+    assert train_baseline(task, 0, handicap, problems, 0.01).problems == 30  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""Certificates: what each agent reaches on tasks whose answers are known, and what is said of spoilt ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+
+import echoes
+import pytest
+from echoes import Echo
+
+import modelnative as mn
+from modelnative.evidence import certify as module
+from modelnative.evidence.certify import AGENTS, Certificate, Examiner, certify
+from modelnative.evidence.statistics import wilson
+from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.task import AnyTask
+
+
+def certified(task: AnyTask, **options: int | bool) -> Certificate:
+    return certify(task, **{"train": False, **options})
+
+
+def defects(certificate: Certificate) -> list[str]:
+    return [finding.words for finding in certificate.findings if finding.level == "defect"]
+
+
+def rates(certificate: Certificate) -> dict[str, float]:
+    return {name: figure.rate for name, figure in certificate.stages[0].figures.items()}
+
+
+def test_a_sound_task() -> None:
+    certificate = certified(Echo())
+    stage = certificate.stages[0]
+    assert certificate.sound
+    assert certificate.findings == ()
+    assert (stage.problems, stage.listed) == (100, True)
+    assert stage.overlap is not None
+    assert (stage.overlap.shared, stage.overlap.train + stage.overlap.heldout, stage.overlap.exact) == (0, 100, True)
+    found = rates(certificate)
+    assert found.pop("random") < 0.15
+    assert found == {"oracle": 1.0, "end": 0.0, "start": 0.0, "same_answer": 0.1, "constant": 0.1}
+    constant = stage.figures["constant"]
+    assert (constant.exact, constant.best, constant.interval) == (True, True, None)
+    assert constant.how.endswith("SAY (exact search, up to 2 tokens)")
+    random = stage.figures["random"]
+    assert random.interval == wilson(random.successes, 100), "chance had a part"
+
+
+def test_what_is_too_many_to_list_is_sampled() -> None:
+    certificate = certified(echoes.Endless(), problems=5000)
+    stage = certificate.stages[0]
+    assert certificate.sound
+    assert (stage.problems, stage.listed) == (5000, False)
+    assert stage.overlap is not None
+    assert (stage.overlap.shared, stage.overlap.exact) == (0, False)
+    assert stage.overlap.train + stage.overlap.heldout == 100, "all keys are drawn"
+    low, high = stage.figures["constant"].interval or (0, 0)
+    assert low < 0.1 < high
+    assert not stage.figures["oracle"].exact
+
+
+def test_a_limit_on_the_problems_samples_what_could_be_listed() -> None:
+    stage = certified(Echo(), problems=99).stages[0]
+    assert (stage.problems, stage.listed) == (99, False)
+
+
+def test_a_wrong_oracle_shows_its_counterexample() -> None:
+    certificate = certified(echoes.Mistaken())
+    assert any("the contract is broken: oracle: fails on 1" in words for words in defects(certificate))
+    assert (
+        "the oracle fails on 1 of 100 problems. Counterexample: the second digit of 37; its program 3 SAY answers 3, "
+        "the target is 7"
+    ) in defects(certificate)
+    assert certificate.stages[0].figures["oracle"].successes == 99
+    assert not certificate.sound
+
+
+def test_problems_that_nobody_can_reach_are_named() -> None:
+    (words,) = [words for words in defects(certified(echoes.Unreachable())) if "contract" not in words]
+    assert words == (
+        "the oracle fails on 1 of 100 problems, and has no program at all for some, such as the second digit of 13 "
+        "(target 99)"
+    )
+
+
+def test_where_the_oracle_may_fail_it_is_a_note() -> None:
+    task = echoes.Unreachable()
+    task.spec = dataclasses.replace(task.spec, solvable=(False,))
+    certificate = certified(task)
+    assert certificate.sound
+    assert [f.level for f in certificate.findings] == ["note"]
+    assert "fails on 1 of 100 problems, and spec.solvable says that it may" in certificate.findings[0].words
+
+
+def test_splits_that_overlap() -> None:
+    certificate = certified(echoes.Leaky())
+    assert certificate.stages[0].overlap is not None
+    assert certificate.stages[0].overlap.shared == 2
+    assert "2 problems are in both splits, train and heldout" in defects(certificate)
+    assert any("the contract is broken: splits" in words for words in defects(certificate))
+
+
+def test_a_constant_answer_that_solves() -> None:
+    certificate = certified(echoes.Seven())
+    found = rates(certificate)
+    assert found["same_answer"] == found["constant"] == 0.91
+    first, second = defects(certificate)
+    assert first.startswith(
+        "the oracle's program for the most frequent target, played on every problem, succeeds on 91"
+    )
+    assert first.endswith(": 7 SAY (target 7)")
+    assert second.startswith("one program, the same for all problems, succeeds on 91.0% of the problems: 7 SAY (exact")
+
+
+def test_an_idle_agent_that_succeeds() -> None:
+    certificate = certified(echoes.Generous())
+    assert rates(certificate)["end"] == 1.0
+    assert "an agent that ends at once succeeds on 100.0% of the problems" in " ".join(defects(certificate))
+
+
+@pytest.mark.learning
+def test_a_stage_that_needs_no_eyes() -> None:
+    certificate = certify(echoes.Open(), seconds=10.0)
+    found = rates(certificate)
+    assert found["constant"] == 0.1
+    assert found["blind"] > 0.9
+    assert any("a network that cannot see the problem succeeds" in words for words in defects(certificate))
+
+
+@pytest.mark.learning
+def test_a_stage_that_needs_eyes() -> None:
+    certificate = certify(Echo(), seconds=8.0)
+    found = rates(certificate)
+    assert found["blind"] < 0.2
+    assert found["memoryless"] > 0.9, "the context can be read at any time"
+    assert certificate.sound
+    assert [finding.level for finding in certificate.findings] == ["note"]
+    assert "updates, " in certificate.stages[0].figures["blind"].how
+
+
+def test_code_that_raises_is_named_by_place() -> None:
+    certificate = certified(echoes.Crashing())
+    (words,) = defects(certificate)
+    assert words.startswith("the contract is broken: IndexError: index 3 is out of bounds")
+    assert "(echoes.py, line " in words
+    assert any("cannot be measured while the contract is broken" in f.words for f in certificate.findings)
+    assert rates(certificate) == {}
+
+
+def test_ctrl_c_keeps_what_was_measured() -> None:
+    def tell(line: str) -> None:
+        if "constant program" in line:
+            raise KeyboardInterrupt
+
+    certificate = certify(Echo(), train=False, tell=tell)
+    assert certificate.interrupted
+    assert set(rates(certificate)) == {"oracle", "random", "end", "start", "same_answer"}
+    written = json.loads(json.dumps(certificate.as_dict()))
+    assert written["stages"][0]["constant"] is None
+    assert set(AGENTS) < set(written["stages"][0])
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_the_same_answer_of_the_calculator_is_its_most_frequent_target(stage: int) -> None:
+    task = Arithmetic()
+    counts: dict[str, Counter[int]] = {"all": Counter(), "train": Counter()}
+    for split, counter in counts.items():
+        for problems in task.enumerate(stage, split):  # type: ignore[arg-type]
+            counter.update(problems.target.tolist())
+    frequent = max(sorted(counts["train"], key=str), key=lambda target: counts["train"][target])
+    examiner = Examiner(task, stage, 100_000, lambda line: None)
+    examiner.source = module.Source.of(task, stage, "all", 100_000)
+    examiner._same_answer(module.Source.of(task, stage, "train", 100_000))
+    assert examiner.figures["same_answer"].successes == counts["all"][frequent]
+    assert f"(target {frequent})" in examiner.figures["same_answer"].how
+
+
+def test_bad_input() -> None:
+    for options, message in (
+        ({"stage": "F"}, "stage: unknown value 'F'"),
+        ({"problems": 0}, "problems: 0 is not allowed; expected at least 1"),
+        ({"seconds": 0.0}, "seconds: 0.0 is not allowed"),
+        ({"dials": {"x": 1}}, "dials: .* is not allowed beside a task that is made"),
+    ):
+        with pytest.raises(mn.UserError, match=message):
+            mn.certify(Echo(), **options)
+    with pytest.raises(mn.UserError, match=r"cannot be made; .*abstract"):
+        mn.certify("echoes:Unfinished")

@@ -1,0 +1,72 @@
+"""Certificates as people read them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from modelnative.evidence.certify import Certificate, Figure, Overlap, StageCertificate
+from modelnative.evidence.verdicts import Finding
+from modelnative.studio.certificate import markdown, page, verdict
+
+FIGURES = {
+    "oracle": Figure(100_000, 100_000, exact=True),
+    "random": Figure(500, 100_000, exact=False),
+    "end": Figure(0, 100_000, exact=True),
+    "start": Figure(3_000, 100_000, exact=True),
+    "same_answer": Figure(27_100, 100_000, exact=True, how="9 ANS (target 9)"),
+    "constant": Figure(60_000, 100_000, exact=True, best=False, how="a*b [x] (beam of 3, up to 6 tokens)"),
+}
+STAGE = StageCertificate("T2", 100_000, True, FIGURES, Overlap(0, 80_000, 20_000, True))
+DRAWN = StageCertificate("T3", 5_000, False, {"oracle": Figure(5_000, 5_000, False)}, Overlap(2, 90, 10, False))
+FINDINGS = (Finding("defect", "T2", "it is a*b", "Mend it."), Finding("warning", "T2", "it is so"))
+CERTIFICATE = Certificate("toy", {"size": 3}, (STAGE, DRAWN), FINDINGS, 12.4, False)
+
+
+def shown(certificate: Certificate) -> list[str]:
+    console = Console(file=io.StringIO(), width=140, highlight=False)
+    for part in page(certificate):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_terminals_page() -> None:
+    lines = shown(CERTIFICATE)
+    assert lines[0] == "toy (size=3)"
+    row = next(line for line in lines if line.strip().startswith("T2 "))
+    assert row.split() == ["T2", "100,000", "1.000", "0.005", "0.030", "0.271", "≥", "0.600", "–", "–", "0"]
+    drawn = next(line for line in lines if line.strip().startswith("T3 "))
+    assert drawn.split() == ["T3", "of", "many", "5,000", "1.000", *"–" * 6, "2", "(sampled)"]
+    assert any("[0.999, 1.000]" in line for line in lines)
+    assert "T2 constant: a*b [x] (beam of 3, up to 6 tokens)" in lines
+    assert lines[-3:] == [
+        "defect: T2: it is a*b. Mend it.",
+        "warning: T2: it is so.",
+        "Not certified: 1 defect (12 s).",
+    ]
+
+
+def test_markdown() -> None:
+    lines = markdown(CERTIFICATE).splitlines()
+    assert lines[0] == "## toy (size=3)"
+    assert lines[4] == ("| T2 | 100,000 | 1.000 | 0.005 [0.005, 0.005] | 0.030 | 0.271 | ≥ 0.600 | – | – | 0 |")
+    assert r"- T2 constant: a\*b \[x\] (beam of 3, up to 6 tokens)" in lines
+    assert r"- **defect** T2: it is a\*b. Mend it." in lines
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"findings": ()}, "Certified: no defect (12 s)."),
+        ({"findings": FINDINGS[1:]}, "Certified: no defect, 1 warning (12 s)."),
+        ({"findings": FINDINGS[:1] * 2}, "Not certified: 2 defects (12 s)."),
+        ({"interrupted": True}, "Interrupted after 12 s: what is missing was not measured."),
+    ],
+)
+def test_the_verdict(changes: dict[str, object], words: str) -> None:
+    assert verdict(dataclasses.replace(CERTIFICATE, **changes)) == words  # type: ignore[arg-type]
