@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modelnative.policies.policy import Policy
+from modelnative.policies.policy import Policy, PolicyState
 from modelnative.tasks.task import AnyTask, Problems, program_length
 from modelnative.training.config import CurriculumConfig, TrainConfig, recipe, with_fields
 from modelnative.training.curricula import Curriculum, Draw
@@ -87,7 +87,7 @@ def train_baseline(
     trainer = Trainer(task, config)
     trainer.curriculum = Depths(oracle_lengths(task), task.spec.horizon, config.curricula, stage)
     if handicap == "blind":
-        trainer.policy.context.register_forward_hook(_blank)
+        blindfold(trainer.policy)
     step = max(1, len(problems) // PLAYED)
     chosen = problems[torch.arange(0, len(problems), step)[:PLAYED]]
     start = time.monotonic()
@@ -142,6 +142,10 @@ def _successes(policy: Policy, task: AnyTask, problems: Problems, generator: tor
     return total
 
 
-def _blank(module: torch.nn.Module, arguments: tuple[Tensor, ...], read: Tensor) -> Tensor:
-    """What a blind policy reads of any context."""
-    return torch.zeros_like(read)
+def blindfold(policy: Policy) -> None:
+    """From now on, let it read nothing but padding of any problem's context."""
+
+    def begin(context: Tensor, stage: Tensor) -> PolicyState:
+        return Policy.begin(policy, torch.full_like(context, policy.spec.end), stage)
+
+    policy.begin = begin  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ import torch
 
 from modelnative.errors import UserError
 from modelnative.evidence.baselines import Handicap, train_baseline
-from modelnative.evidence.programs import CHUNK, Program, best_program, played, successes
+from modelnative.evidence.programs import Program, best_program, played, successes
+from modelnative.evidence.source import Source
 from modelnative.evidence.statistics import wilson
 from modelnative.evidence.verdicts import Finding, Miss, judge
-from modelnative.tasks.batch import Batch
 from modelnative.tasks.check import TaskError, check_task
-from modelnative.tasks.task import AnyTask, Problems, Split, program_length, require
+from modelnative.tasks.task import AnyTask, Problems, program_length, require
 
 AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "memoryless", "blind")
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
-NUMBERS = 1 << 25  # of contexts that are kept at once
 EXAMPLES = 3  # problems that a finding shows
 SHOWN = 40  # tokens of a program
 PROPOSALS = 4096  # programs of the oracle that the search for a constant one is given
@@ -128,53 +127,6 @@ class Certificate:
         """JSON-ready."""
         parts = {"stages": [s.as_dict() for s in self.stages], "findings": [vars(f) for f in self.findings]}
         return {**vars(self), **parts, "sound": self.sound}
-
-
-@dataclass(frozen=True)
-class Source:
-    """The problems of a stage and split: all of them if they are at most `limit`, else as many drawn.
-
-    Nothing is kept: every pass lists or draws them anew, the same ones as long as the seed is.
-    """
-
-    task: AnyTask
-    stage: int
-    split: Split
-    listed: bool
-    count: int
-
-    @classmethod
-    def of(cls, task: AnyTask, stage: int, split: Split, limit: int) -> Source:
-        """Find out whether they can be listed."""
-        count = 0
-        try:
-            for chunk in task.enumerate(stage, split, CHUNK):
-                count += len(chunk)
-                if count > limit:
-                    return cls(task, stage, split, False, limit)
-        except UserError:
-            return cls(task, stage, split, False, limit)
-        return cls(task, stage, split, True, count)
-
-    def chunks(self, seed: int = 0) -> Iterator[Problems]:
-        """The problems, a few thousand at a time."""
-        if self.listed:
-            yield from self.task.enumerate(self.stage, self.split, CHUNK)
-            return
-        generator = torch.Generator().manual_seed(seed)
-        for start in range(0, self.count, CHUNK):
-            stage = torch.full((min(CHUNK, self.count - start),), self.stage)
-            yield self.task.sample(stage, generator, self.split)
-
-    def whole(self) -> Problems:
-        """All of them at once, or of drawn ones as many as fit in `NUMBERS`."""
-        most = max(1000, NUMBERS // self.task.spec.context_length)
-        kept: list[Problems] = []
-        for chunk in self.chunks():
-            kept.append(chunk)
-            if not self.listed and sum(map(len, kept)) >= most:
-                break
-        return Batch.cat(kept)
 
 
 def certify(

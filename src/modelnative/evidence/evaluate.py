@@ -1,4 +1,4 @@
-"""Every problem of a task, played and judged: nothing is sampled."""
+"""Every problem of a task, played and judged; where they are too many to list, a sample of them, and it says so."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Any
 import torch
 
 from modelnative.errors import choose
+from modelnative.evidence.source import Source
 from modelnative.policies.policy import Policy
 from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
 
-CHUNK = 1 << 11  # episodes played at once: large enough to be fast, small enough for the caches
+LISTED = 150_000  # problems of a stage and split that are all played; of more, or of endless ones,
+DRAWN = 10_000  # as many are drawn, the same ones every time
 
 
 @dataclass(frozen=True)
 class Count:
-    """Successes among all problems of one stage and split."""
+    """Successes among all problems of one stage and split, or, unless `whole`, among some drawn."""
 
     stage: str
     split: str
     successes: int
     problems: int
+    whole: bool = True
 
     @property
     def rate(self) -> float:
@@ -43,13 +46,17 @@ class Evaluation:
     @property
     def perfect(self) -> bool:
         """Every problem was solved."""
-        return all(count.successes == count.problems for count in self.counts)
+        return self.reaches(1.0)
+
+    def reaches(self, rate: float) -> bool:
+        """Every problem that could be listed was solved, and of those drawn at least this share in every stage."""
+        return all(c.successes >= c.problems * (1.0 if c.whole else rate) for c in self.counts)
 
     def total(self, stage: str | None = None, split: str | None = None) -> Count:
         """The sum over the counts of a stage, a split, or all."""
         chosen = [c for c in self.counts if stage in (None, c.stage) and split in (None, c.split)]
         successes, problems = sum(c.successes for c in chosen), sum(c.problems for c in chosen)
-        return Count(stage or "all", split or "all", successes, problems)
+        return Count(stage or "all", split or "all", successes, problems, all(c.whole for c in chosen))
 
     def line(self) -> str:
         """The verdict in one line.
@@ -61,7 +68,7 @@ class Evaluation:
         stages = list(dict.fromkeys(count.stage for count in self.counts))
         whole = self.total()
         rates = " ".join(f"{stage}={floor(self.total(stage).rate)}" for stage in stages)
-        return f"{rates} ({whole.successes}/{whole.problems} problems)"
+        return f"{rates} ({whole.successes}/{whole.problems} problems{'' if whole.whole else ', some drawn'})"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -73,7 +80,8 @@ class Evaluation:
         """The inverse of `as_dict`."""
         names = [field.name for field in fields(Count)]
         return cls(
-            tuple(Count(**{name: count[name] for name in names}) for count in values["counts"]), values["greedy"]
+            tuple(Count(**{name: count[name] for name in names if name in count}) for count in values["counts"]),
+            values["greedy"],
         )
 
 
@@ -93,6 +101,8 @@ def evaluate(
 ) -> Evaluation:
     """Play every problem of some stages once, greedily unless a generator is given, and count.
 
+    Of a stage with more than `LISTED` problems in a split, `DRAWN` are played instead.
+
     Args:
         policy, task: who plays what.
         stages: names; all by default.
@@ -101,7 +111,7 @@ def evaluate(
         watch: is given every rollout, to write episodes or show progress.
 
     Raises:
-        UserError: an unknown stage or split, or a stage whose problems cannot be enumerated.
+        UserError: an unknown stage or split.
     """
     choose("split", split, SPLITS)
     names = list(stages) if stages is not None else list(task.spec.stages)
@@ -110,20 +120,21 @@ def evaluate(
     counts = []
     pool = Pool(cores())
 
-    def chunks(stage: int, part: Split) -> Iterator[tuple[Problems, Plan | None]]:
-        for chunk in task.enumerate(stage, part, CHUNK):
+    def chunks(source: Source) -> Iterator[tuple[Problems, Plan | None]]:
+        for chunk in source.chunks():
             chunk = chunk.to(device)
             yield chunk, None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
 
     for name, part in itertools.product(names, parts):
         successes = problems = 0
-        work = chunks(task.spec.stage_index(name), part)
+        source = Source.of(task, task.spec.stage_index(name), part, LISTED, DRAWN)
+        work = chunks(source)
         for rollout in pool.stream(lambda chunk: play(policy, task, *chunk, final=watch is not None), work):
             successes += int(rollout.success.sum())
             problems += len(rollout.success)
             if watch is not None:
                 watch(rollout)
-        counts.append(Count(name, part, successes, problems))
+        counts.append(Count(name, part, successes, problems, source.listed))
     return Evaluation(tuple(counts), generator is None)
 
 

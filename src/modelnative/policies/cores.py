@@ -236,12 +236,14 @@ class Memoryless(nn.Module):
     Memory: float [n, width], the sum of the context's embeddings, the same from the first token to the last.
     """
 
+    attends = False
+
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         self.mixers = nn.ModuleList(FeedForward(width) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
-    def begin(self, context: Tensor, summary: Tensor) -> Tensor:
+    def begin(self, context: Tensor | None, summary: Tensor) -> Tensor:
         return summary
 
     def project(self, table: Tensor, ever: int) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from modelnative import native
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.files import read_tensors, write_json
@@ -290,7 +291,8 @@ class Training:
                 self.run.save_weights(trainer.policy)
         practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE].map(group.copy)
         trainer.practice = practice if len(practice) else None
-        progress.verified, progress.solved = trainer.updates, progress.confident and not len(practice)
+        progress.verified = trainer.updates
+        progress.solved = progress.confident and evaluation.reaches(self.run.config.confidence)
         self._count(start)
         return Verified(trainer.updates, evaluation, progress.elapsed)
 
@@ -351,6 +353,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "kernels": native.describe(),
     }
 
 

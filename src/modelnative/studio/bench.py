@@ -105,6 +105,7 @@ def remarks(measured: Bench) -> Iterator[str]:
         yield f"missing   {note}"
     here = machine()
     yield f"machine   {here['cores']} cores, {here['processor']}, Python {here['python']}, torch {here['torch']}"
+    yield f"kernels   {here['kernels']}"
 
 
 def workers(rate: Rate) -> str:

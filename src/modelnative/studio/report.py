@@ -13,8 +13,9 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from modelnative.evidence.evaluate import CHUNK, Count, Evaluation
+from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation
 from modelnative.evidence.explain import Explanation, explain_one
+from modelnative.evidence.source import Source
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
@@ -100,8 +101,7 @@ def _page(name: str) -> Template:
 
 
 def _evaluation(saved: dict[str, Any]) -> Evaluation:
-    names = ("stage", "split", "successes", "problems")
-    return Evaluation(tuple(Count(*(count[n] for n in names)) for count in saved["counts"]), saved["greedy"])
+    return Evaluation.of(saved)
 
 
 def _fields(run: Run) -> list[tuple[str, str]]:
@@ -149,7 +149,7 @@ def _examples(policy: Policy, task: AnyTask, evaluation: Evaluation) -> list[tup
 def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
     """The first problem of a stage that the policy fails."""
     problems: Problems
-    for problems in task.enumerate(stage, "all", CHUNK):
+    for problems in Source.of(task, stage, "all", LISTED, DRAWN).chunks():
         failed = ~play(policy, task, problems).success
         if bool(failed.any()):
             return [problems[failed][:1]]

@@ -53,7 +53,7 @@ def results(evaluation: Evaluation) -> Table:
     stages = list(dict.fromkeys(count.stage for count in evaluation.counts))
     for stage in [*stages, None] if len(stages) > 1 else stages:
         counts = [evaluation.total(stage, None if column == "all" else column) for column in columns]
-        shown.add_row(stage or "all", *(share(count, exact=evaluation.greedy) for count in counts))
+        shown.add_row(stage or "all", *(share(count, exact=evaluation.greedy and count.whole) for count in counts))
     return shown
 
 
@@ -103,7 +103,8 @@ def finished(end: Finished) -> list[str]:
         "",
     ]
     trained = evaluation.total(split=None if run.config.split == "all" else "train")
-    if trained.successes < trained.problems:
+    enough = Evaluation(tuple(c for c in evaluation.counts if c.split == "train" or run.config.split == "all"), True)
+    if not enough.reaches(run.config.confidence):
         missing = trained.problems - trained.successes
         lines += [
             f"Not solved: {missing} training problems still fail after the whole budget. To go on, try another seed, "
