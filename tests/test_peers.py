@@ -42,13 +42,13 @@ def test_the_plain_world_is_the_tensor_task(worlds: ModuleType) -> None:
     stages, numbers = problems.stage.tolist(), (problems.key % 10**6).tolist()
     first = [world.begin(*given) for world, *given in zip(plain, stages, numbers, strict=True)]
     token = torch.full((n,), CTX)
-    assert worlds.observe(state, token, task.feedback(state)).tolist() == first
+    assert worlds.observe(problems, token, task.feedback(state)).tolist() == first
     ended = torch.zeros(n, dtype=torch.bool)
     total = 0.0
     for t in range(task.spec.horizon):
         action = torch.where(torch.arange(n) < n // 3, program[:, t], keys(n, generator))
         step = task.step(state, action)
-        observation = worlds.observe(step.state, action, step.feedback)
+        observation = worlds.observe(problems, action, step.feedback)
         done = step.done | torch.tensor(t == task.spec.horizon - 1)
         for i in (~ended).nonzero()[:, 0].tolist():
             seen, reward, end = plain[i].step(int(action[i]))
@@ -66,7 +66,7 @@ def test_the_tensor_world_resets_to_new_training_problems_and_hides_nothing(worl
     twins = [worlds.PlainWorld(worlds.Stages(), 0) for _ in range(n)]
 
     def copy(i: int) -> list[int]:
-        stage, number = int(world.state.problem.stage[i]), int(world.state.problem.key[i]) % 10**6
+        stage, number = int(world.problems.stage[i]), int(world.problems.key[i]) % 10**6
         assert number in worlds.training_numbers(stage)
         return list(twins[i].begin(stage, number))
 
@@ -81,7 +81,7 @@ def test_the_tensor_world_resets_to_new_training_problems_and_hides_nothing(worl
             assert observation[i].tolist() == (copy(i) if twin_ended else seen)
         ends += int(ended.sum())
     assert ends > 5 * n
-    assert set(world.state.problem.stage.tolist()) == {0, 1, 2}
+    assert set(world.problems.stage.tolist()) == {0, 1, 2}
 
 
 def test_the_threshold_schedule_opens_stages_one_by_one(worlds: ModuleType) -> None:

@@ -22,5 +22,5 @@ def test_operations_of_an_update(capfd: pytest.CaptureFixture[str]) -> None:
     seconds = [operation.seconds for operation in operations]
     assert seconds == sorted(seconds, reverse=True)
     assert sum(operation.share for operation in operations) == pytest.approx(1)
-    (table,) = [operation for operation in operations if operation.name == "aten::_embedding_bag"]
-    assert table.calls == 4, "one in each minibatch"
+    (step,) = [operation for operation in operations if operation.name == "aten::_fused_adam_"]
+    assert step.calls == 4, "one for each minibatch"

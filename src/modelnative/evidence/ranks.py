@@ -41,7 +41,7 @@ class Work:
         config: of the training; its task is what the environment's speed is measured on.
         seconds: for each measurement.
         compiled: measure the environment under `torch.compile`, too.
-        share: threads that share one matrix product, which is then measured, too; 1 for no such measurement.
+        share: threads of one process that a matrix product and a training are measured with, too; 1 for none.
     """
 
     config: TrainConfig
@@ -169,6 +169,11 @@ def measure(work: Work) -> Iterator[Told]:
     rates = training_rates(trainer, seconds)
     for part in ("rollout", "update", "training"):
         yield Rate(part, "steps/s", group.size, 1, getattr(rates, part))
+    if work.share > 1:
+        yield from _begin(f"training with {work.share} threads", group)
+        shared = training_rates(Trainer(task, dataclasses.replace(config, threads=work.share)), seconds)
+        for part in ("rollout", "update", "training"):
+            yield Rate(part, "steps/s", group.size, work.share, getattr(shared, part))
     yield Memory(group.size, int(group.add([torch.tensor(peak_memory())])[0]))
     if work.compiled:
         yield from _begin("environment, after compiling for up to a minute", group)

@@ -65,9 +65,9 @@ class Bench:
         """How many worked together at most."""
         return max(rate.processes for rate in self.rates)
 
-    def rate(self, name: str, processes: int) -> Rate | None:
-        """A measurement in so many processes of one thread, if there is one."""
-        found = (r for r in self.rates if (r.name, r.processes, r.threads) == (name, processes, 1))
+    def rate(self, name: str, processes: int, threads: int = 1) -> Rate | None:
+        """A measurement in so many processes of so many threads each, if there is one."""
+        found = (r for r in self.rates if (r.name, r.processes, r.threads) == (name, processes, threads))
         return next(found, None)
 
     def ceiling(self, processes: int) -> Rate:
@@ -83,12 +83,12 @@ class Bench:
         forward = forward_flops(spec, self.config.core, self.config.policy)
         return None if forward is None else flops(forward, self.config.loss.epochs)
 
-    def share(self, name: str, processes: int) -> float | None:
+    def share(self, name: str, processes: int, threads: int = 1) -> float | None:
         """Share of the ceiling that a part of the training reaches."""
-        rate, work = self.rate(name, processes), self.flops
+        rate, work = self.rate(name, processes, threads), self.flops
         if rate is None or work is None or name not in work:
             return None
-        return rate.median * work[name] / 1e9 / self.ceiling(processes).median
+        return rate.median * work[name] / 1e9 / self.ceiling(processes * threads).median
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -88,6 +88,11 @@ def remarks(measured: Bench) -> Iterator[str]:
         others = [r for r in measured.rates if r.name == ceiling.name and r.processes * r.threads == count]
         slower = min(others, key=lambda rate: rate.median)
         beside = f"; {digits(slower.median)} with {workers(slower)}"
+    for rate in measured.rates:
+        if rate.threads > 1 and rate.unit == "steps/s":
+            share = measured.share(rate.name, rate.processes, rate.threads)
+            of = "" if share is None else f", {share:.1%} of the ceiling"
+            yield f"threads   {rate.name} {digits(rate.median)} steps/s ({spread(rate)}) with {workers(rate)}{of}"
     yield f"ceiling   {digits(ceiling.median)} GFLOP/s with {workers(ceiling)}{beside}"
     work = measured.flops
     if work is None:
