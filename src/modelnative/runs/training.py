@@ -283,8 +283,8 @@ class Training:
             if not bool(rollout.success.all()):
                 wrong.append(rollout.problems[~rollout.success])
 
-        split: Any = self.run.config.split
-        evaluation = self._verdict(lambda: evaluate(trainer.policy, trainer.task, split=split, watch=collect))
+        which: dict[str, Any] = {"stages": trainer.stages, "split": self.run.config.split}
+        evaluation = self._verdict(lambda: evaluate(trainer.policy, trainer.task, **which, watch=collect))
         if evaluation.total().successes >= progress.best:
             progress.best = evaluation.total().successes
             if group.leads:

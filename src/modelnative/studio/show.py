@@ -102,10 +102,10 @@ def finished(end: Finished) -> list[str]:
         f"  weights      {run.weights_path}",
         "",
     ]
-    trained = evaluation.total(split=None if run.config.split == "all" else "train")
-    enough = Evaluation(tuple(c for c in evaluation.counts if c.split == "train" or run.config.split == "all"), True)
-    if not enough.reaches(run.config.confidence):
-        missing = trained.problems - trained.successes
+    taught = run.task().spec.stages[: run.config.stages or None]
+    counts = [c for c in evaluation.counts if c.stage in taught and run.config.split in ("all", c.split)]
+    if not Evaluation(tuple(counts), True).reaches(run.config.confidence):
+        missing = sum(c.problems - c.successes for c in counts)
         lines += [
             f"Not solved: {missing} training problems still fail after the whole budget. To go on, try another seed, "
             "more --updates",

@@ -88,6 +88,8 @@ class TrainConfig:
     """ppo, a2c, grpo, rloo or reinforce."""
     curriculum: str = "hints"
     """hints (reverse curriculum from the oracle), or without hints: uniform, threshold, learnability, tutorial."""
+    stages: int = 0
+    """Train on the first so many stages of the task, which are the easiest; the others are only tested. 0 is all."""
     split: str = "train"
     """Problems to learn from: train (the held-out fifth is never seen) or all."""
     seed: int = 0
@@ -217,6 +219,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     loss, optimizer, curricula, policy = config.loss, config.optimizer, config.curricula, config.policy
     rules: list[tuple[str, Any, bool, str]] = [
         ("seed", config.seed, 0 <= config.seed < 2**31, "a whole number from 0 to 2147483647"),
+        ("stages", config.stages, config.stages >= 0, "0 (all) or more"),
         ("episodes", config.episodes, config.episodes >= 1, "at least 1"),
         ("updates", config.updates, config.updates >= 1, "at least 1"),
         ("minutes", config.minutes, config.minutes >= 0, "0 (no limit) or more"),

@@ -13,7 +13,7 @@ from modelnative import native
 from modelnative.native import Choices
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import AnyTask, Problems, program_length
+from modelnative.tasks.task import AnyTask, Problems, program_length, require
 from modelnative.training.advantages import advantages
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.curricula import Draw, make_curriculum
@@ -122,6 +122,7 @@ class Trainer:
         config: how; see `recipe`.
 
     Attributes:
+        stages: the names of those that it trains on.
         practice: training problems that a verification found wrong; each is played about once an update or more often,
             in a sixteenth of the episodes at least and a quarter at most.
 
@@ -138,7 +139,10 @@ class Trainer:
         rate = config.optimizer.learning_rate
         self.parameters = list(self.policy.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=rate, eps=1e-5, fused=True)
-        lengths = oracle_lengths(task)
+        self.stages = task.spec.stages[: config.stages or None]
+        most = len(task.spec.stages)
+        require(config.stages <= most, "stages", config.stages, f"at most {most}, the stages of {task.spec.name}")
+        lengths = oracle_lengths(task)[: len(self.stages)]
         self.curriculum = make_curriculum(config.curriculum, lengths, task.spec.horizon, config.curricula)
         self.curriculum.to(config.device)
         self.practice: Problems | None = None
@@ -344,7 +348,7 @@ class Trainer:
         explained = 1 - float((aim - rollout.value[free]).var(correction=0)) / spread if spread > 0 else 0.0
         oracle = program_length(self.task.oracle(rollout.problems), self.task.spec.end)
         whole = rollout.success & free[0]
-        seconds = end - lesson.start
+        seconds, untaught = end - lesson.start, len(self.task.spec.stages) - len(self.stages)
         return Metrics(
             update=self.updates,
             episodes=self.episodes,
@@ -352,9 +356,10 @@ class Trainer:
             success=[
                 value if seen else None
                 for value, seen in zip(self.curriculum.success.tolist(), self.curriculum.seen.tolist(), strict=True)
-            ],
+            ]
+            + untaught * [None],
             greedy=self.success(256) if self.updates % self.config.evaluate_every == 0 else None,
-            stages=self.curriculum.describe(),
+            stages=self.curriculum.describe() + untaught * ["only tested"],
             mean_return=float(rollout.reward.sum() / rollout.success.numel()),
             entropy=float(terms.entropy),
             approximate_kl=float(terms.approximate_kl),
@@ -380,8 +385,11 @@ class Trainer:
         return bool(self.group.tell([float(solved)])[0])
 
     def success(self, episodes: int, sampled: bool = False) -> list[float]:
-        """Success of each stage, greedy or sampled, in so many episodes drawn from the training problems."""
-        stages, generator = len(self.task.spec.stages), self.generator
+        """Success of each stage, greedy or sampled, in so many episodes drawn from the training problems.
+
+        Sampled, it is of the stages that are trained on.
+        """
+        stages, generator = len(self.stages if sampled else self.task.spec.stages), self.generator
         stage = torch.arange(stages, device=self.config.device).repeat_interleave(episodes)
         problems = self.task.sample(stage, generator, self.config.split)  # type: ignore[arg-type]
         plan = Plan.free(problems, self.task.spec.horizon, generator) if sampled else None
