@@ -129,3 +129,30 @@ def test_bad_names(arguments: dict[str, Any], message: str) -> None:
     task = Small()
     with pytest.raises(UserError, match=message):
         evaluate(scripted(task), task, **arguments)
+
+
+def test_of_what_is_too_much_to_list_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelnative.evidence.evaluate.LISTED", 900)
+    monkeypatch.setattr("modelnative.evidence.evaluate.DRAWN", 300)
+    task, seen = Arithmetic(), []
+    verdicts = [
+        evaluate(scripted(task), task, split="heldout", watch=lambda rollout: seen.append(rollout.problems))
+        for _ in range(2)
+    ]
+    assert verdicts[0] == verdicts[1], "the same problems every time"
+    assert [(count.stage, count.problems, count.whole) for count in verdicts[0].counts] == [
+        ("T0", task.count(0, "heldout"), True),
+        ("T1", 300, False),
+        ("T2", 300, False),
+    ]
+    assert all(bool(in_split(problems.key, "heldout").all()) for problems in seen)
+    assert verdicts[0].line().endswith(" problems, some drawn)")
+    assert Evaluation.of(verdicts[0].as_dict()) == verdicts[0]
+
+
+def test_every_listed_problem_must_be_solved_and_most_of_those_drawn() -> None:
+    whole, drawn = Count("a", "train", 99, 100), Count("b", "train", 99, 100, whole=False)
+    assert not Evaluation((whole, drawn), greedy=True).reaches(0.9)
+    assert Evaluation((drawn,), greedy=True).reaches(0.99)
+    assert not Evaluation((drawn,), greedy=True).reaches(0.995)
+    assert not Evaluation((drawn,), greedy=True).perfect

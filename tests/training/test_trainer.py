@@ -218,6 +218,20 @@ def test_problems_come_from_the_train_split_only(algorithm: str) -> None:
     assert 0.1 < in_split(keys, "heldout").float().mean() < 0.3
 
 
+def test_only_the_first_stages_are_trained_on() -> None:
+    trained = trainer(changes={"stages": 2, "evaluate_every": 1})
+    for _ in range(3):
+        assert set(trained.draw()[1].stage.tolist()) <= {0, 1}
+        metrics = trained.update()
+    assert metrics.success[2] is None
+    assert metrics.stages[2] == "only tested"
+    assert metrics.greedy is not None
+    assert len(metrics.greedy) == 3, "all are looked at now and then"
+    assert len(trained.success(4, sampled=True)) == 2
+    with pytest.raises(UserError, match="stages: 4 is not allowed; expected at most 3, the stages of arithmetic"):
+        trainer(changes={"stages": 4})
+
+
 def test_greedy_success_is_measured_on_the_train_split(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Arithmetic()
     trained, splits, sample = trainer(task, changes={"evaluate_every": 2}), [], task.sample

@@ -180,7 +180,7 @@ class Hops(Task[HopsProblems, Walk]):
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> HopsProblems:
         shuffles = Shuffles(self.size, self.maps, generator)
-        shuffles.draw(len(stage) * 4 // 3 + 64 if split == "train" else len(stage))  # one in five will be redrawn
+        shuffles.draw(len(stage) * 3 // 2 + 256 if split == "train" else len(stage))  # one in five will be redrawn
         tables = self.tables(stage.device)
 
         def draw(stage: Tensor) -> Problems:

@@ -44,5 +44,10 @@ def draw_within(split: Split, stage: Tensor, draw: Callable[[Tensor], P]) -> P:
         outside = (~in_split(problems.key, split)).nonzero()[:, 0]
         if not len(outside):
             return problems
-        problems = problems.put(outside, draw(stage[outside]))
+        # A few problems take as long to draw as a thousand, so each place gets several, and the first that is inside.
+        copies = min(8, max(1, 2048 // len(outside)))
+        drawn = draw(stage[outside].repeat(copies))
+        first = in_split(drawn.key, split).view(copies, -1).int().argmax(0)
+        rows = first * len(outside) + torch.arange(len(outside), device=stage.device)
+        problems = problems.put(outside, drawn[rows])
     raise UserError(f"split: {split!r} has no problem of stage {int(stage[outside[0]])}, or hardly any; it needs more")
