@@ -28,6 +28,7 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("minutes", -1.0, {}),
     ("minutes", NAN, {}),
     ("threads", -1, {}),
+    ("stages", -1, {}),
     ("evaluate_every", 0, {}),
     ("confidence", 0.0, {}),
     ("confidence", 1.5, {}),

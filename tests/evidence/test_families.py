@@ -1,0 +1,33 @@
+"""The small stages of every family are certified."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelnative.evidence.certify import certify
+from modelnative.tasks import make_task
+
+FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
+    ("arithmetic", "T0", {}),
+    ("expressions", "E2", {"operators": 3}),
+    ("countdown", "C3", {"numbers": 3}),
+    ("hops", "H2", {"hops": 3}),
+    ("hops", "H2", {"hops": 3, "maps": 2}),
+    ("recall", "L3", {"longest": 10}),
+    ("dictionary", "K2", {"pairs": 2}),
+    ("dictionary", "K2", {"pairs": 2, "store": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "stage", "dials"), FAMILIES)
+def test_a_small_stage_is_certified(name: str, stage: str, dials: dict[str, Any]) -> None:
+    certificate = certify(make_task(name, **dials), stages=[stage], problems=3000, train=False)
+    assert [finding.words for finding in certificate.findings if finding.level == "defect"] == []
+    (told,) = certificate.stages
+    figures = told.figures
+    assert figures["oracle"].rate == 1.0
+    assert max(figures[agent].rate for agent in ("random", "end", "start", "same_answer", "constant")) < 0.5
+    assert told.overlap is not None
+    assert told.overlap.shared == 0
