@@ -42,8 +42,8 @@ def processor() -> str:
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
-def measure(recipe: str, seed: int) -> dict[str, object]:
-    """One training, from the command line to its verdict."""
+def measure(recipe: str, flags: list[str], seed: int) -> dict[str, object]:
+    """One training with some flags, from the command line to its verdict."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [
@@ -55,7 +55,7 @@ def measure(recipe: str, seed: int) -> dict[str, object]:
             str(seed),
             "--out",
             str(run),
-            *RECIPES[recipe],
+            *flags,
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if not (run / "result.json").exists():
@@ -119,7 +119,7 @@ def main() -> None:
     if not arguments.table:
         for recipe in arguments.recipes or RECIPES:
             for seed in range(arguments.seeds):
-                line = measure(recipe, seed)
+                line = measure(recipe, RECIPES[recipe], seed)
                 with open(RESULTS, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 print(recipe, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)

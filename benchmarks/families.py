@@ -1,0 +1,92 @@
+"""Is every family of tasks learned, and what of it generalises? Each run is a process of its own, one after another.
+
+    python benchmarks/families.py                         # everything; hours on two cores
+    python benchmarks/families.py hops recall --seeds 5
+    python benchmarks/families.py --table                 # print the table of all results so far
+
+Results are appended to benchmarks/families.jsonl, a line a run. Success is greedy, on problems held out; of stages too large
+to list, on 10,000 drawn ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from learning import measure
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+BUDGET = ["--minutes", "10", "--updates", "1000000"]
+UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were never trained on
+# Flags, the stage that is to be solved, and stages never trained on.
+FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
+    "hops": (["--task", "hops"], "H6", []),
+    "recall": (["--task", "recall"], "L100", []),
+    "dictionary": (["--task", "dictionary", "--core", "transformer"], "K8", []),
+    "dictionary, store": (["--task", "dictionary", "--dials", "store=true", "--core", "transformer"], "K8", []),
+    "expressions": (["--task", "expressions", "--core", "transformer"], "E5", []),
+    "countdown": (["--task", "countdown", "--policy.width", "128"], "C4", []),
+    "recall, longer": (
+        ["--task", "recall", "--dials", "longest=1000", "--stages", "5", *UNSTAGED],
+        "L100",
+        ["L300", "L1000"],
+    ),
+    "hops, further": (
+        ["--task", "hops", "--dials", "hops=12", "--stages", "6", *UNSTAGED],
+        "H6",
+        ["H7", "H8", "H9", "H10", "H11", "H12"],
+    ),
+    "hops, no hints": (["--task", "hops", "--curriculum", "threshold"], "H6", []),
+    "recall, no hints": (["--task", "recall", "--curriculum", "threshold"], "L100", []),
+    "dictionary, no hints": (
+        ["--task", "dictionary", "--core", "transformer", "--curriculum", "threshold"],
+        "K8",
+        [],
+    ),
+}
+
+
+def table(lines: list[dict]) -> str:
+    """All results as Markdown, every seed shown."""
+    rows = [
+        "| run | seeds | stage | held-out success, each seed | seconds, median (range) | never trained on |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, (_, stage, further) in FAMILIES.items():
+        runs = [line for line in lines if line["recipe"] == name]
+        if not runs:
+            continue
+        heldout = [run["rates"]["evaluation heldout"] for run in runs]
+        seconds = [run["seconds"] for run in runs]
+        beyond = "; ".join(f"{s} " + " ".join(f"{rates[s]:.3f}" for rates in heldout) for s in further)
+        rows.append(
+            f"| {name} | {len(runs)} | {stage} | {' '.join(f'{rates[stage]:.3f}' for rates in heldout)} |"
+            f" {statistics.median(seconds):.0f} ({min(seconds):.0f}–{max(seconds):.0f}) | {beyond} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Measure, keep, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", metavar="family", help="; ".join(FAMILIES))
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1 (default 5)")
+    parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
+    arguments = parser.parse_args()
+    unknown = set(arguments.families) - set(FAMILIES)
+    if unknown:
+        parser.error(f"unknown family {sorted(unknown)[0]!r}; choose from {'; '.join(FAMILIES)}")
+    if not arguments.table:
+        for name in arguments.families or FAMILIES:
+            for seed in range(arguments.seeds):
+                line = measure(name, [*FAMILIES[name][0], *BUDGET], seed)
+                with open(RESULTS, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(name, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)
+    print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()
