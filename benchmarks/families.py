@@ -4,8 +4,8 @@
     python benchmarks/families.py hops recall --seeds 5
     python benchmarks/families.py --table                 # print the table of all results so far
 
-Results are appended to benchmarks/families.jsonl, a line a run. Success is greedy, on problems held out; of stages too large
-to list, on 10,000 drawn ones.
+Results are appended to benchmarks/families.jsonl, a line a run. Success is greedy, on problems held out; of stages too
+large to list, on 10,000 drawn ones.
 """
 
 from __future__ import annotations
