@@ -102,13 +102,13 @@ def test_success_is_measured_without_hint_and_without_exploration(name: str) -> 
     assert curriculum.success.tolist() == pytest.approx([0.75, 0.0, 0.0])
 
 
-@pytest.mark.parametrize("name", ["uniform", "threshold", "learnability", "tutorial"])
+@pytest.mark.parametrize("name", [name for name in CURRICULA if name != "hints"])
 def test_without_hints_nothing_is_forced(name: str) -> None:
     for draw in play(make(name), [1.0, 0.8, 0.2], 20):
         assert draw.free.unique().tolist() == [HORIZON]
 
 
-@pytest.mark.parametrize("name", ["uniform", "threshold", "learnability", "tutorial"])
+@pytest.mark.parametrize("name", [name for name in CURRICULA if name != "hints"])
 def test_exploration_fades_with_success(name: str) -> None:
     curriculum = make(name, explore=0.4)
 
@@ -172,6 +172,36 @@ def test_learnability_weighs_by_p_times_one_minus_p() -> None:
     curriculum.seen.fill_(True)
     weights = torch.tensor([0.25, 0.09, 0.0]) + 0.01
     assert shares(curriculum) == pytest.approx((weights / weights.sum()).tolist(), abs=0.03)
+
+
+def test_regret_is_what_the_oracle_does_better() -> None:
+    curriculum = make_curriculum("regret", torch.tensor([6, 8, 0]), HORIZON, CurriculumConfig(maintain=0.05))
+    curriculum.success.copy_(torch.tensor([0.9, 0.5, 0.0]))
+    weights = torch.tensor([0.1, 0.5, 0.05])
+    assert shares(curriculum) == pytest.approx((weights / weights.sum()).tolist(), abs=0.03)
+
+
+def test_progress_goes_where_success_changes() -> None:
+    curriculum = make("progress")
+    play(curriculum, [0.0, 0.0, 0.0], 20)
+    assert shares(curriculum) == pytest.approx([1 / 3] * 3, abs=0.03), "nothing moves"
+    play(curriculum, [0.0, 1.0, 0.0], 5)
+    rising = shares(curriculum)
+    assert rising[1] > 0.7
+    assert min(rising) > 0, "the others are looked at now and then"
+    play(curriculum, [0.0, 1.0, 0.0], 400)
+    assert shares(curriculum)[1] < 0.5, "what was learned long ago is no progress"
+    play(curriculum, [0.0, 0.2, 0.0], 5)
+    assert shares(curriculum)[1] > 0.7, "forgetting counts, too"
+
+
+def test_the_bandit_prefers_what_succeeds_half_of_the_time() -> None:
+    curriculum = make("bandit")
+    assert shares(curriculum) == pytest.approx([1 / 3] * 3, abs=0.03), "everything is tried"
+    play(curriculum, [1.0, 0.5, 0.0], 200)
+    preferred = shares(curriculum)
+    assert preferred[1] > 0.9
+    assert preferred[0] == pytest.approx(preferred[2], abs=0.03)
 
 
 def test_tutorial_keeps_to_its_schedule() -> None:

@@ -12,8 +12,11 @@ from modelnative.policies.config import CORES, PolicyConfig
 
 AlgorithmName = Literal["ppo", "a2c", "grpo", "rloo", "reinforce"]
 ALGORITHMS: tuple[AlgorithmName, ...] = ("ppo", "a2c", "grpo", "rloo", "reinforce")
-CurriculumName = Literal["hints", "uniform", "threshold", "learnability", "tutorial"]
-CURRICULA: tuple[CurriculumName, ...] = ("hints", "uniform", "threshold", "learnability", "tutorial")
+CurriculumName = Literal["hints", "uniform", "threshold", "learnability", "regret", "progress", "bandit", "tutorial"]
+CURRICULA: tuple[CurriculumName, ...] = (
+    *("hints", "uniform", "threshold", "learnability"),
+    *("regret", "progress", "bandit", "tutorial"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class TrainConfig:
     algorithm: str = "ppo"
     """ppo, a2c, grpo, rloo or reinforce."""
     curriculum: str = "hints"
-    """hints (reverse curriculum from the oracle), or without hints: uniform, threshold, learnability, tutorial."""
+    """hints (reverse curriculum from the oracle), or without: uniform, threshold, learnability, regret, progress, bandit,
+    tutorial."""
     stages: int = 0
     """Train on the first so many stages of the task, which are the easiest; the others are only tested. 0 is all."""
     split: str = "train"

@@ -150,6 +150,73 @@ class Learnability(Curriculum):
         return unknown + self.config.maintain
 
 
+class Regret(Curriculum):
+    """Stages by exact regret: what the oracle reaches, which is known, minus what the policy reaches.
+
+    Where regret must be estimated (PAIRED, Dennis et al., 2020), stages that nobody can solve draw all attention; here
+    they have none, as the oracle fails there, too.
+    """
+
+    best: Tensor
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
+        super().__init__(lengths, horizon, config)
+        self.register_buffer("best", (lengths > 0).float(), persistent=False)
+
+    def weights(self, progress: float) -> Tensor:
+        return (self.best - self.success).clamp_min(self.config.maintain)
+
+
+class Progress(Curriculum):
+    """Stages by learning progress: the distance between a fast and a slow average of success (Matiisen et al., 2017).
+
+    Attributes:
+        slow: float [S], success averaged over ten times as many updates as `success`.
+    """
+
+    slow: Tensor
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
+        super().__init__(lengths, horizon, config)
+        self.register_buffer("slow", torch.zeros_like(self.success))
+
+    def weights(self, progress: float) -> Tensor:
+        change = (self.success - self.slow).abs()
+        # Where nothing moves, all are looked at alike.
+        return change / change.max().clamp_min(0.01) + self.config.maintain
+
+    def observe(self, draw: Draw, success: Tensor) -> None:
+        super().observe(draw, success)
+        self.slow += (1 - self.config.memory) / 10 * (self.success - self.slow)
+
+
+class Bandit(Curriculum):
+    """Stages by a bandit whose reward is the mean size of the advantages (SEC, Chen et al., 2025).
+
+    For a reward of 0 or 1 that is 2p(1 − p), p being a batch's success. Values follow it by temporal differences, and
+    stages are drawn by their softmax.
+
+    Attributes:
+        value: float [S].
+    """
+
+    RATE, TEMPERATURE = 0.3, 0.1
+    value: Tensor
+
+    def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig) -> None:
+        super().__init__(lengths, horizon, config)
+        self.register_buffer("value", torch.full_like(self.success, 0.5))  # the most there can be: try everything
+
+    def weights(self, progress: float) -> Tensor:
+        return (self.value / self.TEMPERATURE).softmax(0)
+
+    def observe(self, draw: Draw, success: Tensor) -> None:
+        super().observe(draw, success)
+        rate, count = _rates(draw.stage, success, torch.ones_like(success), self)
+        followed = self.value + self.RATE * (2 * rate * (1 - rate) - self.value)
+        self.value.copy_(torch.where(count > 0, followed, self.value))
+
+
 class Tutorial(Curriculum):
     """The published tutorial's fixed schedule: half of the updates on T0, a third on T1, the last sixth on T2."""
 
@@ -255,6 +322,9 @@ def make_curriculum(name: CurriculumName | str, lengths: Tensor, horizon: int, c
         "uniform": Uniform,
         "threshold": Threshold,
         "learnability": Learnability,
+        "regret": Regret,
+        "progress": Progress,
+        "bandit": Bandit,
         "tutorial": Tutorial,
     }
     return kinds[name](lengths, horizon, config)
