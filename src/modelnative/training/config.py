@@ -90,8 +90,8 @@ class TrainConfig:
     algorithm: str = "ppo"
     """ppo, a2c, grpo, rloo or reinforce."""
     curriculum: str = "hints"
-    """hints (reverse curriculum from the oracle), or without: uniform, threshold, learnability, regret, progress, bandit,
-    tutorial."""
+    """hints (reverse curriculum from the oracle), or without: uniform, threshold, learnability, regret, progress,
+    bandit, tutorial."""
     stages: int = 0
     """Train on the first so many stages of the task, which are the easiest; the others are only tested. 0 is all."""
     split: str = "train"
