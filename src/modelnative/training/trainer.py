@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modelnative import native
 from modelnative.native import Choices
+from modelnative.policies.cores import GRU
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, program_length, require
@@ -22,7 +23,7 @@ from modelnative.training.parallel import Group, Pool, cores
 from modelnative.training.rollout import COLUMNS, Plan, Rollout, blank, joined, play
 
 COUNTERS = ("updates", "episodes", "steps")
-# The most episodes that one thread takes at a time.
+# The most episodes that one thread takes at a time, where threads take episodes.
 PLAYED = 4096
 LEARNT = 1024
 
@@ -215,13 +216,11 @@ class Trainer:
     def parts(self, n: int, most: int) -> int:
         """Into how many parts to share n episodes among threads, however many there are of those.
 
-        A part is no larger than `most`, and so small only that threads do not wait for one another all the time.
+        A part is no larger than `most`, and so small only that threads do not wait for one another all the time. Where
+        the kernels share their work themselves, there is only one.
         """
-        import os
-
-        if os.environ.get("CREW", "1") == "1":
-            return 1
-        if not self.packs or n < most // 4:
+        shares = isinstance(self.policy.core, GRU) and self.policy.weighs
+        if shares or not self.packs or n < most // 4:
             return 1
         return 2 * -(-n // (2 * most))
 
