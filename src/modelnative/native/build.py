@@ -57,10 +57,11 @@ def _compiled() -> Path:
     compiler = _compiler()
     source = SOURCE.read_bytes()
     identity = "\n".join([str(compiler), str(compiler.stat().st_mtime_ns), _processor(), *FLAGS, *TUNED])
+    user = getattr(os, "getuid", lambda: 0)()  # not everywhere
     name = f"kernels-{hashlib.sha256(source + identity.encode()).hexdigest()[:16]}.so"
-    for folder in (_cache(), Path(tempfile.gettempdir()) / f"modelnative-{os.getuid()}"):
+    for folder in (_cache(), Path(tempfile.gettempdir()) / f"modelnative-{user}"):
         path = folder / name
-        if path.exists() and path.stat().st_uid == os.getuid():
+        if path.exists() and path.stat().st_uid == user:
             return path
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
