@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -80,7 +81,9 @@ JOBS = [
     *({"core": core, "algorithm": "ppo", "curriculum": "hints"} for core in CORES),
     *(
         {"core": "gru", "algorithm": algorithm, "curriculum": curriculum}
-        for algorithm, curriculum in zip(("grpo", "a2c", "rloo", "reinforce"), CURRICULA[1:], strict=True)
+        for algorithm, curriculum in zip(
+            itertools.cycle(("grpo", "a2c", "rloo", "reinforce")), CURRICULA[1:], strict=False
+        )
     ),
 ]
 
