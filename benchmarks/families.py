@@ -20,6 +20,7 @@ from learning import measure
 RESULTS = Path(__file__).with_suffix(".jsonl")
 BUDGET = ["--minutes", "10", "--updates", "1000000"]
 UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were never trained on
+FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
 # Flags, the stage that is to be solved, and stages never trained on.
 FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "hops": (["--task", "hops"], "H6", []),
@@ -34,7 +35,12 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["L300", "L1000"],
     ),
     "hops, further": (
-        ["--task", "hops", "--dials", "hops=12", "--stages", "6", *UNSTAGED],
+        [*FURTHER, "--core", "mingru", "--dials", "hops=12", "feedback=left", "count=shifted"],
+        "H6",
+        ["H7", "H8", "H9", "H10", "H11", "H12"],
+    ),
+    "hops, further, gru": (
+        [*FURTHER, "--dials", "hops=12", "feedback=left", "count=digits"],
         "H6",
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
