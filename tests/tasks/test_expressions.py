@@ -448,7 +448,7 @@ def test_the_oracle_solves_samples_of_every_stage(options: dict[str, int]) -> No
             assert value(tree) == int(problems.target[i])
             if size(tree) <= 6:
                 more = sum(len(str(operand)) - 1 for operand in reading_order(tree)[1])
-                assert int(length[i]) == shortest(tree, task.machine.memories) + more
+                assert int(length[i]) == shortest(tree, task.dials["memories"]) + more
 
 
 def test_the_programs_of_the_documentation() -> None:
@@ -574,7 +574,7 @@ def test_the_cells_that_are_needed_are_limited() -> None:
     tasks = [Expressions(operators=9), Expressions(operators=9, needs=1), Expressions(operators=9, memories=1)]
     found = [task.needed(task.sample(stage, seeded())).unique().tolist() for task in tasks]
     assert found == [[0, 1, 2], [0, 1], [0, 1]]
-    assert tasks[1].machine.memories == 2
+    assert "STO2" in tasks[1].spec.vocabulary
     with pytest.raises(UserError, match="1 memory cell"):
         tasks[2].parse(6, "(1-2*3)*(4-5*6)-7*8")
 

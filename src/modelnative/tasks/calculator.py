@@ -164,6 +164,10 @@ class PocketCalculator:
         )
         return after, row
 
+    def over(self, state: Registers) -> Tensor:
+        """Which episodes have ended: bool [n]."""
+        return state.mode & ENDED > 0
+
     def rules(self, device: torch.device) -> Rules:
         """What each key does, on `device`."""
         return self.tables(device)[0]

@@ -1,4 +1,4 @@
-"""Infix expressions on the pocket calculator: which operand first, and what to keep where."""
+"""Infix expressions on a calculator: which operand first, and what to keep."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn.functional import pad
 from modelnative.errors import UserError, choose
 from modelnative.tasks import trees
 from modelnative.tasks.batch import Batch
-from modelnative.tasks.calculator import ANS, CTX, LIMIT, STO, PocketCalculator, Registers
-from modelnative.tasks.infix import infix, read
+from modelnative.tasks.calculator import CTX, LIMIT, PocketCalculator
+from modelnative.tasks.desk import Desk, Paper, Pocket
+from modelnative.tasks.infix import figures, infix, read, widths
 from modelnative.tasks.sampling import TRIES, content_key
-from modelnative.tasks.schedule import schedule
 from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 
 LISTED = 1_000_000  # problems of a stage that `enumerate` still lists
@@ -45,10 +45,10 @@ class ExpressionProblems(Problems):
 
 @dataclass
 class Evaluation(State):
-    """Adds `target`, int64 [n], and the calculator's `registers`."""
+    """Adds `target`, int64 [n], and the state of the `desk`."""
 
     target: Tensor
-    registers: Registers
+    desk: Any
 
 
 @dataclass
@@ -66,12 +66,15 @@ class Drawn(Batch):
 class Expressions(Task[ExpressionProblems, Evaluation]):
     """Evaluate the infix expression in the context on the pocket calculator (`calculator`), with K memory cells.
 
+    Or, with `feedback="paper"`, one that stands on paper (`paper`): it is read through a window, three numbers wide,
+    and grows shorter as it is worked out. Then a decision needs but a glance, whatever the expression's length.
+
     Stage En has n operators, each +, − or × alike, over operands from 1 on (a 0 would make 0 a frequent answer). Every
     shape of tree is as frequent as any other of its size. Left out are trees that need too many cells, and those with a
     subtree whose value does not fit the display; their operators and operands are drawn anew, their shape stays.
     The text has as few brackets as keep the shape (`infix`), a token for each digit, sign and bracket, then CTX. The
     oracle is the shortest program that evaluates the tree as it stands (`schedule`); one that rearranges the terms may
-    be shorter.
+    be shorter. On paper it is a short one, not always the shortest (`paper_schedule`).
 
     No key knows an operand, so that the best constant program answers with the most frequent target: it is right on
     4.9% of E1, 3.2% of E2, 2.8% of E3, 2.0% of E5 and 1.0% of E12. Pressing the keys in reading order, brackets and
@@ -80,13 +83,13 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
 
     Args:
         operators: the last stage's, 1 to 12.
-        memories: K, 1 to 4.
+        memories: K, 1 to 4. On paper also 0: a cell, and one more for every three operators.
         needs: trees that cannot be evaluated with so many cells are left out; at least 1, more than K counts as K.
         digits: the most that an operand has, 1 to 3.
         shapes: one shape in five of each size is `unseen`, by a hash, the others `seen`; `all` are both. E1 and E2 have
             too few shapes to leave one out: `seen` and `unseen` have them all.
         feedback: `display` shows the calculator's display after each key (a sign and eight digits, blank when
-            empty); `none` is open loop.
+            empty); `none` is open loop; `paper` shows the paper, and the context is CTX alone.
 
     Example:
         >>> task = Expressions()
@@ -104,33 +107,39 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         needs: int = CELLS,
         digits: int = 1,
         shapes: Literal["all", "seen", "unseen"] = "all",
-        feedback: Literal["display", "none"] = "display",
+        feedback: Literal["display", "none", "paper"] = "display",
     ) -> None:
         require(1 <= operators <= trees.MOST, "operators", operators, f"1 to {trees.MOST}")
-        require(1 <= memories <= CELLS, "memories", memories, f"1 to {CELLS}")
+        choose("feedback", feedback, ("display", "none", "paper"))
+        on_paper = feedback == "paper"
+        allowed = f"{'0 (on paper)' if on_paper else 1} to {CELLS}"
+        require(memories <= CELLS and memories >= (not on_paper), "memories", memories, allowed)
         require(needs >= 1, "needs", needs, "at least 1")
         require(1 <= digits <= FIGURES, "digits", digits, f"1 to {FIGURES}")
         choose("shapes", shapes, ("all", "seen", "unseen"))
-        choose("feedback", feedback, ("display", "none"))
         self.dials = {"operators": operators, "memories": memories, "needs": needs, "digits": digits}
-        self.choice, self.closed_loop = shapes, feedback == "display"
-        self.most, self.needs, self.digits = operators, min(needs, memories), digits
-        self.machine = PocketCalculator(memories, digits, others=("(", ")"))
+        self.shown = feedback
+        self.choice, self.most, self.digits = shapes, operators, digits
+        self.needs = min(needs, memories or CELLS)
+        machine = PocketCalculator(max(1, memories), digits, others=("(", ")"))
+        self.letters = machine.vocabulary  # of the text
+        self.desk: Desk = Paper(operators, memories) if on_paper else Pocket(machine, operators, feedback != "none")
+        # The longest text has all brackets but the root's.
+        self.text_length = 4 * operators + (digits - 1) * (operators + 1)
         self._tables: dict[torch.device, Tables] = {}
-        # The longest text has all brackets but the root's; the longest program stores at all operators but the root.
         self.spec = TaskSpec(
             name="expressions",
-            vocabulary=self.machine.vocabulary,
+            vocabulary=self.desk.vocabulary,
             stages=tuple(f"E{n}" for n in range(1, operators + 1)),
-            context_length=4 * operators + (digits - 1) * (operators + 1),
-            feedback_width=9 if self.closed_loop else 0,
-            horizon=4 * operators + (digits - 1) * (operators + 1),
-            start=CTX,
-            end=self.machine.end,
+            context_length=self.text_length if self.desk.reads else 1,
+            feedback_width=self.desk.width,
+            horizon=self.desk.horizon,
+            start=self.desk.start,
+            end=len(self.desk.vocabulary) - 1,
         )
 
     def options(self) -> dict[str, Any]:
-        return {**self.dials, "shapes": self.choice, "feedback": "display" if self.closed_loop else "none"}
+        return {**self.dials, "shapes": self.choice, "feedback": self.shown}
 
     # Problems
 
@@ -196,9 +205,8 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         return f"compute {self._texts(problems[i : i + 1])[0]}"
 
     def records(self, problems: ExpressionProblems, state: Evaluation) -> list[dict[str, Any]]:
-        registers = state.registers
         columns = (problems.stage, problems.operators, problems.operands, problems.shape, problems.target)
-        answers = (registers.value, registers.answered)
+        answers = self.desk.answer(state.desk)
         rows = zip(self._texts(problems), *(column.tolist() for column in (*columns, *answers)), strict=True)
         return [
             {
@@ -214,43 +222,29 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
 
     def needed(self, problems: ExpressionProblems) -> Tensor:
         """The fewest memory cells that each tree can be evaluated with, its Ershov number here: int64 [n]."""
-        shapes = self.tables(problems.shape.device).shapes[problems.shape]
-        return trees.cells_needed(shapes, problems.operators)
+        return trees.cells_needed(self._shapes(problems), problems.operators)
 
     def oracle(self, problems: ExpressionProblems) -> Tensor:
-        shapes = self.tables(problems.shape.device).shapes[problems.shape]
-        operands, horizon = problems.operands, self.spec.horizon
-        widths = self._widths(operands)
-        # Places past the horizon are for keys that a tree has not, and cut off in the end.
-        keys = schedule(shapes, problems.operators, widths, self.machine.memories, past=horizon)
-        program = torch.full((len(operands), horizon + self.digits), self.spec.end, device=operands.device)
-        for place, token in self._figures(keys.operand, operands, widths):
-            program.scatter_(1, place, token)
-        # The codes of operators and the tokens are in the same order; between them stands ANS.
-        token = torch.where(keys.key > trees.SUB, keys.key + (STO - trees.SUB - 1), keys.key + CTX)
-        program.scatter_(1, keys.place, token)
-        return program.scatter(1, keys.end[:, None], ANS)[:, :horizon]
+        return self.desk.program(self._shapes(problems), problems.operators, problems.operands)
 
     # Episodes
 
     def begin(self, problems: ExpressionProblems) -> Evaluation:
-        no = torch.zeros_like(problems.stage, dtype=torch.bool)
-        return Evaluation(no, problems.target, self.machine.empty(problems.stage))
+        desk = self.desk.begin(self._shapes(problems), problems.operators, problems.operands)
+        return Evaluation(torch.zeros_like(problems.stage, dtype=torch.bool), problems.target, desk)
 
     def step(self, state: Evaluation, action: Tensor) -> Step[Evaluation]:
-        rules = self.machine.rules(action.device)
-        registers, row = self.machine.press(state.registers, action)
-        after = Evaluation(rules.done.index_select(0, row), state.target, registers)
-        success = rules.answers.index_select(0, row) & (registers.value == state.target)
-        invalid = rules.invalid.index_select(0, row)
+        desk, invalid = self.desk.press(state.desk, action)
+        after = Evaluation(self.desk.over(desk), state.target, desk)
+        value, given = self.desk.answer(desk)
+        success = given & ~state.done & (value == state.target)
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
 
     def feedback(self, state: Evaluation) -> Tensor:
-        value = state.registers.value
-        return self.machine.display(value) if self.closed_loop else value.new_empty(len(value), 0)
+        return self.desk.show(state.desk)
 
     def registers(self, state: Evaluation, i: int) -> dict[str, str]:
-        return self.machine.registers(state.registers, i)
+        return self.desk.describe(state.desk, i)
 
     # Tables and batches of trees
 
@@ -295,48 +289,35 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         return content_key(torch.stack(content, 1))
 
     def _problems(self, stage: Tensor, drawn: Drawn) -> ExpressionProblems:
-        context = self._context(stage, drawn)
+        start = torch.full_like(stage, self.spec.start)[:, None]
+        context = self._text(stage, drawn.shape, drawn.operators, drawn.operands) if self.desk.reads else start
         return ExpressionProblems(stage, context, drawn.key, drawn.shape, drawn.operators, drawn.operands, drawn.target)
 
-    def _context(self, stage: Tensor, drawn: Drawn) -> Tensor:
-        """The text: int64 [n, context_length]."""
-        shapes = self.tables(stage.device).shapes[drawn.shape]
-        widths = self._widths(drawn.operands)
-        layout = infix(shapes, drawn.operators, widths)
-        end = self.spec.end
+    def _text(self, stage: Tensor, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
+        """The texts, in `letters`: int64 [n, text_length]."""
+        count = widths(operands, self.digits)
+        layout = infix(self.tables(stage.device).shapes[shape], operators, count)
+        end = len(self.letters) - 1
         place, size = torch.arange(self.most + 1, device=stage.device), stage[:, None] + 1
         # What is neither operand nor operator is "(", after an operand ")", and after CTX EOS: their ids follow each
-        # other. So the marks add up to 0, 1 or 2; in bytes, the context being the widest tensor here.
-        marks = torch.zeros(len(stage), self.spec.context_length + 1, dtype=torch.uint8, device=stage.device)
-        marks.scatter_add_(1, layout.operand + widths, (place <= size).byte())
+        # other. So the marks add up to 0, 1 or 2; in bytes, the text being the widest tensor here.
+        marks = torch.zeros(len(stage), self.text_length + 1, dtype=torch.uint8, device=stage.device)
+        marks.scatter_add_(1, layout.operand + count, (place <= size).byte())
         marks.scatter_add_(1, layout.after, (place == size).byte() - (place < size).byte())  # 255 takes 1 away
-        context = marks.cumsum(1, dtype=torch.uint8) + (end - 2)
-        for where, token in self._figures(layout.operand, drawn.operands, widths):
-            context.scatter_(1, where, token.byte())
-        token = pad(drawn.operators, (0, 1)).byte() + CTX
-        return context.scatter(1, layout.after, torch.where(place <= size, token, end))[:, :-1].long()
-
-    def _widths(self, operands: Tensor) -> Tensor:
-        """Digits of each operand, 0 for none."""
-        widths = (operands > 0).long()  # no operand is 0
-        for figure in range(1, self.digits):
-            widths += operands >= 10**figure
-        return widths
-
-    def _figures(self, place: Tensor, operands: Tensor, widths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places and digits of operands that begin at `place`, for each power of ten, the greatest first.
-
-        The zeros of a shorter operand come before its first digit, at the same place: whoever writes these in turn
-        writes over them.
-        """
-        for figure in reversed(range(self.digits)):
-            digit = operands // 10**figure % 10 if self.digits > 1 else operands
-            yield place + (widths - 1 - figure).clamp_min(0), digit
+        text = marks.cumsum(1, dtype=torch.uint8) + (end - 2)
+        for where, token in figures(layout.operand, operands, self.digits):
+            text.scatter_(1, where, token.byte())
+        token = pad(operators, (0, 1)).byte() + CTX
+        return text.scatter(1, layout.after, torch.where(place <= size, token, end))[:, :-1].long()
 
     def _texts(self, problems: ExpressionProblems) -> list[str]:
         """The infix texts, as `parse` reads them."""
-        words = dict(enumerate(self.spec.vocabulary)) | {CTX + code: sign for code, sign in enumerate(SIGNS)}
-        return ["".join(words[token] for token in row if token != self.spec.end) for row in problems.context.tolist()]
+        words = dict(enumerate(self.letters)) | {CTX + code: sign for code, sign in enumerate(SIGNS)}
+        text = self._text(problems.stage, problems.shape, problems.operators, problems.operands)
+        return ["".join(words[token] for token in row if token != len(self.letters) - 1) for row in text.tolist()]
+
+    def _shapes(self, problems: ExpressionProblems) -> trees.Shapes:
+        return self.tables(problems.shape.device).shapes[problems.shape]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,22 +34,52 @@ class Infix:
 def infix(shapes: Shapes, operators: Tensor, widths: Tensor) -> Infix:
     """Lay out the text of each tree.
 
-    A subtree stands in brackets if it binds less than the operator above it, or no more and is its right operand: so
-    a − b − c and a − (b − c), and also a + b + c and a + (b + c), for the text must give the shape back.
-
     Args:
         shapes: n rows.
         operators: int64 [n, most], codes in reading order.
         widths: int64 [n, most + 1], places of each operand; 0 where a tree has no leaf.
     """
+    opens, closes = brackets(shapes, operators)
+    block = closes + opens + (widths.byte() + 1)  # with its operator
+    end = block.cumsum(1, dtype=torch.uint8)
+    return Infix(operand=(end - block + opens).long(), after=(end - 1).long())
+
+
+def brackets(shapes: Shapes, operators: Tensor) -> tuple[Tensor, Tensor]:
+    """How many brackets open before each leaf, and how many close after it: uint8 [n, most + 1] each.
+
+    A subtree stands in brackets if it binds less than the operator above it, or no more and is its right operand: so
+    a − b − c and a − (b − c), and also a + b + c and a + (b + c), for the text must give the shape back.
+
+    Args:
+        shapes, operators: as in `infix`.
+    """
     # In bytes: these tensors are wide, and a text has fewer than 128 places.
     binds = pad((operators == MUL).byte() + 1, (0, 1))
     bracket = (binds.gather(1, shapes.order.long()) < binds.gather(1, shapes.parent.long()) + shapes.right).byte()
     none = torch.zeros_like(pad(bracket, (0, 2)))
-    opens = none.scatter_add(1, shapes.low.long(), bracket)[:, :-1]
-    block = none.scatter_add(1, shapes.high.long(), bracket)[:, :-1] + opens + (widths.byte() + 1)  # with its operator
-    end = block.cumsum(1, dtype=torch.uint8)
-    return Infix(operand=(end - block + opens).long(), after=(end - 1).long())
+    opens, closes = (none.scatter_add(1, end.long(), bracket)[:, :-1] for end in (shapes.low, shapes.high))
+    return opens, closes
+
+
+def widths(operands: Tensor, digits: int) -> Tensor:
+    """Digits of each operand, at most so many; 0 for none."""
+    count = (operands > 0).long()  # no operand is 0
+    for figure in range(1, digits):
+        count += operands >= 10**figure
+    return count
+
+
+def figures(place: Tensor, operands: Tensor, digits: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places and digits of operands that begin at `place`, for each power of ten, the greatest first.
+
+    The zeros of a shorter operand come before its first digit, at the same place: whoever writes these in turn
+    writes over them.
+    """
+    count = widths(operands, digits)
+    for figure in reversed(range(digits)):
+        digit = operands // 10**figure % 10 if digits > 1 else operands
+        yield place + (count - 1 - figure).clamp_min(0), digit
 
 
 @dataclass
