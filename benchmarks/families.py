@@ -21,18 +21,26 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 BUDGET = ["--minutes", "10", "--updates", "1000000"]
 UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were never trained on
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
+PAPER = ["--task", "expressions", "--dials", "feedback=paper"]
+UNSEEN = ("shapes=unseen",)
 # Flags, the stage that is to be solved, and stages never trained on.
 FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "hops": (["--task", "hops"], "H6", []),
     "recall": (["--task", "recall"], "L100", []),
     "dictionary": (["--task", "dictionary", "--core", "transformer"], "K8", []),
-    "dictionary, store": (["--task", "dictionary", "--dials", "store=true", "--core", "transformer"], "K8", []),
+    "dictionary, store": (["--task", "dictionary", "--dials", "store=true"], "K8", []),
+    "expressions, paper": (PAPER, "E5", []),
     "expressions": (["--task", "expressions", "--core", "transformer"], "E5", []),
     "countdown": (["--task", "countdown", "--policy.width", "128"], "C4", []),
     "recall, longer": (
         ["--task", "recall", "--dials", "longest=1000", "--stages", "5", *UNSTAGED],
         "L100",
         ["L300", "L1000"],
+    ),
+    "expressions, further": (
+        [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED],
+        "E5",
+        ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
     "hops, further": (
         [*FURTHER, "--core", "mingru", "--dials", "hops=12", "feedback=left", "count=shifted"],
@@ -44,6 +52,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         "H6",
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
+    "expressions, paper, no hints": ([*PAPER, "--curriculum", "threshold"], "E5", []),
     "hops, no hints": (["--task", "hops", "--curriculum", "threshold"], "H6", []),
     "recall, no hints": (["--task", "recall", "--curriculum", "threshold"], "L100", []),
     "dictionary, no hints": (
@@ -67,6 +76,10 @@ def table(lines: list[dict]) -> str:
         heldout = [run["rates"]["evaluation heldout"] for run in runs]
         seconds = [run["seconds"] for run in runs]
         beyond = "; ".join(f"{s} " + " ".join(f"{rates[s]:.3f}" for rates in heldout) for s in further)
+        unseen = [run["rates"].get(f"{UNSEEN[0]} heldout") for run in runs]
+        if all(unseen):
+            worst = {s: min(rates[s] for rates in unseen) for s in (stage, *further)}
+            beyond += "; shapes never seen, worst seed: " + " ".join(f"{s} {rate:.3f}" for s, rate in worst.items())
         rows.append(
             f"| {name} | {len(runs)} | {stage} | {' '.join(f'{rates[stage]:.3f}' for rates in heldout)} |"
             f" {statistics.median(seconds):.0f} ({min(seconds):.0f}–{max(seconds):.0f}) | {beyond} |"
@@ -87,7 +100,8 @@ def main() -> None:
     if not arguments.table:
         for name in arguments.families or FAMILIES:
             for seed in range(arguments.seeds):
-                line = measure(name, [*FAMILIES[name][0], *BUDGET], seed)
+                changed = UNSEEN if name == "expressions, further" else ()
+                line = measure(name, [*FAMILIES[name][0], *BUDGET], seed, changed)
                 with open(RESULTS, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 print(name, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)

@@ -42,8 +42,8 @@ def processor() -> str:
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
-def measure(recipe: str, flags: list[str], seed: int) -> dict[str, object]:
-    """One training with some flags, from the command line to its verdict."""
+def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] = ()) -> dict[str, object]:
+    """One training with some flags, from the command line to its verdict; tested with `changed` dials, too."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [
@@ -62,9 +62,13 @@ def measure(recipe: str, flags: list[str], seed: int) -> dict[str, object]:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
         result = json.loads((run / "result.json").read_text())
         threads = json.loads((run / "config.json").read_text())["threads"]
+        verdicts = {kind: result[kind] for kind in ("evaluation", "sampled")}
+        if changed:
+            again = [sys.executable, "-m", "modelnative", "evaluate", str(run), "--json", "--dials", *changed]
+            verdicts[" ".join(changed)] = json.loads(subprocess.run(again, capture_output=True, check=True).stdout)
     rates: dict[str, dict[str, float]] = {}
-    for kind in ("evaluation", "sampled"):
-        for count in result[kind]["counts"]:
+    for kind, verdict in verdicts.items():
+        for count in verdict["counts"]:
             rates.setdefault(f"{kind} {count['split']}", {})[count["stage"]] = count["rate"]
     return {
         "recipe": recipe,

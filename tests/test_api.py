@@ -69,6 +69,18 @@ def test_a_file_of_episodes_may_be_a_device(finished: Finished) -> None:
     assert not Path(os.devnull).is_file(), "it is written to, not replaced"
 
 
+def test_evaluating_with_other_dials(finished: Finished) -> None:
+    agent = mn.load(finished.run.path, {"horizon": 20})
+    assert agent.task.spec.horizon == 20
+    assert mn.evaluate(finished.run.path, stages=["T2"], dials={"horizon": 20}) == mn.evaluate(agent, stages=["T2"])
+    with pytest.raises(
+        mn.UserError, match=r"dials: 'feedback=none' is not allowed; expected dials that leave the task's f"
+    ):
+        mn.evaluate(finished.run.path, dials={"feedback": "none"})
+    with pytest.raises(mn.UserError, match=r"dials: .* expected none for an agent that is loaded already"):
+        mn.evaluate(agent, dials={"horizon": 20})
+
+
 def test_sampling_is_from_the_runs_seed(finished: Finished) -> None:
     torch.manual_seed(99)
     assert mn.evaluate(finished.run.path, sampled=True) == finished.sampled

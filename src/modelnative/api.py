@@ -35,7 +35,7 @@ from modelnative.sweeps.results import Cell, Row, cells, read_row
 from modelnative.sweeps.spec import parse_spec, read_spec
 from modelnative.sweeps.start import Options, carry_out, check_all
 from modelnative.tasks import make_task, require_not_importing, task_name
-from modelnative.tasks.task import AnyTask, Split
+from modelnative.tasks.task import AnyTask, Split, require
 from modelnative.training.config import TrainConfig, recipe, with_fields
 
 Watch = Callable[[Event], None]
@@ -135,15 +135,29 @@ def resume(run: str | Path, *, watch: Watch | None = None) -> Finished:
     return _follow(Training.resume(Path(run)), watch)
 
 
-def load(run: str | Path) -> Agent:
+def load(run: str | Path, dials: dict[str, Any] | None = None) -> Agent:
     """The best verified policy of a run; the newest checkpoint's while it is still training.
 
+    Args:
+        run: the folder.
+        dials: options of the task to change, such as `{"shapes": "unseen"}`, to see what else the policy can do. What
+            it reads, writes and is called on must stay as it was.
+
     Raises:
-        UserError: it is not a run, or its weights are damaged or of another task.
+        UserError: it is not a run, its weights are damaged or of another task, or the dials ask for another network.
     """
     opened = Run.open(Path(run))
     task = opened.task()
-    return Agent(opened.policy(task), task, opened)
+    policy = opened.policy(task)
+    if dials:
+        other = make_task(opened.config.task, **{**opened.config.dials, **dials})
+        for name in ("vocabulary", "stages", "context_length", "feedback_width", "start", "end"):
+            was, would = getattr(task.spec, name), getattr(other.spec, name)
+            said = " ".join(f"{option}={value}" for option, value in dials.items())
+            allowed = f"dials that leave the task's {name} as the network knows it ({was}; they make it {would})"
+            require(was == would, "dials", said, allowed)
+        task = other
+    return Agent(policy, task, opened)
 
 
 def evaluate(
@@ -154,6 +168,7 @@ def evaluate(
     sampled: bool = False,
     episodes_file: str | Path | None = None,
     watch: Callable[[int], None] | None = None,
+    dials: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Play every problem once, greedily unless `sampled`, and count; nothing is estimated.
 
@@ -164,11 +179,15 @@ def evaluate(
         sampled: draw the actions at temperature 1, from the run's seed.
         episodes_file: write a JSON line for every episode there; what stood there is replaced.
         watch: is given the number of episodes played, chunk by chunk.
+        dials: of the task, changed after training; only with a run folder. See `load`.
 
     Raises:
-        UserError: an unknown stage or split, or a file that cannot be written.
+        UserError: an unknown stage or split, or a file that cannot be written, or dials for another network.
     """
-    agent = agent if isinstance(agent, Agent) else load(agent)
+    if isinstance(agent, Agent):
+        require(not dials, "dials", dials, "none for an agent that is loaded already; give them to load")
+    else:
+        agent = load(agent, dials)
     task, generator = agent.task, None
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)

@@ -151,6 +151,8 @@ class Evaluate:
     """Write a JSON line for every episode to this file."""
     sampled: bool = False
     """Draw the actions from the policy (temperature 1), from the run's seed, instead of acting greedily."""
+    dials: dict[str, Any] = field(default_factory=dict)
+    """Options of the task to change, to test on what was not trained on, such as shapes=unseen."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -164,6 +166,7 @@ class Evaluate:
             split=self.split,  # type: ignore[arg-type]  # evaluate checks it
             sampled=self.sampled,
             episodes_file=self.episodes,
+            dials=self.dials,
         )
         if self.json:
             print(json.dumps(evaluation.as_dict(), indent=2))
