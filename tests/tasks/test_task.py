@@ -139,7 +139,7 @@ def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None
         ("toolbox:make", {"cuont": 3}, "option of task toolbox:make: unknown value 'cuont'; did you mean 'count'"),
         ("toolbox:make", {"count": "3"}, "count: '3' is not allowed; expected int"),
         ("toolbox:TASK", {"count": 3}, "option of task toolbox:TASK: count=3 is not allowed; expected none"),
-        ("modelnative.tasks.tool_task:ToolTask", {}, "option of task .*: 'tools' is missing; it has no default"),
+        ("modelnative.tasks.tooling.task:ToolTask", {}, "option of task .*: 'tools' is missing; it has no default"),
     ],
 )
 def test_make_task_refuses(name: str, options: dict[str, object], message: str) -> None:
