@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "dictionary, store": (["--task", "dictionary", "--dials", "store=true", "--core", "transformer"], "K8", []),
     "expressions": (["--task", "expressions", "--core", "transformer"], "E5", []),
     "countdown": (["--task", "countdown", "--policy.width", "128"], "C4", []),
+    "own tools": (["--task", "examples.own_tools:task"], "compare", []),
     "recall, longer": (
         ["--task", "recall", "--dials", "longest=1000", "--stages", "5", *UNSTAGED],
         "L100",
