@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 from modelnative.errors import UserError
-from modelnative.tasks import imported
+from modelnative.tasks.importing import imported
 from modelnative.tasks.tooling.functions import Tool
 
 
