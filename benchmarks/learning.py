@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]  # trainings start there, so that they find the task of an example
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RECIPES: dict[str, list[str]] = {
     "default": [],
@@ -57,7 +58,7 @@ def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] =
             str(run),
             *flags,
         ]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if not (run / "result.json").exists():
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
         result = json.loads((run / "result.json").read_text())

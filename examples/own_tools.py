@@ -65,7 +65,7 @@ task = mn.ToolTask(
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        # Leave out `updates`, and it solves every problem, in about half a minute.
+        # Leave out `updates`, and it solves every problem; some seeds need smaller steps, see docs/your-own-tools.md.
         # On the command line: modelnative train --task own_tools:task
         finished = mn.train(task, out=Path(folder) / "run", updates=40)
         print("success:", finished.evaluation.line())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import UserError, choose, in_words
 
 NAMES = ("gru", "transformer", "mingru")
 
@@ -38,3 +38,15 @@ def test_choose_names_nothing_where_nothing_is_near() -> None:
 
 def test_user_error_is_a_value_error() -> None:
     assert issubclass(UserError, ValueError)
+
+
+def test_an_exception_in_words() -> None:
+    try:
+        int("x\ny")
+    except ValueError as error:
+        said = in_words(error)
+    line = test_an_exception_in_words.__code__.co_firstlineno + 2
+    where = f"(test_errors.py, line {line}, in test_an_exception_in_words)"
+    assert said == f"ValueError: invalid literal for int() with base 10: 'x\\ny' {where}"
+    assert in_words(AssertionError()) == "AssertionError"
+    assert in_words(ValueError("two\nlines")) == "ValueError: two lines"

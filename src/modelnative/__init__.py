@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         train_seeds,
     )
     from modelnative.errors import UserError
-    from modelnative.tasks.tool_task import ToolTask
-    from modelnative.tasks.tools import tool
+    from modelnative.tasks.tooling.functions import tool
+    from modelnative.tasks.tooling.task import ToolTask
     from modelnative.training.config import TrainConfig, recipe
 
 __version__ = "0.1.0"
@@ -52,8 +52,8 @@ _HOMES = {
     **dict.fromkeys(_API, "modelnative.api"),
     **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
     "UserError": "modelnative.errors",
-    "ToolTask": "modelnative.tasks.tool_task",
-    "tool": "modelnative.tasks.tools",
+    "ToolTask": "modelnative.tasks.tooling.task",
+    "tool": "modelnative.tasks.tooling.functions",
 }
 
 __all__ = [

@@ -34,7 +34,8 @@ from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import Cell, Row, cells, read_row
 from modelnative.sweeps.spec import parse_spec, read_spec
 from modelnative.sweeps.start import Options, carry_out, check_all
-from modelnative.tasks import make_task, require_not_importing, task_name
+from modelnative.tasks import make_task, require_task, task_name
+from modelnative.tasks.importing import require_not_importing
 from modelnative.tasks.task import AnyTask, Split, require
 from modelnative.training.config import TrainConfig, recipe, with_fields
 
@@ -250,13 +251,11 @@ def certify(
     made, name = task, ""
     if isinstance(made, str):
         name = made
-        try:
-            made = make_task(name, **(dials or {}))
-        except TypeError as error:  # a method or an argument is missing
-            raise UserError(f"task: {name!r} cannot be made; {error}") from error
+        made = make_task(name, **(dials or {}))
     elif dials:
         raise UserError(f"dials: {dials!r} is not allowed beside a task that is made already")
     stages = [stage] if isinstance(stage, str) else stage
+    made = require_task(made)
     certificate = _certify(made, stages=stages, problems=problems, seconds=seconds, train=train, tell=tell)
     return dataclasses.replace(certificate, task=name or certificate.task)
 

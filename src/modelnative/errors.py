@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -32,3 +34,17 @@ def choose(field: str, value: object, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise UserError(f"{field}: unknown value {value!r}{hint} Allowed: {', '.join(names)}")
+
+
+def in_words(error: BaseException) -> str:
+    """An exception of somebody's code in one line: its type, what it says, and where it was raised.
+
+    Example:
+        >>> in_words(ValueError("too bad"))
+        'ValueError: too bad'
+    """
+    words = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    if not frames or isinstance(error, SyntaxError):  # which says itself where
+        return words
+    return f"{words} ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})"

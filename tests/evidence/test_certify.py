@@ -186,5 +186,10 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(mn.UserError, match=message):
             mn.certify(Echo(), **options)
-    with pytest.raises(mn.UserError, match=r"cannot be made; .*abstract"):
-        mn.certify("echoes:Unfinished")
+    for task, message in (
+        ("echoes:Unfinished", "cannot be made; Unfinished lacks methods that a task has: .*oracle"),
+        (Echo, r"task: the class Echo is not allowed; expected a task: Echo\(\)"),
+        (3, "task: int is not allowed; expected a task"),
+    ):
+        with pytest.raises(mn.UserError, match=message):
+            mn.certify(task)  # type: ignore[arg-type]

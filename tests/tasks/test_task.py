@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.machinery
 import sys
 import types
 from importlib.metadata import EntryPoint, EntryPoints
-from pathlib import Path
 
 import pytest
 import toolbox
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 import modelnative.tasks
 from modelnative.errors import UserError
-from modelnative.tasks import TASKS, dials, make_task, module_name, task_entries, task_name
+from modelnative.tasks import TASKS, dials, make_task, task_entries, task_name
 from modelnative.tasks.arithmetic import Arithmetic
 from modelnative.tasks.task import Task, in_split, program_length, require
 from modelnative.tasks.tutorial import Tutorial
@@ -133,19 +131,40 @@ def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None
         ("no.such.module:Task", {}, "cannot import no.such.module:Task"),
         ("modelnative.tasks.tutorial:Nope", {}, "cannot import modelnative.tasks.tutorial:Nope"),
         (":Task", {}, "cannot import :Task"),
+        ("arithmetik", {}, "or your own as module:name, such as mytasks:MyTask"),
+        ("my.tasks.Mine", {}, "a colon stands before the last name: my.tasks:Mine"),
+        ("mine.py", {}, "say which task of the file: mine:NAME"),
+        (3, {}, "task: int is not allowed; expected its name"),
+        (Tutorial, {}, "task: the class Tutorial is not allowed; expected its name"),
         ("modelnative.tasks.arithmetic:LIMIT", {}, "to be a subclass of Task"),
-        ("builtins:dict", {}, "expected builtins:dict to be a subclass of Task"),
+        ("builtins:dict", {}, "expected builtins:dict to be a subclass of Task.*; it is the class dict"),
         ("toolbox:nothing", {}, "task: 'toolbox:nothing' is not allowed; it returned int; expected a task"),
+        ("toolbox:double", {}, "it is a tool; name a task that has it: ToolTask"),
+        ("wrong:Empty", {}, "task: Empty has no spec; set self.spec = TaskSpec(...) in its __init__"),
+        ("wrong:Unfinished", {}, "'wrong:Unfinished' cannot be made; Unfinished lacks methods that a task has: begin,"),
+        ("wrong:Failing", {}, "'wrong:Failing' cannot be made; ZeroDivisionError: division by zero (wrong.py, line"),
+        ("wrong:leaves", {}, "'wrong:leaves' cannot be made; SystemExit: 3 (wrong.py, line"),
+        ("wrong:same", {}, "it returned the class Tutorial; expected a task: Tutorial()"),
+        ("wrong:needs", {}, "'size' is missing; it has no default: give it one, or set it, as in --dials size=VALUE"),
+        ("wrong:Empty", {"size": 3}, "option of task wrong:Empty: size=3 is not allowed; this task has no dials"),
+        ("wrong:Further", {"steps": 8}, "horizon: 8 is not allowed; expected 6 or 7"),
+        ("wrong:Further", {"horizn": 7}, "'wrong:Further' cannot be made; TypeError: "),
         ("toolbox:make", {"cuont": 3}, "option of task toolbox:make: unknown value 'cuont'; did you mean 'count'"),
         ("toolbox:make", {"count": "3"}, "count: '3' is not allowed; expected int"),
         ("toolbox:TASK", {"count": 3}, "option of task toolbox:TASK: count=3 is not allowed; expected none"),
-        ("modelnative.tasks.tool_task:ToolTask", {}, "option of task .*: 'tools' is missing; it has no default"),
+        ("modelnative.tasks.tooling.task:ToolTask", {}, "option of task .*: 'tools' is missing; it has no default"),
     ],
 )
 def test_make_task_refuses(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
         make_task(name, **options)
     assert all(part in str(caught.value) for part in message.split(".*"))
+
+
+def test_dials_pass_on_to_a_superclass_and_annotations_may_be_for_a_type_checker_alone() -> None:
+    assert make_task("wrong:Further", steps=7).spec.horizon == 7
+    assert make_task("wrong:Further", steps=7, unused=3).spec.horizon == 7
+    assert list(dials("wrong:Further")) == ["steps"]
 
 
 def test_make_task_by_import_string(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,35 +199,7 @@ def test_make_task_by_a_function_or_as_it_stands() -> None:
     assert (list(dials("toolbox:make")), dials("toolbox:TASK")) == (["count"], {})
 
 
-def test_a_module_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "only_here.py").write_text("from toolbox import make as mine\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of a command
-    assert make_task("only_here:mine").count(0) == 40
-
-
 def test_a_task_is_named_by_where_it_stands() -> None:
     assert task_name(toolbox.TASK) == "toolbox:TASK"
     with pytest.raises(UserError, match=r"task: this ToolTask cannot be found again .* 'mytools:make' for a function"):
         task_name(toolbox.make())
-
-
-def test_the_name_of_a_module_is_one_that_another_process_can_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    main = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    assert module_name("toolbox") == "toolbox"
-    assert module_name("never_imported") is None
-    assert module_name("__main__") is None, "a notebook"
-    (tmp_path / "a_script.py").write_text("")
-    main.__file__ = str(tmp_path / "a_script.py")
-    assert module_name("__main__") is None, "nobody would find it"
-    monkeypatch.syspath_prepend(tmp_path)
-    assert module_name("__main__") == "a_script"
-    main.__file__ = str(tmp_path / "other" / "toolbox.py")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "toolbox.py").write_text("")
-    assert module_name("__main__") is None, "another one has the name"
-    main.__spec__ = importlib.machinery.ModuleSpec("package.module", None)
-    assert module_name("__main__") == "package.module", "python -m"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, in_words
 from modelnative.evidence.baselines import Handicap, train_baseline
 from modelnative.evidence.programs import Program, best_program, played, successes
 from modelnative.evidence.source import Source
@@ -174,7 +172,7 @@ def certify(
             except BROKEN as error:
                 if not broken:  # then it is not the task's fault
                     raise
-                words = f"the rest cannot be measured while the contract is broken: {_words(error)}"
+                words = f"the rest cannot be measured while the contract is broken: {in_words(error)}"
                 findings.append(Finding("note", examiner.name, words))
             finally:
                 measured.append(examiner.certificate())
@@ -194,15 +192,8 @@ def broken_clause(task: AnyTask) -> str:
     except TaskError as error:
         return str(error)
     except BROKEN as error:
-        return _words(error)
+        return in_words(error)
     return ""
-
-
-def _words(error: BaseException) -> str:
-    """An exception, and where it was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-    return f"{type(error).__name__}: {error} ({place})"
 
 
 class Examiner:

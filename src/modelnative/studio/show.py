@@ -123,8 +123,7 @@ def example(task: AnyTask, stage: str) -> str:
     """The flags of `explain` for some problem of a stage."""
     problems = task.sample(torch.tensor([task.spec.stage_index(stage)]), torch.Generator().manual_seed(0), "heldout")
     record = task.records(problems, task.begin(problems))[0]
-    operands = record.get("operands")
-    typed = " ".join(map(str, operands)) if operands else "…"
+    typed = record.get("expression") or " ".join(map(str, record.get("operands", []))) or "…"
     return f'--stage {stage} --problem "{typed}"'
 
 

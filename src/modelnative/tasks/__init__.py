@@ -6,25 +6,21 @@ A task is named by its name in `TASKS`, by the name of an entry point of the gro
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import operator
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import UserError, choose, in_words
+from modelnative.tasks.importing import imported, module_name
 
 if TYPE_CHECKING:
     from modelnative.tasks.task import AnyTask
 
 GROUP = "modelnative.tasks"
 KINDS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}  # of options
-REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Entry(NamedTuple):
@@ -80,20 +76,27 @@ Allowed: feedback, reward, horizon, gamma
                 f"option of task {name}: {option}={value!r} is not allowed; expected none: it names a task that "
                 "is made already; to have dials, make it in a function, and name that"
             )
-        return maker
-    parameters = inspect.signature(maker, eval_str=True).parameters
-    for option, value in options.items():
-        choose(f"option of task {name}", option, parameters)
-        kind = parameters[option].annotation
-        # What is not a plain type (a Literal, say) the class itself checks.
-        if kind in KINDS and (not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind is not bool)):
-            raise UserError(f"{option}: {value!r} is not allowed; expected {kind.__name__}")
-    for parameter in parameters.values():
-        if parameter.name not in options and parameter.default is parameter.empty and parameter.kind not in REST:
-            raise UserError(f"option of task {name}: {parameter.name!r} is missing; it has no default")
-    task = maker(**options)
+        task: Any = maker
+    else:
+        _check_options(name, maker, options)
+        try:
+            task = maker(**options)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # the author of a task may raise what they like
+            raise UserError(f"task: {name!r} cannot be made; {in_words(error)}") from error
+    return require_task(task, f"{name!r} is not allowed; it returned ")
+
+
+def require_task(task: object, before: str = "") -> AnyTask:
+    """`task` if it is a task that can be used; else raise a `UserError` that says `before` what it is."""
+    from modelnative.tasks.task import Task, TaskSpec
+
     if not isinstance(task, Task):
-        raise UserError(f"task: {name!r} is not allowed; it returned {type(task).__name__}; expected a task")
+        expected = f"a task: {task.__name__}()" if isinstance(task, type) else "a task"
+        raise UserError(f"task: {before}{_kind(task)}{'' if before else ' is not allowed'}; expected {expected}")
+    if not isinstance(getattr(task, "spec", None), TaskSpec):
+        raise UserError(f"task: {type(task).__name__} has no spec; set self.spec = TaskSpec(...) in its __init__")
     return task
 
 
@@ -105,10 +108,10 @@ def dials(name: str) -> dict[str, inspect.Parameter]:
         ['horizon']
     """
     maker = _maker(name)
-    return dict(inspect.signature(maker).parameters) if callable(maker) else {}
+    return {name: p for name, p in _parameters(maker).items() if p.kind in NAMED} if callable(maker) else {}
 
 
-def task_name(task: AnyTask) -> str:
+def task_name(task: AnyTask | Callable[..., Any]) -> str:
     """The name by which another process will find `task`: `module:attribute`.
 
     A run stores the name of its task and not the task, so that whoever resumes or loads it can make it again.
@@ -116,7 +119,11 @@ def task_name(task: AnyTask) -> str:
     Raises:
         UserError: it is no attribute of a module that can be imported; the message says what to do.
     """
-    kind = type(task).__name__
+    from modelnative.tasks.task import Task
+
+    kind = _kind(task)
+    if not (isinstance(task, Task) or callable(task)):  # a class or function of which a task is made has a name, too
+        raise UserError(f"task: {kind} is not allowed; expected a task or its name")
     for name, module in list(sys.modules.items()):
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is task and (found := module_name(name)) is not None:
@@ -128,84 +135,90 @@ def task_name(task: AnyTask) -> str:
     )
 
 
-def module_name(module: str) -> str | None:
-    """The name by which another process can import a module that this one has; None if it cannot (a notebook, say).
+def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Raise a `UserError` for an option that is unknown, of another type or missing."""
+    parameters = _parameters(maker)
+    named = {name: p for name, p in parameters.items() if p.kind in NAMED}
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for option, value in options.items():
+        if any_name and option not in named:
+            continue  # such as that of a superclass; whoever gets it judges it
+        if not named:
+            raise UserError(f"option of task {name}: {option}={value!r} is not allowed; this task has no dials")
+        choose(f"option of task {name}", option, named)
+        kind = named[option].annotation
+        # What is not a plain type (a Literal, say) the class itself checks.
+        if kind in KINDS and (not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind is not bool)):
+            raise UserError(f"{option}: {value!r} is not allowed; expected {kind.__name__}")
+    for parameter in named.values():
+        if parameter.name not in options and parameter.default is parameter.empty:
+            raise UserError(
+                f"option of task {name}: {parameter.name!r} is missing; it has no default: give it one, or set "
+                f"it, as in --dials {parameter.name}=VALUE"
+            )
 
-    Only the script that this process was started with has another one: the name of its file.
 
-    Example:
-        >>> module_name("modelnative.tasks")
-        'modelnative.tasks'
-    """
-    if module != "__main__":
-        return module if module in sys.modules else None
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None:  # python -m package.module
-        return str(main.__spec__.name)
-    path = getattr(main, "__file__", None)
-    if path is None:
-        return None
-    name = os.path.splitext(os.path.basename(path))[0]
+def _parameters(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Its parameters, annotations evaluated if they can be (some can only by a type checker)."""
     try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not os.path.samefile(spec.origin, path):
-        return None
-    return name
-
-
-def imported(target: str) -> Any:
-    """What `module:name` names. The module is looked for in the working directory, too, after all other places.
-
-    Raises:
-        UserError: there is no such module, or no such name in it.
-    """
-    module, _, attribute = target.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # the command is not in the folder that it is called in, as a script is
-    try:
-        with _importing(target):
-            return operator.attrgetter(attribute)(importlib.import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"cannot import {target}: {error}") from error
-
-
-def require_not_importing() -> None:
-    """Raise a `UserError` while a module is imported to find a task or a tool: what trains then would not end."""
-    if _under_way:
-        raise UserError(
-            f"a training stands at the top of the module that is imported to find {_under_way[-1]}; "
-            "put it under: if __name__ == '__main__':"
-        )
-
-
-_under_way: list[str] = []  # what modules are imported for now
-
-
-@contextmanager
-def _importing(target: str) -> Iterator[None]:
-    _under_way.append(target)
-    try:
-        yield
-    finally:
-        _under_way.pop()
+        return inspect.signature(maker, eval_str=True).parameters
+    except (AttributeError, NameError, SyntaxError, TypeError):
+        return inspect.signature(maker).parameters
 
 
 def _maker(name: str) -> Callable[..., Any] | AnyTask:
     """What a task's name names: its class, a function that returns it, or itself."""
     from modelnative.tasks.task import Task
 
-    entries = task_entries()
-    target = name if ":" in name else entries[choose("task", name, entries)].target
+    target = _target(name)
     try:
         found = imported(target)
     except UserError as error:
         raise UserError(f"task: {name!r} is not allowed; {error}") from error
+    if isinstance(found, Task):
+        return found
     is_class = isinstance(found, type)
-    if isinstance(found, Task) or (is_class and issubclass(found, Task)) or (callable(found) and not is_class):
+    if is_class and issubclass(found, Task):
+        if inspect.isabstract(found):
+            missing = ", ".join(sorted(found.__abstractmethods__))
+            raise UserError(f"task: {name!r} cannot be made; {found.__name__} lacks methods that a task has: {missing}")
+        return found
+    if _is_tool(found):
+        raise UserError(f"task: {name!r} is not allowed; it is a tool; name a task that has it: ToolTask([...], ...)")
+    if inspect.isroutine(found) or (callable(found) and not is_class):
         return found
     raise UserError(
         f"task: {name!r} is not allowed; expected {target} to be a subclass of Task, a function that returns a task, "
-        "or a task"
+        f"or a task; it is {_kind(found)}"
     )
+
+
+def _target(name: str) -> str:
+    """`module:name` of a task that is named so, or by one word."""
+    if not isinstance(name, str):
+        raise UserError(f"task: {_kind(name)} is not allowed; expected its name")
+    if ":" in name:
+        return name
+    entries = task_entries()
+    module, _, attribute = name.removesuffix(".py").rpartition(".")
+    if name not in entries and name.endswith(".py"):
+        raise UserError(f"task: {name!r} is not allowed; say which task of the file: {attribute}:NAME")
+    if name not in entries and module:
+        raise UserError(f"task: {name!r} is not allowed; a colon stands before the last name: {module}:{attribute}")
+    try:
+        return entries[choose("task", name, entries)].target
+    except UserError as error:
+        raise UserError(f"{error}; or your own as module:name, such as mytasks:MyTask of mytasks.py") from error
+
+
+def _is_tool(found: object) -> bool:
+    from modelnative.tasks.tooling.functions import Tool
+
+    return isinstance(found, Tool)
+
+
+def _kind(value: object) -> str:
+    """What a value is, to someone who took it for a task."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "None" if value is None else type(value).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modelnative.errors import UserError
 from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split, State, Step, Task, program_length
+from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split, State, Step, Task, TaskSpec, program_length
 
 
 class TaskError(AssertionError):
@@ -56,6 +56,9 @@ def check_task(task: AnyTask, *, samples: int = 256, seed: int = 0, limit: int =
 
 def _check_spec(task: AnyTask) -> None:
     _expect(isinstance(task, Task), f"{type(task).__name__} is not a subclass of Task")
+    _expect(
+        isinstance(getattr(task, "spec", None), TaskSpec), "spec: expected self.spec = TaskSpec(...), set in __init__"
+    )
     spec = task.spec
     for field in ("vocabulary", "stages"):
         names = getattr(spec, field)

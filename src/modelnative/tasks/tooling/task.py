@@ -14,11 +14,11 @@ from torch import Tensor
 from modelnative.errors import UserError
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
-from modelnative.tasks.tool_oracle import Machine, Search, written
-from modelnative.tasks.tool_problems import Alphabet, Ask, Listed, asked, described, per_stage
-from modelnative.tasks.tool_rules import FULL, IDLE, OPEN, make_rules
-from modelnative.tasks.tool_values import ERROR, NONE, Calls, Values
-from modelnative.tasks.tools import Tool, Value
+from modelnative.tasks.tooling.functions import Tool, Value
+from modelnative.tasks.tooling.oracle import Machine, Search, written
+from modelnative.tasks.tooling.problems import Alphabet, Ask, Listed, asked, described, per_stage
+from modelnative.tasks.tooling.rules import FULL, IDLE, OPEN, make_rules
+from modelnative.tasks.tooling.values import ERROR, NONE, Calls, Values
 
 LONGEST = 64  # tokens of an episode
 SHOWN = 3  # problems that a message names

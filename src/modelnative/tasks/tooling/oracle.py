@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError, choose
-from modelnative.tasks.tool_values import ERROR, NONE, Calls
-from modelnative.tasks.tools import Tool, Value
+from modelnative.tasks.tooling.functions import Tool, Value
+from modelnative.tasks.tooling.values import ERROR, NONE, Calls
 
 BUDGET = 200_000  # programs and beginnings of programs that are tried before the search gives up
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from modelnative.tasks.tools import Outcome, Tool, Value
+from modelnative.tasks.tooling.functions import Outcome, Tool, Value
 
 Q = TypeVar("Q")
 O = TypeVar("O")  # noqa: E741
@@ -187,7 +187,7 @@ class Worker:
         # It imports what this process could: a tool in the folder that the command was called in, say.
         path = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "modelnative.tasks.tool_worker", target],
+            [sys.executable, "-m", "modelnative.tasks.tooling.worker", target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

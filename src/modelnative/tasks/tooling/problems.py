@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from modelnative.errors import UserError, choose
 from modelnative.tasks.task import require
-from modelnative.tasks.tools import Kind, Tool, Value, plain_value
+from modelnative.tasks.tooling.functions import Kind, Tool, Value, plain_value
 
 Inputs: TypeAlias = dict[str, Value]
 Ask: TypeAlias = Callable[[Inputs], Any]

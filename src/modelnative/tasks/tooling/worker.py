@@ -1,7 +1,8 @@
 """A process that calls one tool for another process; what runs in it may hang or die, and is then killed.
 
-It is started as `python -m modelnative.tasks.tool_worker MODULE:NAME`, and then reads a JSON list of arguments a line
-and writes a JSON object a line: first `{"error": ...}`, empty when the tool was found, then the outcome of each call.
+It is started as `python -m modelnative.tasks.tooling.worker MODULE:NAME`, and then reads a JSON list of arguments a
+line and writes a JSON object a line: first `{"error": ...}`, empty when the tool was found, then the outcome of each
+call.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import threading
 from typing import Any
 
 from modelnative.errors import UserError
-from modelnative.tasks import imported
-from modelnative.tasks.tools import Tool
+from modelnative.tasks.importing import imported
+from modelnative.tasks.tooling.functions import Tool
 
 
 class Skipped:

@@ -16,7 +16,7 @@ import modelnative as mn
 from modelnative.evidence.speed import RandomPlay
 from modelnative.tasks.check import check_task
 from modelnative.tasks.task import in_split, program_length
-from modelnative.tasks.tool_task import ToolTask
+from modelnative.tasks.tooling.task import ToolTask
 
 Value = int | float | bool | str
 CALLS, DIGITS, DECIMALS = 2, 4, 1
@@ -594,7 +594,7 @@ def test_targets_that_nobody_can_reach_are_named() -> None:
 
 
 def test_a_search_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelnative.tasks.tool_oracle.BUDGET", 5)
+    monkeypatch.setattr("modelnative.tasks.tooling.oracle.BUDGET", 5)
     task = ToolTask([plus, picky], {"x": range(50)}, lambda problem: 5 * problem["x"] + 7)
     with pytest.raises(mn.UserError, match="the search for a program gave up; say how to reach it with `solve`"):
         task.oracle(everything(task))

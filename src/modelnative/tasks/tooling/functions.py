@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
 
 from modelnative.errors import UserError
-from modelnative.tasks import module_name
+from modelnative.tasks.importing import module_name
 
 Value: TypeAlias = int | float | bool | str
 A = ParamSpec("A")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from modelnative.tasks.sampling import content_key
-from modelnative.tasks.tool_calls import Caller
-from modelnative.tasks.tools import Kind, Tool, Value
+from modelnative.tasks.tooling.calls import Caller
+from modelnative.tasks.tooling.functions import Kind, Tool, Value
 
 NONE, ERROR = 0, 1  # ids of nothing, and of what a call that failed gives
 FREE, GIVEN, NEVER = range(3)  # kinds after those of parameters

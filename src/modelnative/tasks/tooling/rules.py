@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from modelnative.tasks.batch import Batch
-from modelnative.tasks.tool_values import FREE, GIVEN, NEVER, NONE
-from modelnative.tasks.tools import Kind, Tool, Value
+from modelnative.tasks.tooling.functions import Kind, Tool, Value
+from modelnative.tasks.tooling.values import FREE, GIVEN, NEVER, NONE
 
 # Modes of an episode: a tool may be chosen; only ANS may, all results being there; it is over. From OPEN on, a mode for
 # each place of an argument of each tool, and one for that of ANS.

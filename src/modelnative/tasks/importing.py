@@ -1,0 +1,146 @@
+"""Import what a name names, and say in one line why that failed: tasks and tools are named as `module:name`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import operator
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from types import ModuleType
+from typing import Any
+
+from modelnative.errors import UserError, in_words
+
+SHOWN = 10  # names of a module that a message lists
+
+
+def imported(target: str) -> Any:
+    """What `module:name` names. The module is looked for in the working directory, too, after all other places.
+
+    Raises:
+        UserError: there is no such module, or no such name in it, or the module raises; the message says what to do.
+    """
+    module, _, attribute = target.partition(":")
+    if wrong := _misspelt(module, attribute):
+        raise UserError(f"cannot import {target}: {wrong}")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # the command is not in the folder that it is called in, as a script is
+    try:
+        with _importing(target):
+            found = importlib.import_module(module)
+    except UserError as error:
+        raise UserError(f"cannot import {target}: {error}") from error
+    except (Exception, SystemExit) as error:  # a module may raise what it likes
+        raise UserError(f"cannot import {target}: {_why(module, error)}") from error
+    try:
+        return operator.attrgetter(attribute)(found)
+    except AttributeError as error:
+        raise UserError(f"cannot import {target}: {_lacks(found, attribute)}") from error
+
+
+def module_name(module: str) -> str | None:
+    """The name by which another process can import a module that this one has; None if it cannot (a notebook, say).
+
+    Only the script that this process was started with has another one: the name of its file.
+
+    Example:
+        >>> module_name("modelnative.tasks")
+        'modelnative.tasks'
+    """
+    if module != "__main__":
+        return module if module in sys.modules else None
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:  # python -m package.module
+        return str(main.__spec__.name)
+    path = getattr(main, "__file__", None)
+    if path is None:
+        return None
+    name = os.path.splitext(os.path.basename(path))[0]
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not os.path.samefile(spec.origin, path):
+        return None
+    return name
+
+
+def require_not_importing() -> None:
+    """Raise a `UserError` while a module is imported to find a task or a tool: what trains then would not end."""
+    if _under_way:
+        raise UserError(
+            f"a training stands at the top of the module that is imported to find {_under_way[-1]}; "
+            "put it under: if __name__ == '__main__':"
+        )
+
+
+_under_way: list[str] = []  # what modules are imported for now
+
+
+@contextmanager
+def _importing(target: str) -> Iterator[None]:
+    _under_way.append(target)
+    try:
+        yield
+    finally:
+        _under_way.pop()
+
+
+def _misspelt(module: str, attribute: str) -> str:
+    """What is wrong with a name as it is written; empty if nothing is."""
+    path = PurePath(module.replace("\\", "/"))
+    if path.suffix == ".py" or len(path.parts) > 1 or module.startswith("."):
+        parts = path.with_suffix("").parts if path.suffix == ".py" else path.parts
+        name = attribute or "NAME"
+        if path.is_absolute() or ".." in parts or not all(part.isidentifier() for part in parts):
+            return f"a module has no path; go to its folder, and name it {parts[-1] if parts else 'module'}:{name}"
+        return f"a module is named with dots and without .py: {'.'.join(parts)}:{name}"
+    if not module or not attribute:
+        return "expected module:name, such as mytasks:MyTask for MyTask in mytasks.py"
+    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        return "a name of letters, digits and _ is expected on either side of one colon, such as mytasks:MyTask"
+    return ""
+
+
+def _why(module: str, error: BaseException) -> str:
+    """Why a module was not imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        parent = error.name.rpartition(".")[0]
+        if parent in sys.modules:
+            return f"{parent!r} has no module {error.name!r}"
+        here = Path.cwd()
+        own = [path.stem for path in here.glob("*.py")] + [path.name for path in here.iterdir() if path.is_dir()]
+        near = difflib.get_close_matches(error.name, [name for name in own if name.isidentifier()], n=1)
+        if near:
+            return f"no module named {error.name!r}; did you mean {near[0]!r}?"
+        return (
+            f"no module named {error.name!r} in this folder ({here}) or among what is installed; go to the folder of "
+            f"{error.name}.py, or install it"
+        )
+    if isinstance(error, SystemExit):
+        return f"{in_words(error)}; put what only a script should do under: if __name__ == '__main__':"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{in_words(error)}; install that, or mend the import"
+    return f"{in_words(error)}; mend that first: python -c 'import {module}'"
+
+
+def _lacks(module: ModuleType, attribute: str) -> str:
+    """That a module does not have a name, and which it has."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or inspect.ismodule(value) or name == "annotations")
+    ]
+    folded = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(attribute.lower(), folded, n=1)
+    own = [name for name in names if getattr(vars(module)[name], "__module__", None) == module.__name__] or names
+    hint = f"did you mean {folded[near[0]]!r}?" if near else f"it has {', '.join(own[:SHOWN]) or 'no names'}"
+    if not near and len(own) > SHOWN:
+        hint += " …"
+    return f"there is no {attribute!r} in {getattr(module, '__file__', None) or module.__name__}; {hint}"
