@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from echoes import Echo
+from toolbox import TASK as TOOLS
 
 from modelnative.evidence.baselines import Depths, Trained, train_baseline
 from modelnative.training.config import CurriculumConfig
@@ -49,3 +50,9 @@ def test_so_many_problems_are_played(handicap: str, monkeypatch: pytest.MonkeyPa
     assert 0 <= trained.successes <= 100
     monkeypatch.setattr("modelnative.evidence.baselines.PLAYED", 30)
     assert train_baseline(task, 0, handicap, problems, 0.01).problems == 30  # type: ignore[arg-type]
+
+
+def test_the_blind_play_with_tools() -> None:
+    problems = next(iter(TOOLS.enumerate(0)))
+    trained = train_baseline(TOOLS, 0, "blind", problems, 0.5)
+    assert (trained.problems, trained.eyes) == (len(problems), "its own feedback")

@@ -22,7 +22,7 @@ Handicap = Literal["memoryless", "blind"]
 PLAYED = 10_000  # problems that a trained policy is judged on
 CHUNK = 1 << 11
 SOLVED = 0.99  # smoothed success, at temperature 1, at which there is little more to learn
-TOKENS = 1 << 17  # at most, of a batch to imitate
+TOKENS = 1 << 13  # at most, of a batch to imitate
 IMITATION_RATE = 3e-3
 FIELDS: dict[str, Any] = {"updates": 1_000_000, "episodes": 512, "evaluate_every": 1_000_000}
 
