@@ -81,12 +81,12 @@ def test_own_verdicts_and_what_is_shown(name: str, dials: dict[str, Any], shows:
         state, alone, shown = step.state, mine.state, theirs.state
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("task", [echoes.Shown(), echoes.Named()], ids=lambda task: type(task).__name__)
-def test_who_cannot_see_what_the_feedback_shows_fails(task: echoes.Echo) -> None:
+def test_who_cannot_see_what_the_feedback_shows_fails(task: echoes.Echo, monkeypatch: pytest.MonkeyPatch) -> None:
     (problems,) = task.enumerate(0)
     blind = train_baseline(task, 0, "blind", problems, 3.0)
     assert blind.eyes == "another problem's feedback"
     assert blind.successes < 30
-    memoryless = train_baseline(task, 0, "memoryless", problems, 3.0)
-    assert memoryless.eyes == ""
-    assert memoryless.successes == 100, "the feedback tells all"
+    monkeypatch.setattr("modelnative.evidence.baselines.streams", lambda *_: False)
+    assert train_baseline(task, 0, "blind", problems, 6.0).successes > 90, "a blank context alone hides nothing"
