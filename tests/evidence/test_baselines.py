@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from echoes import Echo
+from toolbox import TASK as TOOLS
 
-from modelnative.evidence.baselines import Depths, Trained, blindfold, train_baseline
-from modelnative.policies.config import PolicyConfig
-from modelnative.policies.policy import Policy
-from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.evidence.baselines import Depths, Trained, train_baseline
 from modelnative.training.config import CurriculumConfig
 
 
@@ -40,22 +38,6 @@ def test_failure_is_that_of_its_stage() -> None:
     assert curriculum.failure == 0.0
 
 
-def test_the_blind_see_the_feedback_alone() -> None:
-    task = Arithmetic()
-    policy = Policy(task.spec, "gru", PolicyConfig(width=16, copy=False))
-    blindfold(policy)
-    generator = torch.Generator().manual_seed(0)
-    stage = torch.ones(8, dtype=torch.int64)
-    problems = task.sample(stage, generator)
-    tokens = torch.randint(18, (5, 1), generator=generator).expand(5, 8)
-    feedback = torch.randint(18, (5, 1, 9), generator=generator).expand(5, 8, 9).clone()
-    said = policy.unroll(tokens, feedback, policy.begin(problems.context, stage))[0].log_probs
-    torch.testing.assert_close(said, said[:, :1].expand_as(said), rtol=0, atol=1e-6)  # whatever the problem
-    feedback[2, 3] = 0
-    said = policy.unroll(tokens, feedback, policy.begin(problems.context, stage))[0].log_probs
-    assert bool(((said[2:, 3] - said[2:, 0]).abs() > 1e-4).any())
-
-
 @pytest.mark.parametrize("handicap", ["memoryless", "blind"])
 def test_so_many_problems_are_played(handicap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Echo()
@@ -64,6 +46,13 @@ def test_so_many_problems_are_played(handicap: str, monkeypatch: pytest.MonkeyPa
     assert isinstance(trained, Trained)
     assert trained.problems == 100
     assert trained.updates >= 1
+    assert trained.eyes == ("its own feedback" if handicap == "blind" else "")
     assert 0 <= trained.successes <= 100
     monkeypatch.setattr("modelnative.evidence.baselines.PLAYED", 30)
     assert train_baseline(task, 0, handicap, problems, 0.01).problems == 30  # type: ignore[arg-type]
+
+
+def test_the_blind_play_with_tools() -> None:
+    problems = next(iter(TOOLS.enumerate(0)))
+    trained = train_baseline(TOOLS, 0, "blind", problems, 0.5)
+    assert (trained.problems, trained.eyes) == (len(problems), "its own feedback")

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelnative.evidence.speed import OPTIONS, RandomPlay, environment_speed, press
+from modelnative.evidence.speed import OPTIONS, PREPARED, Play, environment_speed, press
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic import Arithmetic, ArithmeticProblems, Calculator
+from modelnative.tasks.recall import Recall, Recalling, RecallProblems
 from modelnative.tasks.task import AnyTask, Step
 
 
@@ -33,25 +34,61 @@ class Watched(Arithmetic):
 
 def test_only_actions_of_running_episodes_are_steps() -> None:
     task = Watched()
-    play = RandomPlay(task, 500, seeded())
+    play = Play(task, 500, seeded())
     for _ in range(40):
         before, rows = task.running, task.rows
         steps = play.advance()
         assert steps == task.running - before
         assert (task.rows - rows) % 500 == 0
     # Two keys of 18 end an episode and 12 keys are the most, so a mean episode has Σ (8/9)ᵗ = 6.81 of them.
-    finished = task.running / (task.begun - sum(len(state) for state in play.waiting if state is not None))
+    waiting = sum(len(held[0]) for held in play.waiting if held is not None)
+    finished = task.running / (task.begun - waiting)
     assert 6.4 < finished < 7.2
     assert task.running / task.rows > 0.7
 
 
 @pytest.mark.parametrize(("horizon", "lengths"), [(12, [6, 6]), (13, [5, 4, 4]), (18, [6, 6, 6])])
 def test_segments_add_up_to_the_horizon(horizon: int, lengths: list[int]) -> None:
-    play = RandomPlay(Arithmetic(horizon=horizon), 8, seeded())
+    play = Play(Arithmetic(horizon=horizon), 8, seeded())
     assert play.lengths == lengths
     for _ in range(30):
         play.advance()
-    assert all(state is None or not bool(state.done.any()) for state in play.waiting)
+    assert all(held is None or not bool(held[0].done.any()) for held in play.waiting)
+
+
+class Judged(Recall):
+    """Counts verdicts, ended episodes, and those that were begun."""
+
+    begun = ended = right = 0
+
+    def begin(self, problems: RecallProblems) -> Recalling:
+        self.begun += len(problems)
+        return super().begin(problems)
+
+    def step(self, state: Recalling, action: Tensor) -> Step[Recalling]:
+        step = super().step(state, action)
+        self.ended += int((step.done & ~state.done).sum())
+        self.right += int(step.success.sum())
+        return step
+
+
+def test_the_oracle_s_programs_succeed_and_pay_every_step() -> None:
+    task = Judged(longest=10)  # its programs have 3, 5 and 12 keys, played in two pieces of six
+    play = Play(task, 300, seeded(), oracle=True)
+    steps = sum(play.advance() for _ in range(50))
+    waiting = sum(len(held[0]) for held in play.waiting if held is not None)
+    assert task.ended == task.right == task.begun - waiting
+    assert steps == task.begun // 3 * (3 + 5 + 6) + (task.begun // 3 - waiting) * 6
+
+
+def test_problems_of_the_oracle_s_programs_are_drawn_each_time_anew() -> None:
+    task = Watched()
+    play = Play(task, 100, seeded(), oracle=True)
+    for _ in range(40):
+        play.advance()
+    drawn = 100 * play.batches
+    assert play.batches > 2 * PREPARED
+    assert task.begun == drawn
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "tutorial"])

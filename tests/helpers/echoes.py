@@ -167,6 +167,32 @@ class Open(Echo):
     shows = True
 
 
+class Blank(Open):
+    """The same without a context: who wants to know looks."""
+
+    def problems(self, number: Tensor) -> Numbers:
+        context = torch.full((len(number), 2), END)
+        return Numbers(torch.zeros_like(number), context, number, self.target(number))
+
+
+class Shown(Echo):
+    """The context is blank; the target is shown until a digit is typed."""
+
+    def problems(self, number: Tensor) -> Numbers:
+        return Blank.problems(self, number)  # type: ignore[arg-type]
+
+    def feedback(self, state: Said) -> Tensor:
+        return torch.where(state.digit < 0, state.problem.target, END)[:, None]
+
+
+class Named(Shown):
+    """The same, and the first digit stands in the context, where it is of no use."""
+
+    def problems(self, number: Tensor) -> Numbers:
+        context = torch.stack([number // 10, torch.full_like(number, END)], 1)
+        return Numbers(torch.zeros_like(number), context, number, self.target(number))
+
+
 class Generous(Echo):
     """Ending without an answer is right."""
 

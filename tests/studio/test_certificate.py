@@ -70,3 +70,9 @@ def test_markdown() -> None:
 )
 def test_the_verdict(changes: dict[str, object], words: str) -> None:
     assert verdict(dataclasses.replace(CERTIFICATE, **changes)) == words  # type: ignore[arg-type]
+
+
+def test_a_figure_is_not_below_its_interval() -> None:
+    figures = {"constant": Figure(397, 100_000, exact=False)}
+    stage = dataclasses.replace(STAGE, figures=figures)
+    assert "| 0.003 [0.003, 0.004] |" in markdown(dataclasses.replace(CERTIFICATE, stages=(stage,)))

@@ -295,3 +295,15 @@ def test_taking_out_the_finished_changes_nothing(world, seed: int, monkeypatch: 
 
 def leaves(batch: Batch) -> list[Tensor]:
     return [leaf for field in batch.fields() for leaf in (leaves(field) if isinstance(field, Batch) else [field])]
+
+
+def test_of_a_blank_context_the_whole_vocabulary_is_explored() -> None:
+    task = Arithmetic()
+    spec, problems = task.spec, draw_problems(task, 500)
+    problems.context.fill_(spec.end)
+    policy = bias(Policy(spec), [ANS], 50.0)
+    plan = replace(sampled(task, problems), explore=torch.ones(500), reach=torch.full((500,), spec.horizon))
+    rollout = play(policy, task, problems, plan)
+    assert set(rollout.action[0].tolist()) == set(range(len(spec.vocabulary)))
+    chance = torch.full((500,), 1 / len(spec.vocabulary))
+    torch.testing.assert_close(rollout.behaviour[0], chance.log())

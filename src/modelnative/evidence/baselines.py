@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modelnative.policies.policy import Policy, PolicyState
+from modelnative.evidence.blind import Blindfolded, streams
+from modelnative.policies.policy import Policy
 from modelnative.tasks.task import AnyTask, Problems, program_length
 from modelnative.training.config import CurriculumConfig, TrainConfig, recipe, with_fields
 from modelnative.training.curricula import Curriculum, Draw
@@ -21,7 +22,7 @@ Handicap = Literal["memoryless", "blind"]
 PLAYED = 10_000  # problems that a trained policy is judged on
 CHUNK = 1 << 11
 SOLVED = 0.99  # smoothed success, at temperature 1, at which there is little more to learn
-TOKENS = 1 << 17  # at most, of a batch to imitate
+TOKENS = 1 << 13  # at most, of a batch to imitate
 IMITATION_RATE = 3e-3
 FIELDS: dict[str, Any] = {"updates": 1_000_000, "episodes": 512, "evaluate_every": 1_000_000}
 
@@ -53,12 +54,16 @@ class Depths(Curriculum):
 
 @dataclass(frozen=True)
 class Trained:
-    """What a baseline came to: successes among the problems that it played, greedily or at temperature 1."""
+    """What a baseline came to: successes among the problems that it played, greedily or at temperature 1.
+
+    `eyes` says, of the blind, what was done to them.
+    """
 
     successes: int
     problems: int
     greedy: bool
     updates: int
+    eyes: str = ""
 
 
 def train_baseline(
@@ -67,9 +72,9 @@ def train_baseline(
     """Train a handicapped policy on one stage, and play some problems with it.
 
     - `memoryless`: the core of that name, whose thoughts are of the context, the last token and its feedback alone.
-    - `blind`: a gru that reads the same blank context whatever the problem, and has no copy head. It sees the feedback.
-      One context for all tells as little of a problem as contexts shuffled among problems do, and is the same when the
-      policy plays and when it learns.
+    - `blind`: a gru that reads the same blank context whatever the problem, and has no copy head. It sees the feedback
+      where that is the answer of tools, and another problem's where it shows the problem (see `Blindfolded`). One
+      context for all tells as little of a problem as contexts shuffled among problems do, and is easier to ignore.
 
     Half of the time it imitates the oracle, which is the fastest way to most of what it can do; then it learns by
     reinforcement what the oracle does not show: how to do without.
@@ -82,14 +87,16 @@ def train_baseline(
         The best of greedy and sampled play, after imitation and after all: without memory, chance can help.
     """
     core = "memoryless" if handicap == "memoryless" else "gru"
+    step = max(1, len(problems) // PLAYED)
+    chosen, eyes = problems[torch.arange(0, len(problems), step)[:PLAYED]], ""
+    if handicap == "blind":
+        task = blind = Blindfolded(task, streams(task, chosen))
+        chosen = blind.veiled(chosen, torch.Generator().manual_seed(seed))
+        eyes = "another problem's feedback" if blind.streams else "its own feedback"
     changes = {**FIELDS, "seed": seed, "policy": {"copy": handicap != "blind"}}
     config: TrainConfig = with_fields(recipe(task.spec.name, core, "ppo", "uniform"), changes)
     trainer = Trainer(task, config)
     trainer.curriculum = Depths(oracle_lengths(task), task.spec.horizon, config.curricula, stage)
-    if handicap == "blind":
-        blindfold(trainer.policy)
-    step = max(1, len(problems) // PLAYED)
-    chosen = problems[torch.arange(0, len(problems), step)[:PLAYED]]
     start = time.monotonic()
     found = []
     updates = _imitate(trainer, stage, start + seconds / 2)
@@ -99,7 +106,7 @@ def train_baseline(
         for greedy in (True, False):
             generator = None if greedy else torch.Generator().manual_seed(seed)
             wins = _successes(trainer.policy, task, chosen, generator)
-            found.append(Trained(wins, len(chosen), greedy, updates + trainer.updates))
+            found.append(Trained(wins, len(chosen), greedy, updates + trainer.updates, eyes))
         if found[0].successes == len(chosen):
             break
     return max(found, key=lambda trained: (trained.successes, trained.greedy))
@@ -140,12 +147,3 @@ def _successes(policy: Policy, task: AnyTask, problems: Problems, generator: tor
         plan = None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
         total += int(play(policy, task, chunk, plan).success.sum())
     return total
-
-
-def blindfold(policy: Policy) -> None:
-    """From now on, let it read nothing but padding of any problem's context."""
-
-    def begin(context: Tensor, stage: Tensor) -> PolicyState:
-        return Policy.begin(policy, torch.full_like(context, policy.spec.end), stage)
-
-    policy.begin = begin  # type: ignore[method-assign]

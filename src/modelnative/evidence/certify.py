@@ -335,4 +335,5 @@ class Examiner:
         trained = train_baseline(self.task, self.stage, handicap, self.source.whole(), seconds)
         exact = self.source.listed and trained.greedy and trained.problems == self.source.count
         how = f"{trained.updates} updates, {'greedy' if trained.greedy else 'sampled'}"
+        how += f", saw {trained.eyes}" if trained.eyes else ""
         self.figures[handicap] = Figure(trained.successes, trained.problems, exact, False, how)

@@ -102,7 +102,8 @@ def _cell(figure: Figure | None, ought_to_fail: bool, between: str) -> Text:
     text = f"{'' if figure.best else '≥ '}{floor(figure.rate)}"
     if figure.interval is not None:
         low, high = figure.interval
-        text += f"{between}[{low:.3f}, {high:.3f}]"
+        # The figure is rounded down, and must not end up below its interval.
+        text += f"{between}[{min(f'{low:.3f}', floor(figure.rate))}, {high:.3f}]"
     level = "defect" if figure.rate >= DEFECT else "warning" if figure.rate >= WARNING else "note"
     return Text(text, STYLES[level] if ought_to_fail and level != "note" else "", justify="right")
 

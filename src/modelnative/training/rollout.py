@@ -240,7 +240,11 @@ def _choose(
 
 
 def _blind(context: Tensor, vocabulary: int, padding: int) -> Tensor:
-    """How explored actions are drawn: half uniformly from the vocabulary, half from the problem's tokens. [n, V]."""
+    """How explored actions are drawn: half uniformly from the vocabulary, half from the problem's tokens. [n, V].
+
+    Where the context is blank, all of them uniformly.
+    """
     own = torch.zeros(len(context), vocabulary, device=context.device)
     own.scatter_add_(1, context, (context != padding).float())
-    return 0.5 / vocabulary + 0.5 * own / own.sum(1, keepdim=True)
+    total = own.sum(1, keepdim=True)
+    return torch.where(total > 0, 0.5 / vocabulary + 0.5 * own / total, 1 / vocabulary)
