@@ -21,7 +21,9 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 BUDGET = ["--minutes", "10", "--updates", "1000000"]
 UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were never trained on
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
+UNHINTED = ["--curriculum", "threshold", "--minutes", "3"]
 PAPER = ["--task", "expressions", "--dials", "feedback=paper"]
+LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED]
 UNSEEN = ("shapes=unseen",)
 # Flags, the stage that is to be solved, and stages never trained on.
 FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
@@ -44,10 +46,11 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["L300", "L1000"],
     ),
     "expressions, further": (
-        [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED],
+        [*LONGER, "--confidence", "0.999"],
         "E5",
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
+    "expressions, further, ends sooner": (LONGER, "E5", ["E6", "E7", "E8", "E9", "E10", "E11", "E12"]),
     "hops, further": (
         [*FURTHER, "--core", "mingru", "--dials", "hops=12", "feedback=left", "count=shifted"],
         "H6",
@@ -58,14 +61,12 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         "H6",
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
-    "expressions, paper, no hints": ([*PAPER, "--curriculum", "threshold"], "E5", []),
-    "hops, no hints": (["--task", "hops", "--curriculum", "threshold"], "H6", []),
-    "recall, no hints": (["--task", "recall", "--curriculum", "threshold"], "L100", []),
-    "dictionary, no hints": (
-        ["--task", "dictionary", "--core", "transformer", "--curriculum", "threshold"],
-        "K8",
-        [],
-    ),
+    "expressions, paper, no hints": ([*PAPER, *UNHINTED], "E5", []),
+    "countdown, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
+    "hops, no hints": (["--task", "hops", *UNHINTED], "H6", []),
+    "recall, no hints": (["--task", "recall", *UNHINTED], "L100", []),
+    "dictionary, no hints": (["--task", "dictionary", "--core", "transformer", *UNHINTED], "K8", []),
+    "dictionary, store, no hints": (["--task", "dictionary", "--dials", "store=true", *UNHINTED], "K8", []),
 }
 
 
@@ -106,8 +107,8 @@ def main() -> None:
     if not arguments.table:
         for name in arguments.families or FAMILIES:
             for seed in range(arguments.seeds):
-                changed = UNSEEN if name == "expressions, further" else ()
-                line = measure(name, [*FAMILIES[name][0], *BUDGET], seed, changed)
+                changed = UNSEEN if name.startswith("expressions, further") else ()
+                line = measure(name, [*BUDGET, *FAMILIES[name][0]], seed, changed)
                 with open(RESULTS, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 print(name, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)
