@@ -51,6 +51,11 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
     "expressions, further, ends sooner": (LONGER, "E5", ["E6", "E7", "E8", "E9", "E10", "E11", "E12"]),
+    "expressions, further, four cells": (
+        [*PAPER, "operators=12", "memories=4", "shapes=seen", "--stages", "5", *UNSTAGED],
+        "E5",
+        ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
+    ),
     "hops, further": (
         [*FURTHER, "--core", "mingru", "--dials", "hops=12", "feedback=left", "count=shifted"],
         "H6",

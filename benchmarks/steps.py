@@ -30,6 +30,7 @@ from modelnative.tasks import make_task
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "arithmetic": ("arithmetic", {}),
     "expressions": ("expressions", {}),
+    "expressions, paper": ("expressions", {"feedback": "paper"}),
     "countdown": ("countdown", {}),
     "hops": ("hops", {}),
     "recall": ("recall", {}),
