@@ -31,6 +31,11 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "recall": (["--task", "recall"], "L100", []),
     "dictionary": (["--task", "dictionary", "--core", "transformer"], "K8", []),
     "dictionary, store": (["--task", "dictionary", "--dials", "store=true"], "K8", []),
+    "dictionary, store, slower steps": (
+        ["--task", "dictionary", "--dials", "store=true", "--optimizer.learning-rate", "0.003"],
+        "K8",
+        [],
+    ),
     "expressions, paper": (PAPER, "E5", []),
     "expressions": (["--task", "expressions", "--core", "transformer"], "E5", []),
     "countdown": (["--task", "countdown", "--policy.width", "128"], "C4", []),

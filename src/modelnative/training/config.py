@@ -100,7 +100,7 @@ class TrainConfig:
     """Seed of weights, problems and actions."""
     episodes: int = 512
     """Episodes in an update."""
-    updates: int = 600
+    updates: int = 2000
     """The most updates; training ends earlier once every training problem is verified."""
     minutes: float = 0.0
     """The most minutes of training; 0 is no limit."""
@@ -133,7 +133,7 @@ STEP_FACTORS = {"ppo": 1.0, "a2c": 0.3, "grpo": 0.5, "rloo": 0.3, "reinforce": 0
 # What `modelnative bench` changes: a batch that is worth sharing among processes, one pass over it, and no hints, whose
 # forced tokens would be steps that nothing is learned from.
 BENCH: dict[str, Any] = {"curriculum": "uniform", "episodes": 8192, "threads": 1, "loss": {"epochs": 1}}
-UPDATES = {"ppo": 600, "a2c": 1800, "grpo": 900, "rloo": 1800, "reinforce": 1800}
+UPDATES = {"ppo": 2000, "a2c": 6000, "grpo": 3000, "rloo": 6000, "reinforce": 6000}
 
 
 def recipe(
