@@ -17,6 +17,8 @@ from pathlib import Path
 
 from learning import measure
 
+from modelnative.evidence.evaluate import floor
+
 RESULTS = Path(__file__).with_suffix(".jsonl")
 BUDGET = ["--minutes", "10", "--updates", "1000000"]
 UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were never trained on
@@ -81,7 +83,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
 
 
 def table(lines: list[dict]) -> str:
-    """All results as Markdown, every seed shown."""
+    """All results as Markdown, every seed shown; success is rounded down."""
     rows = [
         "| run | seeds | stage | held-out success, each seed | seconds, median (range) | never trained on |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -92,13 +94,13 @@ def table(lines: list[dict]) -> str:
             continue
         heldout = [run["rates"]["evaluation heldout"] for run in runs]
         seconds = [run["seconds"] for run in runs]
-        beyond = "; ".join(f"{s} " + " ".join(f"{rates[s]:.3f}" for rates in heldout) for s in further)
+        beyond = "; ".join(f"{s} " + " ".join(f"{floor(rates[s])}" for rates in heldout) for s in further)
         unseen = [run["rates"].get(f"{UNSEEN[0]} heldout") for run in runs]
         if all(unseen):
             worst = {s: min(rates[s] for rates in unseen) for s in (stage, *further)}
-            beyond += "; shapes never seen, worst seed: " + " ".join(f"{s} {rate:.3f}" for s, rate in worst.items())
+            beyond += "; shapes never seen, worst seed: " + " ".join(f"{s} {floor(rate)}" for s, rate in worst.items())
         rows.append(
-            f"| {name} | {len(runs)} | {stage} | {' '.join(f'{rates[stage]:.3f}' for rates in heldout)} |"
+            f"| {name} | {len(runs)} | {stage} | {' '.join(f'{floor(rates[stage])}' for rates in heldout)} |"
             f" {statistics.median(seconds):.0f} ({min(seconds):.0f}–{max(seconds):.0f}) | {beyond} |"
         )
     return "\n".join(rows)
