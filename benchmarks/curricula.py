@@ -8,7 +8,7 @@ All curricula of a family have the same recipe, the same seeds and the same budg
 hint forces included. A seed is there once every stage succeeds greedily on at least 99% of its held-out problems (all
 of them, or 10,000 drawn ones where they are too many); it is then stopped. Problems that a verification found wrong are
 not practised, as they are in `modelnative train`: what is compared is the curriculum alone. Results are appended to
-benchmarks/curricula.jsonl, a line a seed; what is there is not measured again.
+benchmarks/curricula.jsonl, a line a seed; what is there, with the same budget, is not measured again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Family:
 
 # Three stages each, as the published schedule (`tutorial`) knows no more.
 FAMILIES = {
-    "hops": Family("hops", {"hops": 3, "size": 5}, 400_000),
+    "hops": Family("hops", {"hops": 3, "size": 5}, 1_000_000),
     "recall": Family("recall", {"longest": 10}, 300_000),
     "arithmetic": Family("arithmetic", {}, 500_000),
 }
@@ -121,11 +121,11 @@ def table(lines: list[dict[str, Any]]) -> str:
             f"**{name}**{f' (`--dials{dials}`)' if dials else ''}, {family.steps:,} steps at most",
             "",
             "| curriculum | seeds there | updates, median (range) | episodes, thousands | steps, thousands |"
-            " held-out success at the end, median (worst) |",
-            "| --- | --- | --- | --- | --- | --- |",
+            " seeds there, each stage | held-out success at the end, median (worst) |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         for curriculum in CURRICULA:
-            runs = [line for line in lines if (line["family"], line["curriculum"]) == (name, curriculum)]
+            runs = [line for line in lines if case(line)[:2] == (name, curriculum) and line["budget"] == family.steps]
             if runs:
                 rows.append(row(curriculum, runs))
         rows.append("")
@@ -136,15 +136,18 @@ def row(curriculum: str, runs: list[dict[str, Any]]) -> str:
     """One curriculum in one family."""
     rates = {stage: [run["heldout"][stage] for run in runs] for stage in runs[0]["heldout"]}
     ends = "; ".join(f"{stage} {statistics.median(own):.3f} ({min(own):.3f})" for stage, own in rates.items())
+    good = "; ".join(f"{stage} {sum(rate >= GOAL for rate in own)}" for stage, own in rates.items())
     there = f"{sum(run['reached'] for run in runs)} of {len(runs)}"
     needed = " | ".join(
         spread(runs, unit, scale) for unit, scale in (("updates", 1), ("episodes", 1e3), ("steps", 1e3))
     )
-    return f"| {curriculum} | {there} | {needed} | {ends} |"
+    return f"| {curriculum} | {there} | {needed} | {good} | {ends} |"
 
 
 def spread(runs: list[dict[str, Any]], unit: str, scale: float) -> str:
     """Median and range of what it took. Of seeds that did not get there, it is known only to be more than they had."""
+    if not any(run["reached"] for run in runs):
+        return "–"
     values = sorted(run[unit] / scale if run["reached"] else math.inf for run in runs)
     spent = [run[unit] / scale for run in runs if not run["reached"]]
 
@@ -169,14 +172,20 @@ def main() -> None:
     if not arguments.table:
         for name in arguments.families or FAMILIES:
             for curriculum in arguments.curricula:
-                done = {(line["family"], line["curriculum"], line["seed"]) for line in results()}
+                budget = FAMILIES[name].steps
+                done = {case(line) for line in results() if line["budget"] == budget}
                 seeds = [seed for seed in range(arguments.seeds) if (name, curriculum, seed) not in done]
                 for line in measure(FAMILIES[name], curriculum, seeds):
                     with open(RESULTS, "a", encoding="utf-8") as file:
-                        file.write(json.dumps({"family": name, "budget": FAMILIES[name].steps, **line}) + "\n")
+                        file.write(json.dumps({"family": name, "budget": budget, **line}) + "\n")
                     rates = " ".join(f"{stage}={rate:.3f}" for stage, rate in line["heldout"].items())
                     print(name, curriculum, line["seed"], rates, f"{line['updates']} updates", flush=True)
     print(table(results()))
+
+
+def case(line: dict[str, Any]) -> tuple[str, str, int]:
+    """Which result a line is."""
+    return line["family"], line["curriculum"], line["seed"]
 
 
 def results() -> list[dict[str, Any]]:

@@ -32,12 +32,13 @@ def test_a_seed_that_did_not_get_there_counts_as_longer_than_its_budget(curricul
     assert curricula.spread(runs, "updates", 1) == "30 (10 – > 80)"
     assert curricula.spread(runs[2:], "updates", 1) == "> 70 (20 – > 80)"
     assert curricula.spread(runs[:2], "updates", 10) == "2 (1 – 3)"
+    assert curricula.spread([run(False, 70)], "updates", 1) == "–"
 
 
 def test_a_row_tells_how_many_got_there_and_the_worst_success(curricula: ModuleType) -> None:
     row = curricula.row("uniform", [run(True, 10), run(False, 70, 0.25), run(True, 30, 0.995)])
     assert row.startswith("| uniform | 2 of 3 | 30 (10 – > 70) |")
-    assert row.endswith("| H1 0.995 (0.250) |")
+    assert row.endswith("| H1 2 | H1 0.995 (0.250) |")
 
 
 def test_it_goes_on_where_it_was_stopped(curricula: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +61,14 @@ def test_it_goes_on_where_it_was_stopped(curricula: ModuleType, monkeypatch: pyt
     assert again[:3] == lines[:3]
     assert len(again) == 4
     assert json.loads(again[3])["seed"] == first[3]["seed"]
+
+
+def test_results_with_another_budget_are_neither_shown_nor_taken_for_these(
+    curricula: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {"family": "hops", "budget": 5, "curriculum": "uniform", "seed": 0, **run(True, 10)}
+    curricula.RESULTS.write_text(json.dumps(other) + "\n")
+    monkeypatch.setattr("sys.argv", ["curricula.py", "--curricula", "uniform", "--seeds", "1"])
+    curricula.main()
+    assert len(curricula.RESULTS.read_text().splitlines()) == 2
+    assert "| uniform | 0 of 1 | – |" in capsys.readouterr().out
