@@ -194,7 +194,8 @@ class Bandit(Curriculum):
     """Stages by a bandit whose reward is the mean size of the advantages (SEC, Chen et al., 2025).
 
     For a reward of 0 or 1 that is 2p(1 − p), p being a batch's success. Values follow it by temporal differences, and
-    stages are drawn by their softmax.
+    stages are drawn by their softmax. Other than there, none is drawn less than `maintain` times as often as the one
+    with the highest value: a solved stage, whose value is 0, would be forgotten.
 
     Attributes:
         value: float [S].
@@ -208,7 +209,7 @@ class Bandit(Curriculum):
         self.register_buffer("value", torch.full_like(self.success, 0.5))  # the most there can be: try everything
 
     def weights(self, progress: float) -> Tensor:
-        return (self.value / self.TEMPERATURE).softmax(0)
+        return ((self.value - self.value.max()) / self.TEMPERATURE).exp().clamp_min(self.config.maintain)
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         super().observe(draw, success)

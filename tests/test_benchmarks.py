@@ -1,0 +1,74 @@
+"""What the benchmarks say of curricula: who got there, who did not, and where to go on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def curricula(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script, with results of its own and a family that is trained in a moment."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("curricula")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "curricula.jsonl")
+    monkeypatch.setattr(module, "FAMILIES", {"hops": module.Family("hops", {"hops": 2, "size": 4}, 4_000)})
+    return module
+
+
+def run(reached: bool, updates: int, rate: float = 1.0) -> dict[str, Any]:
+    return {"reached": reached, "updates": updates, "episodes": 1, "steps": 1, "heldout": {"H1": rate}}
+
+
+def test_a_seed_that_did_not_get_there_counts_as_longer_than_its_budget(curricula: ModuleType) -> None:
+    runs = [run(True, 10), run(True, 30), run(False, 70), run(True, 20), run(False, 80)]
+    assert curricula.spread(runs, "updates", 1) == "30 (10 – > 80)"
+    assert curricula.spread(runs[2:], "updates", 1) == "> 70 (20 – > 80)"
+    assert curricula.spread(runs[:2], "updates", 10) == "2 (1 – 3)"
+    assert curricula.spread([run(False, 70)], "updates", 1) == "–"
+
+
+def test_a_row_tells_how_many_got_there_and_the_worst_success(curricula: ModuleType) -> None:
+    row = curricula.row("uniform", [run(True, 10), run(False, 70, 0.25), run(True, 30, 0.995)])
+    assert row.startswith("| uniform | 2 of 3 | 30 (10 – > 70) |")
+    assert row.endswith("| H1 2 | H1 0.995 (0.250) |")
+
+
+def test_it_goes_on_where_it_was_stopped(curricula: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["curricula.py", "--curricula", "uniform", "tutorial", "--seeds", "2"])
+    curricula.main()
+    lines = curricula.RESULTS.read_text().splitlines()
+    first = [json.loads(line) for line in lines]
+    assert {(line["curriculum"], line["seed"]) for line in first} == {
+        *(("uniform", 0), ("uniform", 1)),
+        *(("tutorial", 0), ("tutorial", 1)),
+    }
+    for line in first:
+        assert not line["reached"]
+        assert line["steps"] >= 4_000
+        assert line["episodes"] == 512 * line["updates"]
+        assert set(line["heldout"]) == {"H1", "H2"}
+    curricula.RESULTS.write_text("\n".join(lines[:3]) + "\n")
+    curricula.main()
+    again = curricula.RESULTS.read_text().splitlines()
+    assert again[:3] == lines[:3]
+    assert len(again) == 4
+    assert json.loads(again[3])["seed"] == first[3]["seed"]
+
+
+def test_results_with_another_budget_are_neither_shown_nor_taken_for_these(
+    curricula: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {"family": "hops", "budget": 5, "curriculum": "uniform", "seed": 0, **run(True, 10)}
+    curricula.RESULTS.write_text(json.dumps(other) + "\n")
+    monkeypatch.setattr("sys.argv", ["curricula.py", "--curricula", "uniform", "--seeds", "1"])
+    curricula.main()
+    assert len(curricula.RESULTS.read_text().splitlines()) == 2
+    assert "| uniform | 0 of 1 | – |" in capsys.readouterr().out
