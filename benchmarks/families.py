@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "expressions, paper": (PAPER, "E5", []),
     "expressions": (["--task", "expressions", "--core", "transformer"], "E5", []),
-    "countdown": (["--task", "countdown", "--policy.width", "128"], "C4", []),
+    "countdown": (["--task", "countdown", "--policy.width", "128", "--minutes", "4"], "C4", []),
     "own tools": (["--task", "examples.own_tools:task"], "compare", []),
     "own tools, slower steps": (
         ["--task", "examples.own_tools:task", "--optimizer.learning-rate", "0.003"],
