@@ -119,15 +119,7 @@ class Paper(Desk):
 
     def __init__(self, operators: int, memories: int) -> None:
         self.memories, self.horizon = memories, paper.BUDGET * operators
-        self.most_cells = memories or self.cells(operators)
-
-    def cells(self, operators: int) -> int:
-        """For a tree of so many operators."""
-        return self.memories or 1 + operators // 3
-
-    def _cells(self, operators: Tensor) -> Tensor:
-        size = (operators > 0).sum(1)
-        return torch.full_like(size, self.memories) if self.memories else 1 + size // 3
+        self.most_cells = memories or 1 + operators // 3
 
     def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
         return paper.sheet(shapes, operators, operands, self._cells(operators))
@@ -147,6 +139,11 @@ class Paper(Desk):
 
     def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
         return paper_program(shapes, operators, self._cells(operators), self.most_cells, self.horizon)
+
+    def _cells(self, operators: Tensor) -> Tensor:
+        """Of each tree: int64 [n]."""
+        size = (operators > 0).sum(1)
+        return torch.full_like(size, self.memories) if self.memories else 1 + size // 3
 
     def describe(self, state: Any, i: int) -> dict[str, str]:
         return paper.described(state, i)
