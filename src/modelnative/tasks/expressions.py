@@ -77,10 +77,10 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
     be shorter. On paper it is a short one, not always the shortest (`paper_schedule`).
 
     No key knows an operand, so that the best constant program answers with the most frequent target: it is right on
-    4.9% of E1, 3.2% of E2, 2.8% of E3, 2.0% of E5 and 1.0% of E12. On paper it need only guess the operators, and is right
-    on 34% of E1, and on at least 13% of E2 and 1% of E5. Pressing the keys in reading order, brackets and precedence
-    aside, is right on 69% of E2, 43% of E3, 15% of E5 and 0.3% of E12. Without a cell the trees can be evaluated, as they
-    stand, on 83% of E2, 56% of E3, 18% of E5 and 0.1% of E12.
+    4.9% of E1, 3.2% of E2, 2.8% of E3, 2.0% of E5 and 1.0% of E12. On paper it need only guess the operators, and is
+    right on 34% of E1, and on at least 13% of E2 and 1% of E5. Pressing the keys in reading order, brackets and
+    precedence aside, is right on 69% of E2, 43% of E3, 15% of E5 and 0.3% of E12. Without a cell the trees can be
+    evaluated, as they stand, on 83% of E2, 56% of E3, 18% of E5 and 0.1% of E12.
 
     Args:
         operators: the last stage's, 1 to 12.
