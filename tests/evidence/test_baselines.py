@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import toolbox
 import torch
 from echoes import Echo
-from toolbox import TASK as TOOLS
 
 from modelnative.evidence.baselines import Depths, Trained, train_baseline
 from modelnative.training.config import CurriculumConfig
@@ -53,6 +53,6 @@ def test_so_many_problems_are_played(handicap: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_blind_play_with_tools() -> None:
-    problems = next(iter(TOOLS.enumerate(0)))
-    trained = train_baseline(TOOLS, 0, "blind", problems, 0.5)
+    problems = next(iter(toolbox.TASK.enumerate(0)))
+    trained = train_baseline(toolbox.TASK, 0, "blind", problems, 0.5)
     assert (trained.problems, trained.eyes) == (len(problems), "its own feedback")

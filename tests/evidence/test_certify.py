@@ -122,7 +122,7 @@ def test_an_idle_agent_that_succeeds() -> None:
 
 @pytest.mark.learning
 def test_a_stage_that_needs_no_eyes() -> None:
-    certificate = certify(echoes.Open(), seconds=20.0)
+    certificate = certify(echoes.Open(), seconds=50.0)  # on a busy machine; it ends sooner on an idle one
     found = rates(certificate)
     assert found["constant"] == 0.1
     assert found["blind"] > 0.9

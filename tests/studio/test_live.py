@@ -69,7 +69,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
 
 def test_a_picture_on_a_terminal() -> None:
     shown, view = watch(terminal=True)
-    for part in ("T0", "7/8 free", "12,345 steps/s", "/600", "verified"):
+    for part in ("T0", "7/8 free", "12,345 steps/s", "/2000", "verified"):
         assert part in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is given back"
     assert view.live is None
