@@ -117,6 +117,7 @@ LOSSES = st.builds(
     clip_low=st.sampled_from([0.0, 0.2]),
     clip_high=st.sampled_from([0.0, 0.3]),
     imitation_weight=st.sampled_from([0.0, 0.7]),
+    hint_weight=st.sampled_from([0.0, 0.4]),
     value_weight=st.sampled_from([0.0, 0.5]),
 )
 
@@ -138,6 +139,7 @@ def test_the_loss_and_its_gradient(case: Case, config: LossConfig, seed: int) ->
     edges = torch.stack([(ratio - 1 + config.clip_low).abs(), (ratio - 1 - config.clip_high).abs()]).amin()
     assume(bool(edges > 1e-4) and bool(((thought.log_probs + 69.07).abs() > 0.1).all()))
     behaviour[~free] = torch.nan  # means nothing where it is not free
+    forced = ~free & (torch.rand(many, generator=generator) < 0.5)
     columns = {
         "action": action,
         "behaviour": behaviour,
@@ -145,6 +147,7 @@ def test_the_loss_and_its_gradient(case: Case, config: LossConfig, seed: int) ->
         "target": torch.randn(many, generator=generator),
         "free": free,
         "explored": torch.rand(many, generator=generator) < 0.3,
+        "forced": forced if config.hint_weight else None,
     }
     rest = {"config": config, "entropy_weight": 0.03, "count": torch.tensor(17.0), "where": where}
     parameters = [case.hidden, *case.made.parameters()]

@@ -34,11 +34,17 @@ class Inputs:
     free: Tensor
     explored: Tensor
 
-    def terms(self, config: LossConfig, entropy_weight: float = 0.0, count: Tensor | None = None) -> Terms:
+    def terms(
+        self,
+        config: LossConfig,
+        entropy_weight: float = 0.0,
+        count: Tensor | None = None,
+        forced: Tensor | None = None,
+    ) -> Terms:
         log_probs = self.logits.log_softmax(-1)
         thought = Thought(log_probs, self.value, log_probs, log_probs[..., :0])
         rest = (self.action, self.behaviour, self.advantage, self.target, self.free, self.explored)
-        return surrogate(thought, *rest, config, entropy_weight, count)
+        return surrogate(thought, *rest, config, entropy_weight, count, forced=forced)
 
     def gradient(self, config: LossConfig, entropy_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         loss = self.terms(config, entropy_weight).loss
@@ -259,6 +265,20 @@ def test_only_explored_actions_that_did_well_are_imitated(seed: int) -> None:
     imitation = -(0.7 * inputs.advantage * log_prob)[imitated].sum() / inputs.free.sum()
     expected = torch.autograd.grad(imitation, inputs.logits)[0]
     torch.testing.assert_close(found[imitated], expected[imitated])
+
+
+@given(SEEDS)
+def test_hints_are_imitated_where_they_are_given_weight(seed: int) -> None:
+    inputs = draw(seed)
+    config = dataclasses.replace(PLAIN, hint_weight=0.3, value_weight=0.5)
+    forced = ~inputs.free & (torch.rand(inputs.free.shape, generator=torch.Generator().manual_seed(seed)) < 0.5)
+    count = (inputs.free | forced).sum()
+    without, terms = inputs.terms(config, 0.1, count), inputs.terms(config, 0.1, forced=forced)
+    log_prob = inputs.logits.log_softmax(-1).gather(-1, inputs.action[..., None])[..., 0]
+    imitation = -0.3 * log_prob[forced].sum() / count
+    torch.testing.assert_close(terms.loss - without.loss, imitation)
+    torch.testing.assert_close(terms.policy_loss - without.policy_loss, imitation.detach())
+    torch.testing.assert_close(terms.vector()[2:], without.vector()[2:])  # what else is reported is of free tokens
 
 
 def test_an_action_that_the_policy_never_takes_is_imitated_all_the_same() -> None:

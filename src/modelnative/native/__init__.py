@@ -252,24 +252,24 @@ def choose(
 
 class _Judged(Structure):
     _fields_ = [
-        (name, c_void_p) for name in ("action", "behaviour", "advantage", "target", "free", "explored", "where")
+        (name, c_void_p) for name in ("action", "behaviour", "advantage", "target", "free", "explored", "forced", "where")
     ]
 
 
 class _Weights(Structure):
-    _fields_ = [(name, c_float) for name in ("clip_low", "clip_high", "imitation", "value", "entropy", "count")]
+    _fields_ = [(name, c_float) for name in ("clip_low", "clip_high", "imitation", "hint", "value", "entropy", "count")]
 
 
 def judge(
-    choices: Choices, columns: Sequence[Tensor], where: Tensor | None, weights: Sequence[float]
+    choices: Choices, columns: Sequence[Tensor | None], where: Tensor | None, weights: Sequence[float]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The loss of `training/loss.py`, and its gradient.
 
     Args:
         choices: of M tokens.
-        columns: action, behaviour, advantage, target, free, explored, each [*].
+        columns: action, behaviour, advantage, target, free, explored, each [*]; and forced, or None.
         where: int64 [M], which rows of the columns are meant; None for all.
-        weights: clip low and high, of imitation, value and entropy, and the number that sums are divided by.
+        weights: clip low and high, of imitation, hints, value and entropy, and the number that sums are divided by.
 
     Returns:
         The loss and the other terms in the order of `Terms`, float [6]; the gradients of hidden, weight and bias.

@@ -508,11 +508,11 @@ void choose(const Choices* choices, const float* uniform, const float* share, co
 struct Judged {
     const int64_t* action;
     const float *behaviour, *advantage, *target;
-    const bool *free, *explored;
+    const bool *free, *explored, *forced;  // the last null where nothing is
     const int64_t* where;  // [M], which rows of them are meant; null for the first M
 };
 struct Weights {
-    float clip_low, clip_high, imitation, value, entropy, count;
+    float clip_low, clip_high, imitation, hint, value, entropy, count;
 };
 
 // The terms of the loss (see `Terms`), and its gradient; `of_hidden` is written at the rows meant only.
@@ -538,10 +538,12 @@ void judge(const Choices* choices, const Judged* judged, const Weights* weights,
             for (int64_t first = group; first < group + reader.count; first += LANES) {
                 reader.mix(first);
                 int64_t acted[LANES];
-                float behaviour[LANES], advantage[LANES], error[LANES], counts[LANES], imitated[LANES], chosen[LANES];
+                float behaviour[LANES], advantage[LANES], error[LANES], counts[LANES], imitated[LANES], chosen[LANES],
+                    hinted[LANES];
                 for (int l = 0; l < LANES; l++) {
                     const int64_t row = reader.row[l], at = judged->where ? judged->where[row] : row;
                     counts[l] = judged->free[at] && row == first + l;
+                    hinted[l] = judged->forced && judged->forced[at] && row == first + l ? w.hint : 0;
                     behaviour[l] = judged->behaviour[at], advantage[l] = judged->advantage[at];
                     error[l] = counts[l] > 0 ? reader.value(row) - judged->target[at] : 0;
                     acted[l] = judged->action[at] * LANES + l;
@@ -563,7 +565,8 @@ void judge(const Choices* choices, const Judged* judged, const Weights* weights,
                     for (int l = 0; l < LANES; l++) clippings += clipped[l];
                 }
                 gain = imitates ? w.imitation * gained * log_prob : gain;
-                of_gain = is_counted ? (imitates ? w.imitation * gained : of_gain) : zero;
+                of_gain = is_counted ? (imitates ? w.imitation * gained : of_gain) : load(hinted);
+                gain = is_counted ? gain : load(hinted) * log_prob;
 
                 // The slope of each probability, and its mean under the distribution, which a softmax takes off.
                 vec entropy = {}, mean = {};
@@ -597,6 +600,7 @@ void judge(const Choices* choices, const Judged* judged, const Weights* weights,
                 }
                 const vec divergence = ratio - 1.0f - difference;
                 for (int l = 0; l < LANES; l++) {
+                    if (hinted[l] != 0) gains += gain[l];
                     if (counts[l] == 0) continue;
                     gains += gain[l], errors += error[l] * error[l], entropies += entropy[l],
                         divergences += divergence[l];

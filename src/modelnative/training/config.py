@@ -45,6 +45,8 @@ class LossConfig:
     """Weight of the entropy bonus until little is left to learn (see optimizer.cool_from)."""
     imitation_weight: float = 1.0
     """Weight of the self-imitation loss on explored tokens that did better than expected (Oh et al., 2018)."""
+    hint_weight: float = 0.0
+    """Weight of imitating the oracle where it writes the beginning of an episode (hints); 0 only shows it."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("loss.value_weight", loss.value_weight, loss.value_weight >= 0, "0 or more"),
         ("loss.entropy_weight", loss.entropy_weight, loss.entropy_weight >= 0, "0 or more"),
         ("loss.imitation_weight", loss.imitation_weight, loss.imitation_weight >= 0, "0 or more"),
+        ("loss.hint_weight", loss.hint_weight, loss.hint_weight >= 0, "0 or more"),
         ("optimizer.learning_rate", optimizer.learning_rate, optimizer.learning_rate > 0, "above 0"),
         ("optimizer.cool_from", optimizer.cool_from, 0 < optimizer.cool_from <= 1, "above 0, at most 1"),
         ("optimizer.floor", optimizer.floor, 0 <= optimizer.floor <= 1, "from 0 to 1"),

@@ -1,4 +1,4 @@
-"""One loss for all algorithms: clipped surrogate, self-imitation, value, entropy. Only free tokens enter."""
+"""One loss for all algorithms: clipped surrogate, self-imitation, value, entropy; and imitation of hints."""
 
 from __future__ import annotations
 
@@ -53,11 +53,14 @@ def surrogate(
     entropy_weight: float,
     count: Tensor | None = None,
     where: Tensor | None = None,
+    forced: Tensor | None = None,
 ) -> Terms:
     """The loss of given actions under a fresh forward pass; all tensors are of the same shape, such as [T, m].
 
-    `count` is the number of free tokens in the minibatch of which these are a part; by default they are all. With
-    `where`, int64 [M], the columns are longer, and these of their rows are meant.
+    Only free tokens enter, and those that are `forced`, bool, if it is given: -log π(a) times `hint_weight` (behaviour
+    cloning beside the policy gradient: Rajeswaran et al., 2018, eq. 5). `count` is the number of all these tokens in
+    the minibatch of which these are a part; by default they are all. With `where`, int64 [M], the columns are longer,
+    and these of their rows are meant.
 
     The ratio is against the probability with which the action was really drawn, exploration included, so the
     surrogate is unbiased (PPO, Schulman et al., 2017, eq. 7). Where the policy gives a good explored action next to no
@@ -66,14 +69,16 @@ def surrogate(
     """
     if isinstance(thought, native.Choices):
         assert count is not None
-        columns = (action, behaviour, advantage, target, free, explored)
-        weights = (config.clip_low, config.clip_high, config.imitation_weight, config.value_weight, entropy_weight)
-        return Terms.of(_judge(thought, columns, where, (*weights, float(count))))
+        given = (action, behaviour, advantage, target, free, explored, forced)
+        clips = (config.clip_low, config.clip_high)
+        weights = (*clips, config.imitation_weight, config.hint_weight, config.value_weight, entropy_weight)
+        return Terms.of(_judge(thought, given, where, (*weights, float(count))))
+    forced = torch.zeros_like(free) if forced is None else forced
     if where is not None:
-        columns = (action, behaviour, advantage, target, free, explored)
-        action, behaviour, advantage, target, free, explored = (column.index_select(0, where) for column in columns)
+        columns = (action, behaviour, advantage, target, free, explored, forced)
+        action, behaviour, advantage, target, free, explored, forced = (c.index_select(0, where) for c in columns)
     if count is None:
-        count = free.sum().clamp_min(1)
+        count = (free | forced).sum().clamp_min(1)
 
     def mean(x: Tensor) -> Tensor:
         return torch.where(free, x, 0.0).sum() / count
@@ -90,7 +95,8 @@ def surrogate(
     if config.imitation_weight:
         gain = torch.where(explored & (advantage > 0), config.imitation_weight * advantage * log_prob, gain)
     entropy = mean(-(thought.log_probs.exp() * thought.log_probs).sum(-1))
-    policy_loss = -mean(gain)
+    hinted = torch.where(forced, config.hint_weight * log_prob, 0.0).sum() / count
+    policy_loss = -mean(gain) - hinted
     value_loss = mean((thought.value - target).square())
     loss = policy_loss + config.value_weight * value_loss - entropy_weight * entropy
     with torch.no_grad():
@@ -100,7 +106,7 @@ def surrogate(
 
 
 def _judge(
-    choices: native.Choices, columns: Sequence[Tensor], where: Tensor | None, weights: Sequence[float]
+    choices: native.Choices, columns: Sequence[Tensor | None], where: Tensor | None, weights: Sequence[float]
 ) -> Tensor:
     return _Judge.apply(choices, columns, where, weights, choices.hidden, choices.weight, choices.bias)  # type: ignore[no-untyped-call]
 

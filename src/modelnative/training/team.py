@@ -78,9 +78,9 @@ def gradient(
         columns = [getattr(own if lesson else own.rollout, name).flatten(0, 1) for own in lessons]
         return torch.stack([column.index_select(0, own) for column, own in zip(columns, where, strict=True)])
 
-    free = read("free", token)
-    most = int(free.sum(1).max())
-    heed = free.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    heard = read("heard", token, lesson=True)
+    most = int(heard.sum(1).max())
+    heed = heard.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
     asked = token.gather(1, heed)
     problems = [lesson.rollout.problems for lesson in lessons]
     state = stack.begin(
@@ -91,11 +91,13 @@ def gradient(
     arguments = (read("token", token).flatten(), shown, state, [len(trainers) * s for s in sizes], heed)
     thoughts = stack.weigh(*arguments)[0] if stack.weighs else stack.think(*arguments)[0].split(len(trainers))
     columns = {name: read(name, asked) for name in ("action", "behaviour", "free", "explored")}
-    columns |= {name: read(name, asked, lesson=True) for name in ("advantage", "target")}
+    columns |= {name: read(name, asked, lesson=True) for name in ("advantage", "target", "heard")}
     terms = []
     for i, (trainer, lesson) in enumerate(zip(trainers, lessons, strict=True)):
         rest: dict[str, Any] = {name: column[i] for name, column in columns.items()}
         rest |= {"config": trainer.config.loss, "entropy_weight": lesson.entropy_weight}
-        terms.append(surrogate(thoughts[i], **rest, count=rest["free"].sum().clamp_min(1)))
+        heard = rest.pop("heard")
+        rest |= {"count": heard.sum().clamp_min(1), "forced": heard & ~rest["free"]}
+        terms.append(surrogate(thoughts[i], **rest))
     loss = torch.stack([term.loss for term in terms]).sum()
     return stack.gradients(loss), [term.vector() for term in terms]

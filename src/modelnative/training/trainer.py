@@ -92,7 +92,8 @@ class Lesson:
 
     Attributes:
         draw, rollout: what the curriculum wanted, and what came of it.
-        length, free: int64 [n], actions of each episode, and those of them that are free.
+        heard: bool [T, n], the tokens that the loss sees: the free ones, and where hints are imitated the forced ones.
+        length, count: int64 [n], actions of each episode, and those of them that are heard.
         advantage, target: float [T, n].
         entropy_weight: of this update.
         terms, norms: of the gradient steps so far: the loss's terms, and the norm of the gradient before clipping.
@@ -101,8 +102,9 @@ class Lesson:
 
     draw: Draw
     rollout: Rollout
+    heard: Tensor
     length: Tensor
-    free: Tensor
+    count: Tensor
     advantage: Tensor
     target: Tensor
     entropy_weight: float
@@ -232,9 +234,9 @@ class Trainer:
             parameters["lr"] = config.optimizer.learning_rate * cooling
         advantage, target = advantages(config.algorithm, rollout, config.loss)
         entropy_weight = config.loss.entropy_weight * cooling**2
-        return Lesson(
-            draw, rollout, rollout.length, rollout.free.sum(0), advantage, target, entropy_weight, [], [], start, played
-        )
+        heard = rollout.running if config.loss.hint_weight else rollout.free
+        counts = (rollout.length, heard.sum(0))
+        return Lesson(draw, rollout, heard, *counts, advantage, target, entropy_weight, [], [], start, played)
 
     def minibatches(self) -> list[Tensor]:
         """The episodes of every gradient step, int64 each."""
@@ -247,7 +249,7 @@ class Trainer:
 
     def gradient(self, lesson: Lesson, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of every parameter on some episodes, and the loss's terms (see `Terms`)."""
-        count = lesson.free.index_select(0, rows).sum().clamp_min(1)
+        count = lesson.count.index_select(0, rows).sum().clamp_min(1)
         if self.packs:
             length = lesson.length.index_select(0, rows)
             rows = rows.index_select(0, length.argsort(descending=True, stable=True))
@@ -273,8 +275,8 @@ class Trainer:
     def rethink(self, lesson: Lesson, rows: Tensor) -> tuple[Thought | Choices, Tensor]:
         """A fresh forward pass over some episodes, the longest first, with gradients.
 
-        On a CPU nothing is computed for tokens after the end, and no thought for those that a hint forced; elsewhere
-        shapes that do not depend on the data are worth more.
+        On a CPU nothing is computed for tokens after the end, and no thought for those that nothing is learned from;
+        elsewhere shapes that do not depend on the data are worth more.
 
         Returns:
             M thoughts; and int64 [M], where their tokens are in the flattened rollout.
@@ -291,7 +293,7 @@ class Trainer:
         )
         read, shown = rollout.token.flatten(), rollout.feedback.flatten(0, 1)
         if self.packs:
-            heard = rollout.free.flatten().index_select(0, token)
+            heard = lesson.heard.flatten().index_select(0, token)
             heed = None if bool(heard.all()) else heard.nonzero()[:, 0]
         chosen = token if heed is None else token.index_select(0, heed)
         if self.policy.weighs:
@@ -314,6 +316,7 @@ class Trainer:
             entropy_weight=lesson.entropy_weight,
             count=count,
             where=chosen,
+            forced=(lesson.heard & ~rollout.free).flatten() if self.config.loss.hint_weight else None,
         )
 
     def step(self, lesson: Lesson, gradients: list[Tensor], terms: Tensor) -> None:
