@@ -46,8 +46,10 @@ def fork(work: Callable[[], Any]) -> int:
     return child
 
 
-def train(path: Path, job: dict[str, str]) -> None:
-    config = with_fields(recipe(core=job["core"], algorithm=job["algorithm"], curriculum=job["curriculum"]), FIELDS)
+def train(path: Path, job: dict[str, Any]) -> None:
+    choice, others = job.copy(), job.get("fields", {})
+    choice.pop("fields", None)
+    config = with_fields(with_fields(recipe(**choice), FIELDS), others)
     for _ in Training.start(path, config).events():
         pass
 
@@ -76,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, jobs, chance = Path(sys.argv[1]), json.loads(sys.argv[2]), random.Random(int(sys.argv[3]))
     for job in jobs:
-        name = "-".join(job.values())
+        name = "-".join(choice for choice in job.values() if isinstance(choice, str))
         whole, broken = folder / f"{name}-whole", folder / f"{name}-broken"
         reference = fork(lambda path=whole, job=job: train(path, job))
         kills = []

@@ -13,7 +13,10 @@ from modelnative.policies.policy import Policy, PolicyState, Thought
 from modelnative.tasks.arithmetic import Arithmetic
 from modelnative.tasks.task import TaskSpec
 
-KINDS = list(itertools.product(CORES, (True, False), (True, False)))
+KINDS = [
+    *itertools.product(CORES, (True, False), (True, False)),
+    *((core, copy, True, "gru") for core, copy in itertools.product(CORES, (True, False))),
+]
 
 
 @dataclass
@@ -55,6 +58,7 @@ def make_case() -> Callable[..., Case]:
         core: str,
         copy: bool = True,
         stage_aware: bool = True,
+        reader: str = "sum",
         *,
         layers: int | None = None,
         feedback: str = "display",
@@ -63,7 +67,7 @@ def make_case() -> Callable[..., Case]:
         seed: int = 0,
     ) -> Case:
         task = Arithmetic(feedback=feedback)  # type: ignore[arg-type]
-        config = PolicyConfig(width=16, layers=layers, heads=2, copy=copy, stage_aware=stage_aware)
+        config = PolicyConfig(width=16, layers=layers, heads=2, copy=copy, stage_aware=stage_aware, reader=reader)
         policy = shaken(Policy(task.spec, core, config), seed)
         return Case(core, config, policy, *draw_inputs(task, n, steps, seed))
 
@@ -88,8 +92,11 @@ def redraw() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
 
 
 @pytest.fixture(
-    params=KINDS, ids=lambda kind: f"{kind[0]}{'' if kind[1] else '-nocopy'}{'' if kind[2] else '-unaware'}"
+    params=KINDS,
+    ids=lambda kind: (
+        f"{kind[0]}{'' if kind[1] else '-nocopy'}{'' if kind[2] else '-unaware'}{'-reads' * (len(kind) > 3)}"
+    ),
 )
 def case(request: pytest.FixtureRequest, make_case: Callable[..., Case]) -> Case:
-    """Every core, with and without copy head, with and without stage."""
+    """Every core, with and without copy head, with and without stage; and with a reader."""
     return make_case(*request.param)

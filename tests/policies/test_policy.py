@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES, PolicyConfig
-from modelnative.policies.policy import Policy, PolicyState, Thought
+from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks.arithmetic import CTX, Arithmetic
 from modelnative.training.config import LossConfig
 from modelnative.training.loss import surrogate
@@ -193,7 +195,7 @@ def test_only_a_stage_aware_policy_sees_the_stage(case) -> None:
     else:
         assert differs(other.log_probs[0], case.unroll()[0].log_probs[0])
         moved = case.policy.begin(case.context, case.stage)
-        moved = PolicyState(moved.memory, moved.context, (moved.stage + 1) % 3)
+        moved = dataclasses.replace(moved, stage=(moved.stage + 1) % 3)
         assert differs(policy.unroll(case.tokens, case.feedback, moved)[0].hidden, case.unroll()[0].hidden)
 
 
@@ -217,7 +219,7 @@ def test_outputs_are_distributions_of_the_right_shape(case) -> None:
 def test_hidden_is_what_the_heads_read(case) -> None:
     thought, state = case.unroll()
     for t, hidden in enumerate(thought.hidden):
-        log_probs, value, copied = case.policy.heads(hidden, state.context)
+        log_probs, value, copied = case.policy.heads(hidden, state.context, state.keys)
         same_thoughts(part(thought, t), Thought(log_probs, value, hidden, copied))
 
 
@@ -234,7 +236,7 @@ def test_whoever_gets_a_memory_continues_the_donors_episode(core, make_case) -> 
     tokens[:, 1], feedback[:, 1] = tokens[:, 0], feedback[:, 0]
     plain = policy.unroll(tokens[5:], feedback[5:], state)[0]
     order = torch.tensor([1, 0, *range(2, len(case.stage))])
-    swapped = policy.unroll(tokens[5:], feedback[5:], PolicyState(state.memory[order], state.context, state.stage))[0]
+    swapped = policy.unroll(tokens[5:], feedback[5:], dataclasses.replace(state, memory=state.memory[order]))[0]
     same_thoughts(part(swapped, slice(None), 0), part(plain, slice(None), 1))
     same_thoughts(part(swapped, slice(None), 1), part(plain, slice(None), 0))
     same_thoughts(part(swapped, slice(None), slice(2, None)), part(plain, slice(None), slice(2, None)))

@@ -66,3 +66,5 @@ def test_each_network_thinks_and_learns_as_if_alone(layers: int, copy: bool, sta
 def test_only_a_gru_can_be_stacked() -> None:
     with pytest.raises(UserError, match="core: only networks with a gru"):
         Stack([Policy(Arithmetic().spec, "mingru", PolicyConfig(width=8))])
+    with pytest.raises(UserError, match=r"policy\.reader: only networks that sum"):
+        Stack([Policy(Arithmetic().spec, "gru", PolicyConfig(width=8, reader="gru"))])

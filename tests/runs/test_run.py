@@ -151,6 +151,16 @@ def test_a_checkpoint_of_another_task_or_network(tmp_path: Path, changes: dict[s
         run.policy(run.task())
 
 
+def test_weights_from_before_a_field_was_there(tmp_path: Path) -> None:
+    run, trainer = begin(tmp_path / "run")
+    run.save_weights(trainer.policy)
+    tensors, about = read_tensors(run.weights_path)
+    del about["policy"]["reader"]
+    write_tensors(run.weights_path, tensors, about)
+    for mine, saved in zip(run.policy(run.task()).parameters(), trainer.policy.parameters(), strict=True):
+        assert torch.equal(mine, saved)
+
+
 def test_tensors_of_another_shape_under_the_right_name(tmp_path: Path) -> None:
     run, trainer = begin(tmp_path / "run")
     path = run.checkpoints()[-1]

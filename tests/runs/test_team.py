@@ -72,6 +72,7 @@ def test_ctrl_c_keeps_every_seed(tmp_path: Path) -> None:
     [
         ({}, 0, "seeds: 0 is not allowed; expected at least 1"),
         ({"core": "mingru"}, 2, "core: 'mingru' is not allowed; expected gru"),
+        ({"policy": {"reader": "gru"}}, 2, "policy.reader: 'gru' is not allowed; expected sum"),
         ({"episodes": 0}, 2, "episodes: 0 is not allowed"),
     ],
 )

@@ -54,6 +54,7 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.entropy_weight", -1.0, {}),
     ("loss.imitation_weight", -1.0, {}),
     ("loss.hint_weight", -1.0, {}),
+    ("policy.reader", "lips", {}),
     ("optimizer.learning_rate", 0.0, {}),
     ("optimizer.learning_rate", NAN, {}),
     ("optimizer.floor", -0.1, {}),

@@ -252,7 +252,8 @@ def choose(
 
 class _Judged(Structure):
     _fields_ = [
-        (name, c_void_p) for name in ("action", "behaviour", "advantage", "target", "free", "explored", "forced", "where")
+        (name, c_void_p)
+        for name in ("action", "behaviour", "advantage", "target", "free", "explored", "forced", "where")
     ]
 
 

@@ -80,15 +80,20 @@ class GRU(nn.Module):
 class GRULayer(nn.Module):
     """The parameters of one layer, its gates in the order reset, update, candidate as in `torch.nn.GRU`.
 
+    Args:
+        inputs: I of them.
+        width: of the hidden state; by default as many.
+
     Attributes:
-        weight, recurrent: float [3 width, width], of the input and of the hidden state.
+        weight, recurrent: float [3 width, I] and [3 width, width], of the input and of the hidden state.
         bias: float [3 width].
         inner: float [width], the bias of the candidate's recurrent part, which the reset gate scales.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, inputs: int, width: int | None = None) -> None:
         super().__init__()
-        start = nn.GRUCell(width, width)
+        width = width or inputs
+        start = nn.GRUCell(inputs, width)
         for gate in start.weight_hh.data.chunk(3):
             nn.init.orthogonal_(gate)
         self.weight, self.recurrent, self.bias = start.weight_ih, start.weight_hh, start.bias_ih

@@ -12,9 +12,10 @@ from torch.nn.functional import embedding_bag
 
 from modelnative import native
 from modelnative.errors import choose
-from modelnative.policies.config import CORES, CoreName, PolicyConfig
+from modelnative.policies.config import CORES, READERS, CoreName, PolicyConfig
 from modelnative.policies.cores import GRU, Memoryless, MinGRU, Transformer
 from modelnative.policies.heads import Heads
+from modelnative.policies.reader import Reader
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import TaskSpec
 
@@ -27,11 +28,13 @@ class PolicyState(Batch):
         memory: float [n, ...], the core's.
         context: int64 [n, C], read once.
         stage: int64 [n].
+        keys: float [n, C, …], what it pointed out in the context while reading; of no size where it only sums.
     """
 
     memory: Tensor
     context: Tensor
     stage: Tensor
+    keys: Tensor
 
 
 @dataclass
@@ -68,7 +71,7 @@ class Policy(nn.Module):
         config: its shape.
 
     Raises:
-        UserError: there is no such core.
+        UserError: there is no such core or reader.
     """
 
     packs = True  # rows can be taken out of a batch
@@ -84,24 +87,35 @@ class Policy(nn.Module):
         # One table for all that is summed: tokens, then stages, then the tokens at each place of the feedback.
         places = vocabulary + len(spec.stages) + vocabulary * torch.arange(spec.feedback_width)
         self.input = nn.Embedding(vocabulary + len(spec.stages) + vocabulary * max(1, spec.feedback_width), width)
-        self.context = nn.Embedding(spec.context_length * vocabulary, width)
-        for table in (self.input, self.context):
-            nn.init.normal_(table.weight, std=1 / math.sqrt(width))
+        choose("policy.reader", config.reader, READERS)
+        self.reads = config.reader == "gru"
+        self.context: Reader | nn.Embedding
+        if self.reads:
+            self.context = Reader(vocabulary, width, spec.end)
+        else:
+            self.context = nn.Embedding(spec.context_length * vocabulary, width)
+            nn.init.normal_(self.context.weight, std=1 / math.sqrt(width))
+        nn.init.normal_(self.input.weight, std=1 / math.sqrt(width))
         self.blank = vocabulary + len(spec.stages) + spec.end  # a row that nothing else needs
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("positions", vocabulary * torch.arange(spec.context_length), persistent=False)
         self.core = _make_core(spec, core, config)
-        self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy)
+        self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy, self.reads)
 
     def begin(self, context: Tensor, stage: Tensor) -> PolicyState:
         """Read the problems: context int64 [n, C], stage int64 [n]."""
-        rows = context + self.positions
-        read = self.context(rows) if self.core.attends else None
-        total = embedding_bag(rows, self.context.weight, mode="sum") if read is None else read.sum(1)
-        summary = total / math.sqrt(rows.shape[1])
+        read, keys = None, self.input.weight.new_empty(len(context), 0)
+        if isinstance(self.context, Reader):
+            read, summary = self.context(context)
+            keys = self.heads.keys(read) if self.heads.points else keys
+        else:
+            rows = context + self.positions
+            read = self.context(rows) if self.core.attends else None
+            total = embedding_bag(rows, self.context.weight, mode="sum") if read is None else read.sum(1)
+            summary = total / math.sqrt(rows.shape[1])
         if self.stage_aware:
             summary = summary + self.input.weight.index_select(0, stage + len(self.spec.vocabulary))
-        return PolicyState(self.core.begin(read, summary), context, stage)
+        return PolicyState(self.core.begin(read, summary), context, stage, keys)
 
     def step(self, token: Tensor, feedback: Tensor, state: PolicyState) -> tuple[Thought, PolicyState]:
         """Think once: the previous token int64 [n] and the feedback to it int64 [n, F]."""
@@ -132,8 +146,10 @@ class Policy(nn.Module):
         hidden, episode, after = self._recur(token, feedback, state, sizes)
         if heed is not None:
             hidden, episode = hidden.index_select(0, heed), heed if episode is None else episode.index_select(0, heed)
-        context = state.context if episode is None else state.context.index_select(0, episode)
-        log_probs, value, copied = self.heads(hidden, context)
+        context, keys = state.context, state.keys
+        if episode is not None:
+            context, keys = context.index_select(0, episode), keys.index_select(0, episode)
+        log_probs, value, copied = self.heads(hidden, context, keys)
         return Thought(log_probs, value, hidden, copied), after
 
     def weigh(
@@ -159,7 +175,7 @@ class Policy(nn.Module):
     @property
     def weighs(self) -> bool:
         """Whether there are native kernels for this policy."""
-        return native.fits(self.heads.out.in_features, self.input.weight)
+        return not self.reads and native.fits(self.heads.out.in_features, self.input.weight)
 
     def table(self) -> Tensor:
         """The rows that inputs are sums of, as the core takes them."""
@@ -189,7 +205,7 @@ class Policy(nn.Module):
             stage = state.stage if episode is None else state.stage.index_select(0, episode)
             x = embedding_bag(self.rows(token, feedback, stage), table, mode="sum", padding_idx=self.blank)
             hidden, memory = self.core(x, state.memory, sizes)
-        return hidden, episode, PolicyState(memory, state.context[: sizes[-1]], state.stage[: sizes[-1]])
+        return hidden, episode, PolicyState(memory, *(x[: sizes[-1]] for x in (state.context, state.stage, state.keys)))
 
     def inputs(self, token: Tensor, feedback: Tensor, stage: Tensor, where: Tensor | None = None) -> native.Inputs:
         """What `rows` says, for the native kernels."""

@@ -38,6 +38,8 @@ class Stack:
         self.one, self.size = policies[0], len(policies)
         if not isinstance(self.one.core, GRU):
             raise UserError("core: only networks with a gru can be trained as one batch; expected gru")
+        if self.one.reads:
+            raise UserError("policy.reader: only networks that sum can be trained as one batch; expected sum")
         self.core = self.one.core
         parameters = [dict(policy.named_parameters()) for policy in policies]
         self.weights = {
@@ -50,7 +52,7 @@ class Stack:
         summary = read.sum(1) / math.sqrt(read.shape[1])
         if self.one.stage_aware:
             summary = summary + self._look_up("input.weight", stage + len(self.one.spec.vocabulary))
-        return PolicyState(self.core.begin(read, summary), context, stage)
+        return PolicyState(self.core.begin(read, summary), context, stage, summary[:, :0])
 
     def think(
         self, token: Tensor, feedback: Tensor, state: PolicyState, sizes: Sequence[int], heed: Tensor | None = None
@@ -146,8 +148,9 @@ class Stack:
         return {name: self.weights[f"core.layers.{i}.{name}"] for name in ("weight", "bias", "recurrent", "inner")}
 
     def _after(self, memory: list[Tensor], state: PolicyState, left: int) -> PolicyState:
-        kept = (x.unflatten(0, (self.size, -1))[:, :left].flatten(0, 1) for x in (state.context, state.stage))
-        return PolicyState(torch.stack(memory, 1), *kept)
+        episodes = len(state.stage) // self.size
+        rest = (x.unflatten(0, (self.size, episodes)) for x in (state.context, state.stage, state.keys))
+        return PolicyState(torch.stack(memory, 1), *(x[:, :left].flatten(0, 1) for x in rest))
 
     def _look_up(self, name: str, rows: Tensor) -> Tensor:
         table = self.weights[name]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from modelnative.errors import UserError
+from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import (
     FORMAT,
@@ -192,8 +193,11 @@ class Run:
     def _check(self, path: Path, about: dict[str, Any], kind: str) -> None:
         """Raise a `UserError` unless the file is of this kind, task and network."""
         for name, expected in self._about(kind).items():
-            if name != "torch" and about.get(name) != expected:
-                raise UserError(f"{path}: its {name} is {about.get(name)!r}, but this run's is {expected!r}")
+            found = about.get(name)
+            if name == "policy" and isinstance(found, dict):
+                found = {**dataclasses.asdict(PolicyConfig()), **found}  # a field that there was not yet
+            if name != "torch" and found != expected:
+                raise UserError(f"{path}: its {name} is {found!r}, but this run's is {expected!r}")
 
 
 def _first_line(error: Exception) -> str:

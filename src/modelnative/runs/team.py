@@ -32,10 +32,12 @@ class Team:
         """New runs with the seeds from `config.seed` on.
 
         Raises:
-            UserError: a field is not sensible, the core is not a gru, or the folder exists.
+            UserError: a field is not sensible, the network is not one that can be stacked, or the folder exists.
         """
         require(seeds >= 1, "seeds", seeds, "at least 1")
         require(config.core == "gru", "core", config.core, "gru, where several seeds are trained as one batch")
+        reader = config.policy.reader
+        require(reader == "sum", "policy.reader", reader, "sum, where several seeds are trained as one batch")
         if path.exists():
             raise UserError(f"out: {str(path)!r} exists; name a new folder")
         seed = range(config.seed, config.seed + seeds)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modelnative.errors import UserError, choose
-from modelnative.policies.config import CORES, PolicyConfig
+from modelnative.policies.config import CORES, READERS, PolicyConfig
 
 AlgorithmName = Literal["ppo", "a2c", "grpo", "rloo", "reinforce"]
 ALGORITHMS: tuple[AlgorithmName, ...] = ("ppo", "a2c", "grpo", "rloo", "reinforce")
@@ -222,6 +222,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     choose("algorithm", config.algorithm, ALGORITHMS)
     choose("curriculum", config.curriculum, CURRICULA)
     choose("split", config.split, ("train", "all"))
+    choose("policy.reader", config.policy.reader, READERS)
     loss, optimizer, curricula, policy = config.loss, config.optimizer, config.curricula, config.policy
     rules: list[tuple[str, Any, bool, str]] = [
         ("seed", config.seed, 0 <= config.seed < 2**31, "a whole number from 0 to 2147483647"),
@@ -234,6 +235,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("confidence", config.confidence, 0 < config.confidence <= 1, "above 0, at most 1"),
         ("checkpoint_every", config.checkpoint_every, config.checkpoint_every >= 1, "at least 1"),
         ("policy.width", policy.width, policy.width >= 1, "at least 1"),
+        ("policy.width", policy.width, policy.reader == "sum" or policy.width % 2 == 0, "even, for policy.reader gru"),
         ("policy.layers", policy.layers, policy.layers is None or policy.layers >= 1, "at least 1"),
         (
             "policy.heads",
