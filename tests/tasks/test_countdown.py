@@ -99,11 +99,16 @@ class Reference:
         self.clear()
         self.done = self.success = self.invalid = False
         self.answer: int | None = None
+        self.cleared = 0
 
     def clear(self) -> None:
         self.slots = {f"N{i + 1}": number for i, number in enumerate(self.numbers)}
         self.typed, self.display = "", ""
         self.made, self.last = 0, 0
+
+    @property
+    def rest(self) -> str:
+        return str(self.target - self.last) if self.made else ""
 
     def press(self, key: str) -> None:
         self.success, self.invalid = False, False
@@ -130,6 +135,7 @@ class Reference:
             self.display = f"R{self.made} = {result}"
         elif key == "CLR" and (self.typed or self.made):
             self.clear()
+            self.cleared += 1
         else:
             self.invalid = True
 
@@ -140,6 +146,8 @@ DIALS: list[dict[str, object]] = [
     {"numbers": 5, "largest": 6, "operators": "-+", "solutions": 1000},
     {"numbers": 6, "largest": 4, "targets": 50, "solutions": 5000},
     {"numbers": 4, "tries": 3, "operators": "+-*"},
+    {"numbers": 3, "targets": 999, "tries": 2, "feedback": "rest"},
+    {"numbers": 4, "operators": "*+", "feedback": "rest"},
 ]
 
 
@@ -176,11 +184,19 @@ def test_keys_against_the_reference(dials: dict[str, object]) -> None:
             registers = task.registers(state, i)
             slots = {name: registers.pop(name) for name in names[10 : 10 + task.slots]}
             assert {name: int(value) for name, value in slots.items() if value} == reference.slots
-            assert registers == {"typed": reference.typed, "display": reference.display}
+            rest = {"rest": reference.rest} if task.shown == "rest" else {}
+            rest |= {"cleared": str(reference.cleared)} if rest and task.tries > 1 else {}
+            assert registers == {"typed": reference.typed, "display": reference.display, **rest}
         shown = []
         for reference in references:
             name, _, value = reference.display.partition(" = ")
             shown.append([names.index(name), *map(int, f"{int(value):03d}")] if name else [task.eos] * 4)
+            if task.shown == "rest":
+                minus = names.index("SUB" if "SUB" in names else "CTX")
+                sign = minus if reference.rest.startswith("-") else task.eos
+                digits = map(int, reference.rest.lstrip("-").rjust(3, "0"))
+                shown[-1] += [sign, *digits] if reference.rest else [task.eos] * 4
+                shown[-1] += map(int, f"{reference.cleared:02d}" if task.tries > 1 else "")
         assert step.feedback.tolist() == shown
         assert step.invalid.tolist() == [r.invalid for r in references]
         assert step.success.tolist() == [r.success for r in references]
@@ -358,6 +374,7 @@ def test_parse_and_render() -> None:
         ({"operators": "+^"}, "operators: '\\+\\^' is not allowed"),
         ({"operators": "++"}, "operators: '\\+\\+' is not allowed"),
         ({"tries": 0}, "tries: 0 is not allowed; expected 1 to 100"),
+        ({"feedback": "rset"}, "did you mean 'rest'"),
         ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
     ],
 )

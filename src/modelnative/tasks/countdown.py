@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, choose
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.reach import LIMIT, OPERATORS
 from modelnative.tasks.targets import LEAST, MOST, NUMBER, SYMBOL, VALUE, TargetSpace
@@ -17,6 +17,7 @@ from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec,
 
 NAMES = ("ADD", "SUB", "MUL", "DIV")  # of `OPERATORS`
 DIGITS = len(str(LIMIT))  # of the display
+TRIES = 2  # digits in which they are counted; after 99 comes 0
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Sheet(State):
         made, to_make: operations done, and still to be done until one number is left.
         last: the last result, 0 without one.
         shown: a row of `Tables.display`.
+        cleared: how often all was put back.
         target: the problem's.
     """
 
@@ -59,6 +61,7 @@ class Sheet(State):
     to_make: Tensor
     last: Tensor
     shown: Tensor
+    cleared: Tensor
     target: Tensor
 
 
@@ -106,6 +109,9 @@ class Tables:
         display: int64 [(slots + 1) · (LIMIT + 1), 4], a slot and three digits; the first row is blank.
         reciprocal: int64 [LIMIT + 1], 2²⁰ / b rounded up: (a · reciprocal) >> 20 is a // b for all values.
         symbols: int64 [2 ** SYMBOL], the token of each symbol of a solution.
+        rest: int64 [2 · LIMIT + 2, 1 + DIGITS], of what is missing, from −LIMIT on: a sign, blank if positive,
+            and three digits; the last row is blank.
+        tries: int64 [10 ** TRIES, TRIES], the digits of 0, 1, 2, …
         targets, numbers: int64 [values, digits], the digits of a target and of a number; blank for the number 0.
         shifts: int64 [numbers], where in a key the numbers stand.
     """
@@ -114,6 +120,8 @@ class Tables:
     display: Tensor
     reciprocal: Tensor
     symbols: Tensor
+    rest: Tensor
+    tries: Tensor
     targets: Tensor
     numbers: Tensor
     shifts: Tensor
@@ -146,6 +154,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
             are two, b + a is the same as a + b.
         tries: with more than 1 there is a key CLR, which puts all back as it was in the beginning, and the horizon has
             room for so many expressions.
+        feedback: `slot` is the display as above; `rest` also shows what is missing from the last result to the target,
+            with its sign, and with more than one try how often CLR was pressed.
 
     Raises:
         UserError: a dial is out of its range, or leaves a stage without problems (when these are first asked for).
@@ -167,6 +177,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         operators: str = OPERATORS,
         solutions: int = 20,
         tries: int = 1,
+        feedback: Literal["slot", "rest"] = "slot",
     ) -> None:
         require(LEAST <= numbers <= MOST, "numbers", numbers, f"{LEAST} to {MOST}")
         require(4 <= largest <= 99, "largest", largest, "4 to 99")
@@ -175,9 +186,10 @@ class Countdown(Task[CountdownProblems, Sheet]):
         require(allowed and set(operators) <= set(OPERATORS), "operators", operators, f"some of {OPERATORS}, each once")
         require(solutions >= 1, "solutions", solutions, "at least 1")
         require(1 <= tries <= 100, "tries", tries, "1 to 100")
+        choose("feedback", feedback, ("slot", "rest"))
         self.numbers, self.operators = numbers, "".join(o for o in OPERATORS if o in operators)
         self.space = TargetSpace(numbers, largest, targets, self.operators, solutions)
-        self.slots, self.tries = 2 * numbers - 1, tries
+        self.slots, self.tries, self.shown = 2 * numbers - 1, tries, feedback
         self._tables: dict[torch.device, Tables] = {}
         slots = [f"N{i + 1}" for i in range(numbers)] + [f"R{i + 1}" for i in range(numbers - 1)]
         operations = [NAMES[OPERATORS.index(o)] for o in self.operators]
@@ -192,7 +204,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             vocabulary=vocabulary,
             stages=tuple(f"C{k}" for k in range(LEAST, numbers + 1)),
             context_length=len(places),
-            feedback_width=1 + DIGITS,
+            feedback_width=1 + DIGITS if feedback == "slot" else 2 * (1 + DIGITS) + TRIES * (tries > 1),
             horizon=tries * (3 * (numbers - 1) + 1),
             start=self.ctx,
             end=self.eos,
@@ -202,7 +214,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
     def options(self) -> dict[str, Any]:
         space = self.space
         dials = {"numbers": self.numbers, "largest": space.largest, "targets": space.targets}
-        return {**dials, "operators": self.operators, "solutions": space.solutions, "tries": self.tries}
+        rules = {"operators": self.operators, "solutions": space.solutions, "tries": self.tries}
+        return {**dials, **rules, "feedback": self.shown}
 
     # Problems
 
@@ -272,6 +285,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             to_make=problems.stage + LEAST - 1,
             last=zero,
             shown=zero,
+            cleared=zero,
             target=problems.target,
         )
 
@@ -307,6 +321,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             to_make=state.to_make - one,
             last=torch.where(computes, result, state.last),
             shown=torch.where(computes, (state.made + self.numbers + 1) * (LIMIT + 1) + result, shown),
+            cleared=state.cleared,
             target=state.target,
         )
         if self.tries > 1:
@@ -318,7 +333,15 @@ class Countdown(Task[CountdownProblems, Sheet]):
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
 
     def feedback(self, state: Sheet) -> Tensor:
-        return self.tables(state.shown.device).display.index_select(0, state.shown)
+        tables = self.tables(state.shown.device)
+        shown = tables.display.index_select(0, state.shown)
+        if self.shown == "slot":
+            return shown
+        missing = torch.where(state.made > 0, state.target - state.last, LIMIT + 1)
+        shown = torch.cat([shown, tables.rest.index_select(0, missing + LIMIT)], 1)
+        if self.tries > 1:
+            shown = torch.cat([shown, tables.tries.index_select(0, state.cleared % 10**TRIES)], 1)
+        return shown
 
     def records(self, problems: CountdownProblems, state: Sheet) -> list[dict[str, Any]]:
         answer = torch.where((state.mode == self.answered) & (state.to_make == 0), state.last, 0)
@@ -347,7 +370,11 @@ class Countdown(Task[CountdownProblems, Sheet]):
             name: str(value) if free >> j & 1 else "" for j, (name, value) in enumerate(zip(slots, values, strict=True))
         }
         place, value = divmod(int(state.shown[i]), LIMIT + 1)
-        return {**held, "typed": typed, "display": f"{slots[place - 1]} = {value}" if place else ""}
+        held |= {"typed": typed, "display": f"{slots[place - 1]} = {value}" if place else ""}
+        if self.shown == "rest":
+            held["rest"] = f"{int(state.target[i] - state.last[i])}" if int(state.made[i]) else ""
+            held |= {"cleared": str(int(state.cleared[i]))} if self.tries > 1 else {}
+        return held
 
     def tables(self, device: torch.device) -> Tables:
         """What is looked up, on `device`."""
@@ -368,10 +395,17 @@ class Countdown(Task[CountdownProblems, Sheet]):
         operations = [10 + self.slots + self.operators.find(o) for o in OPERATORS]
         symbols = [*range(10, 10 + self.slots), *[self.eos] * (2 * MOST - 1 - self.slots), *operations, self.eos]
         divisor = torch.arange(LIMIT + 1).clamp_min(1)
+        minus = 10 + self.slots + self.operators.index("-") if "-" in self.operators else self.ctx
+        missing = _digits(LIMIT + 1, DIGITS)
+        sizes = torch.cat([missing[1:].flip(0), missing])  # of −LIMIT to LIMIT
+        sign = torch.where(torch.arange(len(sizes)) < LIMIT, minus, self.eos)[:, None]
+        rest = torch.cat([torch.cat([sign, sizes], 1), torch.full((1, 1 + DIGITS), self.eos)])
         tensors = (
             display,
             -(-(1 << 2 * VALUE) // divisor),
             torch.tensor(symbols),
+            rest,
+            _digits(10**TRIES, TRIES),
             _digits(LIMIT + 1, wide),
             numbers,
             NUMBER * torch.arange(self.numbers),
@@ -432,6 +466,7 @@ def _cleared(state: Sheet, clears: Tensor) -> Sheet:
         to_make=torch.where(clears, to_make, state.to_make),
         last=torch.where(clears, 0, state.last),
         shown=torch.where(clears, 0, state.shown),
+        cleared=state.cleared + clears.long(),
     )
 
 

@@ -15,7 +15,7 @@ from modelnative.native import Choices
 from modelnative.policies.policy import Policy, Thought
 from modelnative.policies.stack import Stack
 from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import AnyTask, Problems, State
+from modelnative.tasks.task import AnyTask, Problems, State, TaskSpec
 from modelnative.training.parallel import Group
 
 CROWDED = 0.75  # share of episodes still running below which the others are taken out of the batch
@@ -141,7 +141,7 @@ def play(
     think = _thinker(policy)
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
     running, rows, finished = ~success, torch.arange(n, device=device), []
-    blind = None if plan is None else _blind(problems.context, len(spec.vocabulary), spec.end)
+    blind = None if plan is None else _blind(problems.context, spec)
     length = spec.horizon if n else 0  # a process may have no episode of a small batch, and no core thinks about none
     for t in range(length):
         choosing = running if plan is None else running & (plan.forced <= t)
@@ -239,12 +239,13 @@ def _choose(
     return action, chances.gather(-1, action[:, None])[:, 0].log().float(), thought.value.float(), explored
 
 
-def _blind(context: Tensor, vocabulary: int, padding: int) -> Tensor:
+def _blind(context: Tensor, spec: TaskSpec) -> Tensor:
     """How explored actions are drawn: half uniformly from the vocabulary, half from the problem's tokens. [n, V].
 
-    Where the context is blank, all of them uniformly.
+    Where the context says nothing, all of them uniformly.
     """
+    vocabulary = len(spec.vocabulary)
     own = torch.zeros(len(context), vocabulary, device=context.device)
-    own.scatter_add_(1, context, (context != padding).float())
+    own.scatter_add_(1, context, ((context != spec.end) & (context != spec.start)).float())
     total = own.sum(1, keepdim=True)
     return torch.where(total > 0, 0.5 / vocabulary + 0.5 * own / total, 1 / vocabulary)
