@@ -25,6 +25,11 @@ UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were n
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
 UNHINTED = ["--curriculum", "threshold", "--minutes", "3"]
 PAPER = ["--task", "expressions", "--dials", "feedback=paper"]
+READER = ["--policy.reader", "gru", "--optimizer.cool-from", "0.5"]
+TEXT = ["--task", "expressions", *READER, "--policy.width", "128"]
+IMITATED = ["--loss.hint-weight", "1"]
+SEARCH = ["--task", "countdown", "--dials", "tries=16", "feedback=rest", "--policy.width", "128", "--policy.no-copy"]
+SEARCH += ["--loss.gamma", "0.99", "--loss.entropy-weight", "0.003"]
 LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED]
 UNSEEN = ("shapes=unseen",)
 # Flags, the stage that is to be solved, and stages never trained on.
@@ -33,20 +38,13 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "recall": (["--task", "recall"], "L100", []),
     "dictionary": (["--task", "dictionary", "--core", "transformer"], "K8", []),
     "dictionary, store": (["--task", "dictionary", "--dials", "store=true"], "K8", []),
-    "dictionary, store, slower steps": (
-        ["--task", "dictionary", "--dials", "store=true", "--optimizer.learning-rate", "0.003"],
-        "K8",
-        [],
-    ),
     "expressions, paper": (PAPER, "E5", []),
-    "expressions": (["--task", "expressions", "--core", "transformer"], "E5", []),
-    "countdown": (["--task", "countdown", "--policy.width", "128", "--minutes", "4"], "C4", []),
+    "expressions": ([*TEXT, *IMITATED], "E5", []),
+    "expressions, hints not imitated": (TEXT, "E5", []),
+    "expressions, summed": (["--task", "expressions", "--policy.width", "128", *IMITATED], "E5", []),
+    "countdown": (["--task", "countdown", *READER, "--policy.width", "256", *IMITATED], "C4", []),
+    "countdown, tries": ([*SEARCH, "--episodes", "256", "--loss.hint-weight", "0.3"], "C4", []),
     "own tools": (["--task", "examples.own_tools:task"], "compare", []),
-    "own tools, slower steps": (
-        ["--task", "examples.own_tools:task", "--optimizer.learning-rate", "0.003"],
-        "compare",
-        [],
-    ),
     "recall, longer": (
         ["--task", "recall", "--dials", "longest=1000", "--stages", "5", *UNSTAGED],
         "L100",
@@ -74,6 +72,8 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
     "expressions, paper, no hints": ([*PAPER, *UNHINTED], "E5", []),
+    "expressions, no hints": ([*TEXT, *UNHINTED], "E5", []),
+    "countdown, tries, no hints": ([*SEARCH, "--curriculum", "threshold"], "C4", []),
     "countdown, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
     "hops, no hints": (["--task", "hops", *UNHINTED], "H6", []),
     "recall, no hints": (["--task", "recall", *UNHINTED], "L100", []),
