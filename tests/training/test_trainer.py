@@ -344,3 +344,16 @@ def test_what_it_learns_of_three_operators_helps_with_four() -> None:
     changes = {"stages": 3, "episodes": 512, "updates": 160, "policy": {"stage_aware": False, "width": 64}}
     trained = trainer(Expressions(operators=6, memories=0, feedback="paper"), changes=changes)
     assert any(metrics.greedy[3] > 0.6 for metrics in trained if metrics.greedy)
+
+
+@pytest.mark.learning
+def test_it_reads_an_expression_and_works_it_out() -> None:
+    """Brackets and precedence from the text alone, hints being imitated; half of the updates are usually enough."""
+    changes = {
+        "episodes": 256,
+        "updates": 80,
+        "policy": {"reader": "gru", "width": 64},
+        "loss": {"hint_weight": 1.0, "minibatches": 4},
+    }
+    trained = trainer(Expressions(operators=2), changes=changes, task="expressions")
+    assert any(metrics.greedy[1] > 0.8 for metrics in trained if metrics.greedy)
