@@ -124,7 +124,9 @@ def compare(given: list[tuple[int, tuple[int, ...]]], programs: list[list[str]])
     for (stage, operands), program, reference, record in zip(given, programs, references, records, strict=True):
         ending = next((key for key in program if key in ("ANS", "EOS")), None)
         answer = reference.value if ending == "ANS" else None
-        assert record == {"operands": list(operands), "answer": answer, "target": reference.target}, stage
+        problem = " ".join(map(str, operands))
+        expected = {"problem": problem, "operands": list(operands), "answer": answer, "target": reference.target}
+        assert record == expected, stage
 
 
 # Keys that end the episode are rare, so that long programs are reached; one digit in two is an operand's.

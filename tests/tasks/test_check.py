@@ -424,6 +424,11 @@ class RecordsNoTarget(Honest):
         return [{"answer": r["answer"]} for r in super().records(problems, state)]
 
 
+class RecordsAnotherProblem(Honest):
+    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+        return [{**r, "problem": r["problem"][::-1]} for r in super().records(problems, state)]
+
+
 class RecordsTooFew(Honest):
     def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
         return super().records(problems, state)[1:]
@@ -506,6 +511,7 @@ BROKEN: list[tuple[type[Honest], str]] = [
     (RecordsAnotherAnswer, "records: success, but the answer is not the target"),
     (RecordsTensors, "records: .*not JSON serializable"),
     (RecordsNoTarget, "records: lacks target"),
+    (RecordsAnotherProblem, "records: parse makes another problem of '"),
     (RecordsTooFew, "records: expected 256 records, got 255"),
     (AnswersAtOnce, "records: an answer before the first action"),
     (RendersNothing, "render: expected a text that is not empty"),

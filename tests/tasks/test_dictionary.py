@@ -160,6 +160,7 @@ def test_keys_against_the_reference(given: tuple[Dictionary, list[tuple[int, Ref
         assert not bool(step.invalid.any())
     for record, r in zip(task.records(problems, state), references, strict=True):
         assert record == {
+            "problem": f"{' '.join(f'{key}={value}' for key, value in r.pairs)} ? {' '.join(r.queries)}",
             "pairs": [list(pair) for pair in r.pairs],
             "queries": list(r.queries),
             "answer": r.answers or None,

@@ -615,7 +615,7 @@ def test_parse_takes_what_people_write() -> None:
     assert task.render(problem, 0) == "compute 12*(3-4)+56"
     assert task.records(problem, task.begin(problem)) == [
         {
-            "expression": "12*(3-4)+56",
+            "problem": "12*(3-4)+56",
             "operators": ["*", "-", "+"],
             "operands": [12, 3, 4, 56],
             "shape": int(problem.shape),

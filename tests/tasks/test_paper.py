@@ -199,7 +199,7 @@ def test_what_a_person_sees(text: str) -> None:
     assert task.render(problem, 0) == f"compute {text}"
     state = task.begin(problem)
     assert task.registers(state, 0)["paper"].replace("[", "").replace("]", "") == text
-    assert task.records(problem, state)[0]["expression"] == text
+    assert task.records(problem, state)[0]["problem"] == text
 
 
 def test_the_text_is_on_the_paper_alone() -> None:

@@ -131,6 +131,7 @@ def test_keys_against_the_reference(given: tuple[Recall, list[tuple[int, str, in
         assert not bool(step.invalid.any())
     for record, r in zip(task.records(problems, state), references, strict=True):
         assert record == {
+            "problem": f"{r.cue} {r.seed}",
             "cue": r.cue,
             "seed": r.seed,
             "distractors": [r.distractor(t) for t in range(1, r.length + 1)],

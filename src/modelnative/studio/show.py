@@ -109,7 +109,9 @@ def finished(end: Finished) -> list[str]:
         lines += [
             f"Not solved: {missing} training problems still fail after the whole budget. To go on, try another seed, "
             "more --updates",
-            "or --minutes, --curriculum hints, or a wider --policy.width; the report shows where it stands still.",
+            "or --minutes, --curriculum hints with --loss.hint-weight 1, --policy.reader gru where words depend on "
+            "their neighbours,",
+            "or a wider --policy.width; the report shows where it stands still.",
         ]
     stage = evaluation.counts[-1].stage
     lines += [
@@ -123,8 +125,7 @@ def example(task: AnyTask, stage: str) -> str:
     """The flags of `explain` for some problem of a stage."""
     problems = task.sample(torch.tensor([task.spec.stage_index(stage)]), torch.Generator().manual_seed(0), "heldout")
     record = task.records(problems, task.begin(problems))[0]
-    typed = record.get("expression") or " ".join(map(str, record.get("operands", []))) or "…"
-    return f'--stage {stage} --problem "{typed}"'
+    return f'--stage {stage} --problem "{record.get("problem", "…")}"'
 
 
 # Trajectories

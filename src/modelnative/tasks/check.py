@@ -280,6 +280,11 @@ def _check_words(task: AnyTask, problems: Problems) -> None:
     missing = {"answer", "target"} - records[0].keys()
     _expect(not missing, f"records: lacks {' and '.join(sorted(missing))}")
     _expect(all(r["answer"] is None for r in records), "records: an answer before the first action")
+    for i, record in enumerate(records[:8]):
+        if "problem" in record:
+            again = task.parse(int(problems.stage[i]), record["problem"])
+            same = task.render(again, 0) == task.render(problems, i)
+            _expect(same, f"records: parse makes another problem of {record['problem']!r}")
     try:
         json.dumps(records)
     except TypeError as error:

@@ -348,6 +348,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         columns = (problems.numbers, problems.target, answer, self.oracle(problems))
         return [
             {
+                "problem": " ".join(str(number) for number in numbers if number) + f" = {target}",
                 "numbers": [number for number in numbers if number],
                 "operators": self.operators,
                 "solution": [self.spec.vocabulary[token] for token in solution if token != self.eos],

@@ -263,7 +263,9 @@ class Dictionary(Task[DictionaryProblems, Reading]):
         for *words, place, wrong in zip(*(column.tolist() for column in columns), strict=True):
             pairs, queries, target = self._read(*words)
             answer = target[: max(0, place)] + ([wrong] if wrong >= 0 else [])
-            records.append({"pairs": pairs, "queries": queries, "answer": answer or None, "target": target})
+            problem = " ".join([*(f"{key}={value}" for key, value in pairs), "?", *queries])
+            own = {"problem": problem, "pairs": pairs, "queries": queries}
+            records.append({**own, "answer": answer or None, "target": target})
         return records
 
     def registers(self, state: Reading, i: int) -> dict[str, str]:

@@ -211,7 +211,7 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         rows = zip(self._texts(problems), *(column.tolist() for column in (*columns, *answers)), strict=True)
         return [
             {
-                "expression": text,
+                "problem": text,
                 "operators": [SIGNS[code] for code in operators[: stage + 1]],
                 "operands": operands[: stage + 2],
                 "shape": shape,

@@ -324,6 +324,8 @@ class Hops(Task[HopsProblems, Walk]):
         columns = (problems.stage, problems.start, problems.tool, problems.context, maps, answer, problems.target)
         return [
             {
+                "problem": f"{start}{f' {tool + 1}' if self.maps > 1 else ''}: "
+                + ", ".join(" ".join(map(str, m)) for m in maps),
                 "hops": stage + 1,
                 "start": names[start],
                 "tool": self.tools[tool],

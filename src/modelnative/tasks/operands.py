@@ -93,10 +93,12 @@ class OperandSpace:
     def records(self, problems: ArithmeticProblems, value: Tensor, answered: Tensor) -> list[dict[str, Any]]:
         """As `Task.records`, from the value that stands (int64 [n]) and whether it is the answer (bool [n])."""
         columns = (problems.stage, problems.operands, problems.target, value, answered)
-        return [
-            {"operands": operands[: self.counts[stage]], "answer": answer if given else None, "target": target}
-            for stage, operands, target, answer, given in zip(*(c.tolist() for c in columns), strict=True)
-        ]
+        records = []
+        for stage, operands, target, answer, given in zip(*(c.tolist() for c in columns), strict=True):
+            own = operands[: self.counts[stage]]
+            problem, answer = " ".join(map(str, own)), answer if given else None
+            records.append({"problem": problem, "operands": own, "answer": answer, "target": target})
+        return records
 
     def problems(self, stage: Tensor, number: Tensor) -> ArithmeticProblems:
         """Problems from stages and numbers, both int64 [n]."""

@@ -214,6 +214,7 @@ class Recall(Task[RecallProblems, Recalling]):
         columns = (problems.stage, problems.cue, problems.seed, state.typed, answered)
         return [
             {
+                "problem": f"{self._text(cue)} {seed}",
                 "cue": self._text(cue),
                 "seed": seed,
                 "distractors": self._shown(seed, self.lengths[stage]),

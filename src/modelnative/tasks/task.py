@@ -154,7 +154,10 @@ class Task(ABC, Generic[P, S]):
 
     @abstractmethod
     def records(self, problems: P, state: S) -> list[dict[str, Any]]:
-        """For each episode, JSON-ready: the fields of its problem, its `answer` (None without one) and its `target`."""
+        """For each episode, JSON-ready: the fields of its problem, its `answer` (None without one) and its `target`.
+
+        Best with a field `problem`, the text that `parse` takes.
+        """
 
     @abstractmethod
     def registers(self, state: S, i: int) -> dict[str, str]:

@@ -122,8 +122,8 @@ class TrainConfig:
     curricula: CurriculumConfig = CurriculumConfig()
 
 
-# Measured by benchmarks/learning.py, and for other tasks than arithmetic by benchmarks/families.py. An on-policy gradient
-# step without clipping must be smaller.
+# Measured by benchmarks/learning.py, and for other tasks than arithmetic by benchmarks/families.py. An on-policy
+# gradient step without clipping must be smaller.
 LOSS_RECIPES: dict[str, dict[str, Any]] = {
     "ppo": {"epochs": 1, "minibatches": 6},
     "a2c": {"epochs": 1, "clip_low": 0.0, "clip_high": 0.0},

@@ -379,7 +379,9 @@ def test_a_worked_episode() -> None:
         ("R3", False, "36"),
     ]
     assert bool(step.success[0])
-    assert task.records(problems, state) == [{"inputs": {"f": 70, "feet": 50}, "answer": 36, "target": 36}]
+    assert task.records(problems, state) == [
+        {"problem": "f=70 feet=50", "inputs": {"f": 70, "feet": 50}, "answer": 36, "target": 36}
+    ]
     assert task.registers(task.step(task.begin(problems), torch.tensor([names.index("plus")])).state, 0) == {
         **dict.fromkeys(("R1", "R2", "R3", "display"), ""),
         "f": "70",
@@ -447,7 +449,7 @@ def test_a_stage_of_floats_compares_them_as_shown() -> None:
     state = task.begin(problems)
     for token in ("third", "x", "ANS", "R1"):
         state = task.step(state, torch.tensor([task.spec.vocabulary.index(token)])).state
-    assert task.records(problems, state) == [{"inputs": {"x": 2.0}, "answer": 0.67, "target": 0.67}]
+    assert task.records(problems, state) == [{"problem": "x=2.0", "inputs": {"x": 2.0}, "answer": 0.67, "target": 0.67}]
 
 
 def test_decimals_are_those_that_are_written() -> None:

@@ -197,6 +197,7 @@ class ToolTask(Task[ToolProblems, Desk]):
         columns = (problems.row.tolist(), state.answer.tolist())
         return [
             {
+                "problem": described(self.listed.inputs[row]),
                 "inputs": self.listed.inputs[row],
                 "answer": self._rounded(self.values.objects[answer]),
                 "target": self._rounded(self.listed.target[row]),
