@@ -23,10 +23,12 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 BUDGET = ["--minutes", "10", "--updates", "1000000"]
 UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were never trained on
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
+LARGER = ["--optimizer.learning-rate", "0.01"]  # the steps that a GRU once took by default
 UNHINTED = ["--curriculum", "threshold", "--minutes", "3"]
 PAPER = ["--task", "expressions", "--dials", "feedback=paper"]
 READER = ["--policy.reader", "gru", "--optimizer.cool-from", "0.5"]
 TEXT = ["--task", "expressions", *READER, "--policy.width", "128"]
+SUMMED = ["--task", "expressions", "--optimizer.cool-from", "0.5", "--policy.width", "128"]
 IMITATED = ["--loss.hint-weight", "1"]
 SEARCH = ["--task", "countdown", "--dials", "tries=16", "feedback=rest", "--policy.width", "128", "--policy.no-copy"]
 SEARCH += ["--loss.gamma", "0.99", "--loss.entropy-weight", "0.003"]
@@ -41,10 +43,11 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "expressions, paper": (PAPER, "E5", []),
     "expressions": ([*TEXT, *IMITATED], "E5", []),
     "expressions, hints not imitated": (TEXT, "E5", []),
-    "expressions, summed": (["--task", "expressions", "--policy.width", "128", *IMITATED], "E5", []),
-    "countdown": (["--task", "countdown", *READER, "--policy.width", "256", *IMITATED], "C4", []),
+    "expressions, summed": ([*SUMMED, *IMITATED, "--minutes", "5"], "E5", []),
+    "countdown": (["--task", "countdown", *READER, "--policy.width", "256", *IMITATED, "--minutes", "5"], "C4", []),
     "countdown, tries": ([*SEARCH, "--episodes", "256", "--loss.hint-weight", "0.3"], "C4", []),
     "own tools": (["--task", "examples.own_tools:task"], "compare", []),
+    "own tools, hints imitated": (["--task", "examples.own_tools:task", *IMITATED], "compare", []),
     "recall, longer": (
         ["--task", "recall", "--dials", "longest=1000", "--stages", "5", *UNSTAGED],
         "L100",
@@ -55,9 +58,9 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         "E5",
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
-    "expressions, further, ends sooner": (LONGER, "E5", ["E6", "E7", "E8", "E9", "E10", "E11", "E12"]),
+    "expressions, further, ends sooner": ([*LONGER, *LARGER], "E5", ["E6", "E7", "E8", "E9", "E10", "E11", "E12"]),
     "expressions, further, four cells": (
-        [*PAPER, "operators=12", "memories=4", "shapes=seen", "--stages", "5", *UNSTAGED],
+        [*PAPER, "operators=12", "memories=4", "shapes=seen", "--stages", "5", *UNSTAGED, *LARGER],
         "E5",
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
@@ -71,14 +74,13 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         "H6",
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
-    "expressions, paper, no hints": ([*PAPER, *UNHINTED], "E5", []),
-    "expressions, no hints": ([*TEXT, *UNHINTED], "E5", []),
+    "expressions, paper, no hints": ([*PAPER, *UNHINTED, *LARGER], "E5", []),
     "countdown, tries, no hints": ([*SEARCH, "--curriculum", "threshold"], "C4", []),
-    "countdown, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
-    "hops, no hints": (["--task", "hops", *UNHINTED], "H6", []),
-    "recall, no hints": (["--task", "recall", *UNHINTED], "L100", []),
+    "countdown, no hints": (["--task", "countdown", *UNHINTED, *LARGER], "C4", []),
+    "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),
+    "recall, no hints": (["--task", "recall", *UNHINTED, *LARGER], "L100", []),
     "dictionary, no hints": (["--task", "dictionary", "--core", "transformer", *UNHINTED], "K8", []),
-    "dictionary, store, no hints": (["--task", "dictionary", "--dials", "store=true", *UNHINTED], "K8", []),
+    "dictionary, store, no hints": (["--task", "dictionary", "--dials", "store=true", *UNHINTED, *LARGER], "K8", []),
 }
 
 
