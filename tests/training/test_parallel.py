@@ -42,17 +42,18 @@ def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("core", "algorithm", "curriculum"), [("gru", "ppo", "hints"), ("transformer", "grpo", "threshold")]
+    ("core", "algorithm", "curriculum", "reader"),
+    [("gru", "ppo", "hints", "sum"), ("gru", "ppo", "hints", "gru"), ("transformer", "grpo", "threshold", "sum")],
 )
 def test_threads_change_nothing_to_the_bit(
-    monkeypatch: pytest.MonkeyPatch, core: str, algorithm: str, curriculum: str
+    monkeypatch: pytest.MonkeyPatch, core: str, algorithm: str, curriculum: str, reader: str
 ) -> None:
     monkeypatch.setattr(trainers, "PLAYED", 7)
     monkeypatch.setattr(trainers, "LEARNT", 5)
     changes = {
         "episodes": 32,
-        "policy": {"width": 8, "heads": 2},
-        "loss": {"group": 4, "minibatches": 4},
+        "policy": {"width": 8, "heads": 2, "reader": reader},
+        "loss": {"group": 4, "minibatches": 4, "hint_weight": 0.5 if reader == "gru" else 0.0},
         "evaluate_every": 10,
     }
     states = []
