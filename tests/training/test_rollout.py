@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modelnative.policies.config import CORES
 from modelnative.policies.policy import Policy, Thought
+from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic import ANS, EOS, Arithmetic
 from modelnative.tasks.batch import Batch
 from modelnative.tasks.task import AnyTask, Problems, program_length
@@ -48,7 +49,7 @@ def exploration(task: AnyTask, problems: Problems) -> Tensor:
     size = len(task.spec.vocabulary)
     rows = []
     for context in problems.context.tolist():
-        own = [token for token in context if token != task.spec.end]
+        own = [token for token in context if token not in (task.spec.end, task.spec.start)] or list(range(size))
         rows.append([0.5 / size + 0.5 * own.count(token) / len(own) for token in range(size)])
     return torch.tensor(rows)
 
@@ -80,6 +81,18 @@ def world(request, make_policy) -> tuple[Policy, AnyTask]:
 
 
 # Probabilities
+
+
+def test_what_is_explored_where_the_context_says_nothing(make_policy) -> None:
+    """Half of the keys would be CTX, which has no effect, if the context's only token counted."""
+    task = make_task("dictionary", store=True)
+    assert set(draw_problems(task).context.unique().tolist()) <= {task.spec.start, task.spec.end}
+    policy = make_policy(task)
+    rollout, plan = wild(policy, task)
+    chances = think_again(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
+    share, free = torch.where(rollout.explored, plan.explore, 0.0), rollout.free
+    expected = ((1 - share) * chances + share / len(task.spec.vocabulary)).log()
+    torch.testing.assert_close(rollout.behaviour[free], expected[free], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -354,6 +354,7 @@ def test_it_reads_an_expression_and_works_it_out() -> None:
         "updates": 80,
         "policy": {"reader": "gru", "width": 64},
         "loss": {"hint_weight": 1.0, "minibatches": 4},
+        "optimizer": {"learning_rate": 3e-3},
     }
-    trained = trainer(Expressions(operators=2), changes=changes, task="expressions")
+    trained = trainer(Expressions(operators=2), changes=changes)
     assert any(metrics.greedy[1] > 0.8 for metrics in trained if metrics.greedy)
