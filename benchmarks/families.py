@@ -32,7 +32,7 @@ SUMMED = ["--task", "expressions", "--optimizer.cool-from", "0.5", "--policy.wid
 IMITATED = ["--loss.hint-weight", "1"]
 SEARCH = ["--task", "countdown", "--dials", "tries=16", "feedback=rest", "--policy.width", "128", "--policy.no-copy"]
 SEARCH += ["--loss.gamma", "0.99", "--loss.entropy-weight", "0.003"]
-LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED]
+LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED, *LARGER]
 UNSEEN = ("shapes=unseen",)
 # Flags, the stage that is to be solved, and stages never trained on.
 FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
@@ -58,7 +58,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         "E5",
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
-    "expressions, further, ends sooner": ([*LONGER, *LARGER], "E5", ["E6", "E7", "E8", "E9", "E10", "E11", "E12"]),
+    "expressions, further, ends sooner": (LONGER, "E5", ["E6", "E7", "E8", "E9", "E10", "E11", "E12"]),
     "expressions, further, four cells": (
         [*PAPER, "operators=12", "memories=4", "shapes=seen", "--stages", "5", *UNSTAGED, *LARGER],
         "E5",
