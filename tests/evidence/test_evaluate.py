@@ -92,7 +92,7 @@ def test_a_record_is_as_documented() -> None:
     lines: list[dict[str, Any]] = []
     evaluate(scripted(task), task, stages=["T2"], watch=lambda rollout: lines.extend(episodes(task, rollout)))
     line = next(line for line in lines if line["success"])
-    assert list(line) == ["stage", "operands", "actions", "answer", "target", "success"]
+    assert list(line) == ["stage", "problem", "operands", "actions", "answer", "target", "success"]
     _, b, c, d, e = line["operands"]
     assert line["actions"] == [*f"{d} MUL {e} STO {line['operands'][0]} MUL {b} ADD {c} SUB RCL ANS".split()]
 

@@ -67,7 +67,7 @@ def test_the_oracle_explained() -> None:
         "10",
     ]
     assert [row.registers["memory"] for row in explanation.rows][2:5] == ["", "20", "20"]
-    assert explanation.record == {"operands": [4, 7, 2, 4, 5], "answer": 10, "target": 10}
+    assert explanation.record == {"problem": "4 7 2 4 5", "operands": [4, 7, 2, 4, 5], "answer": 10, "target": 10}
     assert explanation.problem == "a=4 b=7 c=2 d=4 e=5; compute (a*b + c) - d*e"
 
 
