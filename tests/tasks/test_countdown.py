@@ -15,8 +15,6 @@ from modelnative.tasks.countdown import Countdown, CountdownProblems
 from modelnative.tasks.reach import LIMIT, OPERATORS, reach
 from modelnative.tasks.task import program_length
 
-KEYS = {"ADD": "+", "SUB": "-", "MUL": "*", "DIV": "/"}
-
 
 def outcome(a: int, operator: str, b: int) -> int | None:
     """The result of an operation, None where the rules forbid it."""
@@ -94,48 +92,41 @@ def test_six_numbers() -> None:
 class Reference:
     """The rules for one episode, one key at a time, in plain Python."""
 
-    def __init__(self, numbers: list[int], target: int) -> None:
-        self.numbers, self.target = numbers, target
-        self.clear()
+    def __init__(self, numbers: list[int], target: int, searches: bool = False) -> None:
+        self.target, self.searches, self.display = target, searches, 0
+        self.slots = dict(zip("ABCDEF", numbers, strict=False))
+        self.before: list[dict[str, int]] = []  # the slots before each operation that stands
+        self.tried: list[set[str]] = [set()]
         self.done = self.success = self.invalid = False
         self.answer: int | None = None
-        self.cleared = 0
-
-    def clear(self) -> None:
-        self.slots = {f"N{i + 1}": number for i, number in enumerate(self.numbers)}
-        self.typed, self.display = "", ""
-        self.made, self.last = 0, 0
 
     @property
     def rest(self) -> str:
-        return str(self.target - self.last) if self.made else ""
+        return str(self.target - self.display) if self.display else ""
 
     def press(self, key: str) -> None:
         self.success, self.invalid = False, False
         if self.done:
             return
-        slot, _, operator = self.typed.partition(" ")
         if key in ("ANS", "EOS"):
-            self.done, self.typed = True, ""
+            self.done = True
             if key == "ANS" and len(self.slots) == 1:
-                self.answer = self.last
-                self.success = self.last == self.target
-        elif key in self.slots and not operator and key != slot:
-            self.typed, self.display = key, f"{key} = {self.slots[key]}"
-        elif key in KEYS and slot and key != operator:
-            self.typed = f"{slot} {key}"
-        elif key in self.slots and operator and key != slot:
-            result = outcome(self.slots[slot], KEYS[operator], self.slots[key])
+                self.answer = self.slots["A"]
+                self.success = self.answer == self.target
+        elif key[1:2] and key[1] in OPERATORS:
+            low, high = sorted(self.slots.get(slot, 0) for slot in (key[0], key[2]))
+            result = outcome(high, key[1], low) if low else None
             if result is None:
-                self.invalid = True
-                return
-            del self.slots[slot], self.slots[key]
-            self.made, self.last, self.typed = self.made + 1, result, ""
-            self.slots[f"R{self.made}"] = result
-            self.display = f"R{self.made} = {result}"
-        elif key == "CLR" and (self.typed or self.made):
-            self.clear()
-            self.cleared += 1
+                self.invalid = not self.searches or key in self.tried[-1]
+            self.tried[-1].add(key)
+            if result is not None:
+                self.before.append(dict(self.slots))
+                self.tried.append(set())
+                del self.slots[key[2]]
+                self.slots[key[0]] = self.display = result
+        elif key == "BACK" and self.before:
+            self.slots, self.display = self.before.pop(), 0
+            self.tried.pop()
         else:
             self.invalid = True
 
@@ -146,9 +137,15 @@ DIALS: list[dict[str, object]] = [
     {"numbers": 5, "largest": 6, "operators": "-+", "solutions": 1000},
     {"numbers": 6, "largest": 4, "targets": 50, "solutions": 5000},
     {"numbers": 4, "tries": 3, "operators": "+-*"},
-    {"numbers": 3, "targets": 999, "tries": 2, "feedback": "rest"},
-    {"numbers": 4, "operators": "*+", "feedback": "rest"},
+    {"numbers": 3, "targets": 999, "tries": 2, "feedback": "tried"},
+    {"numbers": 5, "largest": 6, "solutions": 1000, "tries": 4, "feedback": "tried"},
+    {"numbers": 4, "operators": "*+", "feedback": "board"},
+    {"numbers": 3, "largest": 30, "tries": 5, "feedback": "board"},
 ]
+
+
+def spelled(value: int, blank: int) -> list[int]:
+    return [*map(int, f"{value:03d}")] if value else [blank] * 3
 
 
 @pytest.mark.parametrize("dials", DIALS)
@@ -158,7 +155,7 @@ def test_keys_against_the_reference(dials: dict[str, object]) -> None:
     generator = torch.Generator().manual_seed(0)
     problems = task.sample(torch.arange(n) % len(task.spec.stages), generator)
     references = [
-        Reference([x for x in numbers if x], target)
+        Reference([x for x in numbers if x], target, task.tries > 1)
         for numbers, target in zip(problems.numbers.tolist(), problems.target.tolist(), strict=True)
     ]
     assert [sum(1 for x in row if x) for row in problems.numbers.tolist()] == (problems.stage + 3).tolist()
@@ -167,36 +164,41 @@ def test_keys_against_the_reference(dials: dict[str, object]) -> None:
         action = torch.randint(10, len(names), (n,), generator=generator)
         ends = (action == task.ans) | (action == task.eos)
         action = torch.where(ends & (torch.rand(n, generator=generator) < 0.8), 3, action)
-        if t < task.spec.horizon:  # a third of the episodes go as they should
+        if t < task.numbers:  # a third of the episodes go as they should
             action = torch.where(torch.arange(n) < 100, plan[:, t], action)
-        if task.tries > 1:  # as does this, once it was cleared
-            clears = torch.tensor(t == 10).expand(n) | (torch.rand(n, generator=generator) < 0.05)
-            action = torch.where(torch.arange(n) >= 200, torch.where(clears, task.clr, action), action)
-            if 10 < t < 21:
-                action = torch.where(torch.arange(n) >= 200, plan[:, t - 11], action)
+        if task.tries > 1:  # as does this, once all was taken back
+            undoes = torch.tensor(10 <= t < 14).expand(n) | (torch.rand(n, generator=generator) < 0.3)
+            action = torch.where(torch.arange(n) >= 200, torch.where(undoes, task.undo, action), action)
+            if 14 <= t < 14 + task.numbers:
+                action = torch.where(torch.arange(n) >= 200, plan[:, t - 14], action)
         step = task.step(state, action)
         state = step.state
         for i, (reference, key) in enumerate(zip(references, action.tolist(), strict=True)):
-            made = reference.made
+            made, running = len(reference.before), not reference.done
             reference.press(names[key])
-            computed += reference.made > made
-            refused += reference.invalid and " " in reference.typed and names[key] in reference.slots
+            computed += len(reference.before) > made
+            refused += running and names[key][1:2] in OPERATORS and len(reference.before) == made
             registers = task.registers(state, i)
-            slots = {name: registers.pop(name) for name in names[10 : 10 + task.slots]}
+            slots = {name: registers.pop(name) for name in "ABCDEF"[: task.numbers]}
             assert {name: int(value) for name, value in slots.items() if value} == reference.slots
-            rest = {"rest": reference.rest} if task.shown == "rest" else {}
-            rest |= {"cleared": str(reference.cleared)} if rest and task.tries > 1 else {}
-            assert registers == {"typed": reference.typed, "display": reference.display, **rest}
+            expected = {"display": str(reference.display or "")}
+            if task.shown != "last":
+                expected["rest"] = reference.rest
+            if task.shown == "tried":
+                expected["tried"] = " ".join(key for key in names if key in reference.tried[-1])
+            assert registers == expected
         shown = []
         for reference in references:
-            name, _, value = reference.display.partition(" = ")
-            shown.append([names.index(name), *map(int, f"{int(value):03d}")] if name else [task.eos] * 4)
-            if task.shown == "rest":
-                minus = names.index("SUB" if "SUB" in names else "CTX")
-                sign = minus if reference.rest.startswith("-") else task.eos
+            shown.append(spelled(reference.display, task.eos))
+            if task.shown != "last":
+                sign = names.index("-") if reference.rest.startswith("-") else task.eos
                 digits = map(int, reference.rest.lstrip("-").rjust(3, "0"))
                 shown[-1] += [sign, *digits] if reference.rest else [task.eos] * 4
-                shown[-1] += map(int, f"{reference.cleared:02d}" if task.tries > 1 else "")
+                for slot in "ABCDEF"[: task.numbers]:
+                    shown[-1] += spelled(reference.slots.get(slot, 0), task.eos)
+            if task.shown == "tried":
+                keys = [key for key in names if key[1:2] and key[1] in OPERATORS]
+                shown[-1] += [names.index(key) if key in reference.tried[-1] else task.eos for key in keys]
         assert step.feedback.tolist() == shown
         assert step.invalid.tolist() == [r.invalid for r in references]
         assert step.success.tolist() == [r.success for r in references]
@@ -227,15 +229,15 @@ def test_no_success_is_shorter_than_the_oracle_s() -> None:
     """Exhaustive search over all keys, from several problems of the first stage."""
     task = Countdown()
     problems = task.sample(torch.zeros(20, dtype=torch.int64), torch.Generator().manual_seed(0))
-    assert program_length(task.oracle(problems), task.eos).tolist() == [7] * 20
+    assert program_length(task.oracle(problems), task.eos).tolist() == [3] * 20
     keys = torch.arange(10, task.eos)
     state, owner = task.begin(problems), torch.arange(20)
-    for length in range(1, 8):
+    for length in range(1, 4):
         state = state[torch.arange(len(state)).repeat_interleave(len(keys))]
         owner = owner.repeat_interleave(len(keys))
         step = task.step(state, keys.repeat(len(owner) // len(keys)))
-        assert bool(step.success.any()) == (length == 7)
-        if length == 7:
+        assert bool(step.success.any()) == (length == 3)
+        if length == 3:
             assert owner[step.success].unique().tolist() == list(range(20))
         going = ~step.invalid & ~step.done
         state, owner = step.state[going], owner[going]
@@ -306,7 +308,7 @@ def test_the_context() -> None:
     ):
         problem = task.parse(stage, text)
         assert " ".join(task.spec.vocabulary[token] for token in problem.context[0]) == context
-    assert [task.spec.position_name(i) for i in range(8)] == ["target"] * 3 + ["CTX", "N1", "N1", "N2", "N2"]
+    assert [task.spec.position_name(i) for i in range(8)] == ["target"] * 3 + ["CTX", *"AABB"]
 
 
 def test_samples_are_uniform() -> None:
@@ -325,14 +327,14 @@ def test_no_constant_program_solves_a_stage() -> None:
     problems = CountdownProblems.cat(list(task.enumerate(0)))
     numbers = problems.numbers[:, :3].tolist()
     best = 0.0
-    for i, j in itertools.permutations(range(3), 2):
-        for one, two, swapped in itertools.product(OPERATORS, OPERATORS, (False, True)):
+    for i, j in itertools.combinations(range(3), 2):
+        for one, two in itertools.product(OPERATORS, repeat=2):
             solved = 0
             for row, target in zip(numbers, problems.target.tolist(), strict=True):
-                result = outcome(row[i], one, row[j])
+                result = outcome(max(row[i], row[j]), one, min(row[i], row[j]))
                 rest = row[3 - i - j]
                 if result is not None:
-                    solved += target == (outcome(rest, two, result) if swapped else outcome(result, two, rest))
+                    solved += target == outcome(max(rest, result), two, min(rest, result))
             best = max(best, solved / len(problems))
     assert best == pytest.approx(0.0857, abs=1e-4)
 
@@ -360,7 +362,7 @@ def test_parse_and_render() -> None:
     problem = task.parse(0, "7, 2, 3 = 27")
     assert task.render(problem, 0) == "make 27 from 2 3 7, each used once, with + - *"
     assert (problem.numbers.tolist(), problem.target.tolist()) == ([[2, 3, 7, 0]], [27])
-    assert " ".join(task.spec.vocabulary[t] for t in task.oracle(problem)[0]) == "N1 ADD N3 R1 MUL N2 ANS EOS EOS EOS"
+    assert " ".join(task.spec.vocabulary[t] for t in task.oracle(problem)[0]) == "A+C A*B ANS EOS"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,8 @@ def test_parse_and_render() -> None:
         ({"operators": "+^"}, "operators: '\\+\\^' is not allowed"),
         ({"operators": "++"}, "operators: '\\+\\+' is not allowed"),
         ({"tries": 0}, "tries: 0 is not allowed; expected 1 to 100"),
-        ({"feedback": "rset"}, "did you mean 'rest'"),
+        ({"tries": 1, "feedback": "tried"}, "tries: 1 is not allowed; expected 2 to 100 with feedback=tried"),
+        ({"feedback": "tired"}, "did you mean 'tried'"),
         ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
     ],
 )

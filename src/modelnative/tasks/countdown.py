@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from modelnative.errors import UserError, choose
-from modelnative.tasks.batch import Batch
 from modelnative.tasks.reach import LIMIT, OPERATORS
-from modelnative.tasks.targets import LEAST, MOST, NUMBER, SYMBOL, VALUE, TargetSpace
+from modelnative.tasks.targets import LEAST, MOST, NUMBER, OPERATION, SLOT, VALUE, TargetSpace
 from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, replace, require
 
-NAMES = ("ADD", "SUB", "MUL", "DIV")  # of `OPERATORS`
-DIGITS = len(str(LIMIT))  # of the display
-TRIES = 2  # digits in which they are counted; after 99 comes 0
+DIGITS = len(str(LIMIT))  # of a value
+ANSWERED, ENDED = 1, 2  # how an episode is over; 0 as long as it runs
+FEEDBACK = ("last", "board", "tried")
 
 
 @dataclass
@@ -27,8 +27,7 @@ class CountdownProblems(Problems):
     Attributes:
         numbers: int64 [n, numbers of the largest stage], ascending, then 0.
         target: int64 [n].
-        solution: int64 [n], the operations of one expression, `SYMBOL` bits to a symbol: a slot, or 11 plus the place
-            of an operator in `OPERATORS`.
+        solution: int64 [n], the operations of one expression, see `TargetSpace`.
     """
 
     numbers: Tensor
@@ -38,66 +37,27 @@ class CountdownProblems(Problems):
 
 @dataclass
 class Sheet(State):
-    """An episode under way; every other field is int64 [n].
+    """An episode under way. L is the operations that the largest stage needs.
 
     Attributes:
-        mode: what is typed of an operation, or how the episode ended; see `Keys`.
-        numbers, results: the values of the slots N1, N2, … and R1, R2, …, `NUMBER` and `VALUE` bits each.
-        free: the slots that may be used, a bit each.
-        typed: the value of the slot that was typed.
-        made, to_make: operations done, and still to be done until one number is left.
-        last: the last result, 0 without one.
-        shown: a row of `Tables.display`.
-        cleared: how often all was put back.
-        target: the problem's.
+        over: int64 [n], 0, `ANSWERED` or `ENDED`.
+        values: int64 [n], what the slots hold, `VALUE` bits each; 0 is empty.
+        made, to_make: int64 [n], operations done, and still to be done until one number is left.
+        last: int64 [n], the last result, 0 before there is one and once it was taken back.
+        before: int64 [n, L], the values before each operation that stands.
+        tried: int64 [n, L + 1], the operations begun with, since the sheet was as it was after 0, 1, … operations;
+            a bit each. Of what lies ahead it means nothing.
+        target: int64 [n], the problem's.
     """
 
-    mode: Tensor
-    numbers: Tensor
-    results: Tensor
-    free: Tensor
-    typed: Tensor
+    over: Tensor
+    values: Tensor
     made: Tensor
     to_make: Tensor
     last: Tensor
-    shown: Tensor
-    cleared: Tensor
+    before: Tensor
+    tried: Tensor
     target: Tensor
-
-
-@dataclass
-class Keys(Batch):
-    """What each key does. A row for each choice of (mode, key), the key counting fastest.
-
-    The modes are: nothing typed, a slot (S modes), a slot and an operator (S times the operators), answered, ended.
-
-    Attributes:
-        mode: int64, after the key if it has an effect.
-        slot, shift, mask: int64, the slot that is typed, and where its value stands.
-        result: bool, that is among the results.
-        types, computes: bool, it types a first slot, or a second one, after an operator.
-        works: bool, it has an effect whatever the slots hold.
-        running, answers, done: bool, the episode runs before it; it answers; the episode is over after it.
-        sign: int64, of the right operand in a sum.
-        multiplies, divides: bool.
-        uses: int64, the bits of both operands.
-    """
-
-    mode: Tensor
-    slot: Tensor
-    shift: Tensor
-    mask: Tensor
-    result: Tensor
-    types: Tensor
-    computes: Tensor
-    works: Tensor
-    running: Tensor
-    answers: Tensor
-    done: Tensor
-    sign: Tensor
-    multiplies: Tensor
-    divides: Tensor
-    uses: Tensor
 
 
 @dataclass
@@ -105,36 +65,39 @@ class Tables:
     """What is looked up instead of computed.
 
     Attributes:
-        keys: what each key does.
-        display: int64 [(slots + 1) · (LIMIT + 1), 4], a slot and three digits; the first row is blank.
+        first, second: int64 [V], where in `Sheet.values` the operands of a token stand.
+        operator: int64 [V], its place in `OPERATORS`.
+        operation: int64 [V], its place among the operations; −1 for a token that is none.
+        over: int64 [V], of an episode after the token: 0, `ANSWERED` or `ENDED`.
         reciprocal: int64 [LIMIT + 1], 2²⁰ / b rounded up: (a · reciprocal) >> 20 is a // b for all values.
-        symbols: int64 [2 ** SYMBOL], the token of each symbol of a solution.
-        rest: int64 [2 · LIMIT + 2, 1 + DIGITS], of what is missing, from −LIMIT on: a sign, blank if positive,
-            and three digits; the last row is blank.
-        tries: int64 [10 ** TRIES, TRIES], the digits of 0, 1, 2, …
+        programs: int64 [2 ** OPERATION], the token of each operation of a solution.
+        digits: int64 [LIMIT + 1, DIGITS], of a value; blank for 0.
+        missing: int64 [2 · LIMIT + 2, 1 + DIGITS], sign, blank if positive, and digits of what is missing, from −LIMIT
+            on; the last row is blank.
         targets, numbers: int64 [values, digits], the digits of a target and of a number; blank for the number 0.
-        shifts: int64 [numbers], where in a key the numbers stand.
     """
 
-    keys: Keys
-    display: Tensor
+    first: Tensor
+    second: Tensor
+    operator: Tensor
+    operation: Tensor
+    over: Tensor
     reciprocal: Tensor
-    symbols: Tensor
-    rest: Tensor
-    tries: Tensor
+    programs: Tensor
+    digits: Tensor
+    missing: Tensor
     targets: Tensor
     numbers: Tensor
-    shifts: Tensor
 
 
 class Countdown(Task[CountdownProblems, Sheet]):
     """Make the target of all the numbers, each used exactly once (stages C3, C4, … have 3, 4, … of them).
 
-    The numbers stand in the slots N1, N2, … in ascending order. `slot operator slot` is an operation: it empties both
-    slots, and its result comes back as a new number in the next of the slots R1, R2, … A slot that is typed after
-    another replaces it, an operator after another too. An operation whose result is not a whole number from 1 to 999
-    has no effect, nor has a slot that is empty. ANS ends the episode. It succeeds if one number is left and this is the
-    target. The display shows the slot that was last typed or filled, and what is in it.
+    The numbers stand in the slots A, B, … in ascending order. Every operation is one key, such as B*D: it empties both
+    slots, and its result comes back as a new number in the first of them. The larger operand comes first, so that A-C
+    is the distance of the two, and A/C the larger divided by the smaller. An operation whose result is not a whole
+    number from 1 to 999 has no effect, nor has one of a slot that is empty. ANS ends the episode. It succeeds if one
+    number is left and this is the target. The display shows the last result.
 
     The problems of a stage are all choices of numbers from 1 to `largest`, each with all targets from 1 to `targets`
     that are none of these numbers and that at least one expression reaches, and at most `solutions`. They are
@@ -142,8 +105,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
     no problem is another one rearranged. Where there are more choices than `CHOICES`, so many stand for all of them.
     The game is TinyZero's (Pan et al., 2025), where numbers are larger and results may be broken or negative.
 
-    By exact search over all constant programs the best reaches 8.6% of C3 (N1 + N2 + N3) and 2.5% of C4, as it stands.
-    It is planning that is measured. Little has to be remembered: the display tells which operation was the last.
+    It is planning that is measured: as it stands to know the way at once, with `tries` to search for it.
 
     Args:
         numbers: of the last stage, 3 to 6.
@@ -152,10 +114,12 @@ class Countdown(Task[CountdownProblems, Sheet]):
         operators: some of `+-*/`; division is exact.
         solutions: the most that a problem may have. Expressions are counted as trees: (a + b) + c and a + (b + c)
             are two, b + a is the same as a + b.
-        tries: with more than 1 there is a key CLR, which puts all back as it was in the beginning, and the horizon has
-            room for so many expressions.
-        feedback: `slot` is the display as above; `rest` also shows what is missing from the last result to the target,
-            with its sign, and with more than one try how often CLR was pressed.
+        tries: with more than 1 there is a key BACK, which takes back the last operation, and the horizon has room for
+            so many expressions.
+        feedback: `last` is the display as above. `board` also shows what is missing from the last result to the target,
+            and what all slots hold. `tried`, with more than one try, also shows which operations were begun with on
+            this sheet before: those that were taken back, and those that have no result. Without it they have to be
+            remembered.
 
     Raises:
         UserError: a dial is out of its range, or leaves a stage without problems (when these are first asked for).
@@ -166,7 +130,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         >>> task.render(problem, 0)
         'make 29 from 1 3 4 6, each used once, with + - * /'
         >>> " ".join(task.spec.vocabulary[t] for t in task.oracle(problem)[0])
-        'N3 ADD N4 N2 MUL R1 R2 SUB N1 ANS'
+        'C+D B*C A-B ANS'
     """
 
     def __init__(
@@ -177,7 +141,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         operators: str = OPERATORS,
         solutions: int = 20,
         tries: int = 1,
-        feedback: Literal["slot", "rest"] = "slot",
+        feedback: Literal["last", "board", "tried"] = "last",
     ) -> None:
         require(LEAST <= numbers <= MOST, "numbers", numbers, f"{LEAST} to {MOST}")
         require(4 <= largest <= 99, "largest", largest, "4 to 99")
@@ -186,26 +150,28 @@ class Countdown(Task[CountdownProblems, Sheet]):
         require(allowed and set(operators) <= set(OPERATORS), "operators", operators, f"some of {OPERATORS}, each once")
         require(solutions >= 1, "solutions", solutions, "at least 1")
         require(1 <= tries <= 100, "tries", tries, "1 to 100")
-        choose("feedback", feedback, ("slot", "rest"))
+        choose("feedback", feedback, FEEDBACK)
+        require(tries > 1 or feedback != "tried", "tries", tries, "2 to 100 with feedback=tried")
         self.numbers, self.operators = numbers, "".join(o for o in OPERATORS if o in operators)
         self.space = TargetSpace(numbers, largest, targets, self.operators, solutions)
-        self.slots, self.tries, self.shown = 2 * numbers - 1, tries, feedback
-        self._tables: dict[torch.device, Tables] = {}
-        slots = [f"N{i + 1}" for i in range(numbers)] + [f"R{i + 1}" for i in range(numbers - 1)]
-        operations = [NAMES[OPERATORS.index(o)] for o in self.operators]
-        vocabulary = (*"0123456789", *slots, *operations, *(["CLR"] if tries > 1 else []), "CTX", "ANS", "EOS")
+        self.tries, self.shown, self.slots = tries, feedback, "ABCDEF"[:numbers]
+        pairs = combinations(range(numbers), 2)
+        self.operations = [(a, OPERATORS.index(o), b) for a, b in pairs for o in self.operators]
+        keys = [self.slots[a] + OPERATORS[o] + self.slots[b] for a, o, b in self.operations]
+        vocabulary = (*"0123456789-", *keys, *(["BACK"] if tries > 1 else []), "CTX", "ANS", "EOS")
+        self.minus, self.undo = 10, len(vocabulary) - 4  # undo: with more than one try
         self.ctx, self.ans, self.eos = range(len(vocabulary) - 3, len(vocabulary))
-        self.clr = self.ctx - 1  # with more than one try
-        self.answered = 1 + self.slots * (1 + len(operations))
+        self._tables: dict[torch.device, Tables] = {}
         wide, width = len(str(targets)), len(str(largest))
-        places = ["target"] * wide + ["CTX"] + [name for name in slots[:numbers] for _ in range(width)]
+        places = ["target"] * wide + ["CTX"] + [slot for slot in self.slots for _ in range(width)]
+        widths = (DIGITS, 1 + DIGITS + DIGITS * numbers, len(keys))
         self.spec = TaskSpec(
             name="countdown",
             vocabulary=vocabulary,
             stages=tuple(f"C{k}" for k in range(LEAST, numbers + 1)),
             context_length=len(places),
-            feedback_width=1 + DIGITS if feedback == "slot" else 2 * (1 + DIGITS) + TRIES * (tries > 1),
-            horizon=tries * (3 * (numbers - 1) + 1),
+            feedback_width=sum(widths[: 1 + FEEDBACK.index(feedback)]),
+            horizon=tries * numbers,
             start=self.ctx,
             end=self.eos,
             positions=tuple(places),
@@ -225,7 +191,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
     def _problems(self, stage: Tensor, key: Tensor, solution: Tensor) -> CountdownProblems:
         tables = self.tables(key.device)
         target = key & (1 << VALUE) - 1
-        numbers = (key >> VALUE)[:, None] >> tables.shifts & (1 << NUMBER) - 1
+        shifts = VALUE + NUMBER * torch.arange(self.numbers, device=key.device)
+        numbers = key[:, None] >> shifts & (1 << NUMBER) - 1
         digits = tables.numbers.index_select(0, numbers.flatten()).view(len(key), -1)
         mark = torch.full_like(key, self.ctx)[:, None]
         context = torch.cat([tables.targets.index_select(0, target), mark, digits], 1)
@@ -262,89 +229,106 @@ class Countdown(Task[CountdownProblems, Sheet]):
         return f"make {int(problems.target[i])} from {numbers}, each used once, with {' '.join(self.operators)}"
 
     def oracle(self, problems: CountdownProblems) -> Tensor:
-        """Shortest, as all successes need the same keys: three for each number but one, and ANS."""
+        """Shortest, as all successes need the same: an operation for each number but one, and ANS."""
         t = torch.arange(self.spec.horizon, device=problems.stage.device)
-        length = 3 * (problems.stage[:, None] + LEAST - 1)
-        # The last place is never one of a solution, which for six numbers fills all bits before it.
-        symbol = problems.solution[:, None] >> (SYMBOL * t).clamp_max(63 - SYMBOL) & (1 << SYMBOL) - 1
-        tokens = self.tables(t.device).symbols.index_select(0, symbol.flatten()).view(symbol.shape)
+        length = problems.stage[:, None] + LEAST - 1
+        operation = problems.solution[:, None] >> OPERATION * t.clamp_max(MOST - 1) & (1 << OPERATION) - 1
+        tokens = self.tables(t.device).programs.index_select(0, operation.flatten()).view(operation.shape)
         return torch.where(t < length, tokens, torch.where(t == length, self.ans, self.eos))
 
     # Episodes
 
     def begin(self, problems: CountdownProblems) -> Sheet:
         zero = torch.zeros_like(problems.stage)
+        levels = zero[:, None].repeat(1, self.numbers)
         return Sheet(
             done=zero > 0,
-            mode=zero,
-            numbers=problems.key >> VALUE,
-            results=zero,
-            free=(8 << problems.stage) - 1,
-            typed=zero,
+            over=zero,
+            values=(problems.numbers << VALUE * torch.arange(self.numbers, device=zero.device)).sum(1),
             made=zero,
             to_make=problems.stage + LEAST - 1,
             last=zero,
-            shown=zero,
-            cleared=zero,
+            before=levels[:, 1:],
+            tried=levels,
             target=problems.target,
         )
 
     def step(self, state: Sheet, action: Tensor) -> Step[Sheet]:
-        tables = self.tables(action.device)
-        keys, row = tables.keys, torch.add(action, state.mode, alpha=len(self.spec.vocabulary))
-        slot = keys.slot.index_select(0, row)
-        values = torch.where(keys.result.index_select(0, row), state.results, state.numbers)
-        value = values >> keys.shift.index_select(0, row) & keys.mask.index_select(0, row)
-        result = torch.addcmul(state.typed, keys.sign.index_select(0, row), value)
-        if "*" in self.operators:
-            result = torch.where(keys.multiplies.index_select(0, row), state.typed * value, result)
-        if "/" in self.operators:
-            # The processor multiplies eight numbers while it divides one.
-            quotient = state.typed * tables.reciprocal.index_select(0, value) >> 2 * VALUE
-            quotient = torch.where(quotient * value == state.typed, quotient, 0)
-            result = torch.where(keys.divides.index_select(0, row), quotient, result)
-        free = (state.free >> slot & 1) > 0
-        computes = keys.computes.index_select(0, row) & free & (result > 0) & (result <= LIMIT)
-        types = keys.types.index_select(0, row) & free
-        works = keys.works.index_select(0, row) | computes | types
-        one, result = computes.long(), torch.where(computes, result, 0)
-        used = keys.uses.index_select(0, row) * one
-        shown = torch.where(types, (slot + 1) * (LIMIT + 1) + value, state.shown)
-        after = Sheet(
-            done=keys.done.index_select(0, row),
-            mode=torch.where(works, keys.mode.index_select(0, row), state.mode),
-            numbers=state.numbers,
-            results=state.results + (result << VALUE * state.made),
-            free=state.free - used + (one << state.made + self.numbers),
-            typed=torch.where(types, value, state.typed),
+        tables, running = self.tables(action.device), state.over == 0
+        first, second, operation = (t.index_select(0, action) for t in (tables.first, tables.second, tables.operation))
+        a, b = (state.values >> shift & (1 << VALUE) - 1 for shift in (first, second))
+        result = self._result(a, b, tables.operator.index_select(0, action), tables)
+        begins = running & (operation >= 0)
+        computes = begins & (a > 0) & (b > 0) & (result > 0) & (result <= LIMIT)
+        one = computes.long()
+        over = torch.where(running, tables.over.index_select(0, action), state.over)
+        values = torch.where(computes, state.values - (b << second) + (result - a << first), state.values)
+        after = replace(
+            state,
+            done=over > 0,
+            over=over,
+            values=values,
             made=state.made + one,
             to_make=state.to_make - one,
             last=torch.where(computes, result, state.last),
-            shown=torch.where(computes, (state.made + self.numbers + 1) * (LIMIT + 1) + result, shown),
-            cleared=state.cleared,
-            target=state.target,
         )
+        works = computes | (over > 0)
         if self.tries > 1:
-            clears = (action == self.clr) & (state.mode < self.answered) & (state.made + state.mode > 0)
-            works = works | clears
-            after = _cleared(after, clears)
-        success = keys.answers.index_select(0, row) & (state.to_make == 0) & (state.last == state.target)
-        invalid = keys.running.index_select(0, row) & ~works
-        return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
+            level = torch.arange(self.numbers, device=action.device) == state.made[:, None]
+            bit = torch.where(begins, torch.ones_like(action) << operation.clamp_min(0), 0)[:, None]
+            tried = torch.where(level, state.tried | bit, state.tried)
+            undoes = running & (action == self.undo) & (state.made > 0)
+            # Ahead of an operation just carried out, nothing was tried.
+            ahead = torch.arange(self.numbers, device=action.device) == after.made[:, None]
+            tried = torch.where(ahead & computes[:, None], 0, tried)
+            before = torch.where(level[:, :-1] & computes[:, None], state.values[:, None], state.before)
+            works = works | undoes | (tried != state.tried).any(1)
+            after = self._taken_back(replace(after, before=before, tried=tried), undoes)
+        success = running & (over == ANSWERED) & (state.to_make == 0) & (_first(state) == state.target)
+        return Step(after, self.feedback(after), success.float(), after.done, success, running & ~works)
+
+    def _result(self, a: Tensor, b: Tensor, operator: Tensor, tables: Tables) -> Tensor:
+        """Of operations on values of which one may be 0: int64 [n], 0 where there is none."""
+        high, low = torch.maximum(a, b), torch.minimum(a, b)
+        result = high + torch.where(operator == OPERATORS.index("-"), -low, low)
+        if "*" in self.operators:
+            result = torch.where(operator == OPERATORS.index("*"), high * low, result)
+        if "/" in self.operators:
+            # The processor multiplies eight numbers while it divides one.
+            quotient = high * tables.reciprocal.index_select(0, low) >> 2 * VALUE
+            quotient = torch.where(quotient * low == high, quotient, 0)
+            result = torch.where(operator == OPERATORS.index("/"), quotient, result)
+        return result
+
+    def _taken_back(self, state: Sheet, undoes: Tensor) -> Sheet:
+        """Without the last operation, where `undoes`, bool [n]; elsewhere as it is."""
+        made = state.made - undoes.long()
+        before = state.before.gather(1, made.clamp_max(self.numbers - 2)[:, None])[:, 0]
+        return replace(
+            state,
+            values=torch.where(undoes, before, state.values),
+            made=made,
+            to_make=state.to_make + undoes.long(),
+            last=torch.where(undoes, 0, state.last),
+        )
 
     def feedback(self, state: Sheet) -> Tensor:
-        tables = self.tables(state.shown.device)
-        shown = tables.display.index_select(0, state.shown)
-        if self.shown == "slot":
-            return shown
-        missing = torch.where(state.made > 0, state.target - state.last, LIMIT + 1)
-        shown = torch.cat([shown, tables.rest.index_select(0, missing + LIMIT)], 1)
-        if self.tries > 1:
-            shown = torch.cat([shown, tables.tries.index_select(0, state.cleared % 10**TRIES)], 1)
-        return shown
+        tables = self.tables(state.last.device)
+        shown = [tables.digits.index_select(0, state.last)]
+        if self.shown != "last":
+            missing = torch.where(state.last > 0, state.target - state.last + LIMIT, 2 * LIMIT + 1)
+            shifts = VALUE * torch.arange(self.numbers, device=missing.device)
+            values = state.values[:, None] >> shifts & (1 << VALUE) - 1
+            board = tables.digits.index_select(0, values.flatten()).view(len(missing), -1)
+            shown += [tables.missing.index_select(0, missing), board]
+        if self.shown == "tried":
+            operation = torch.arange(len(self.operations), device=state.last.device)
+            tried = state.tried.gather(1, state.made[:, None]) >> operation & 1
+            shown.append(torch.where(tried > 0, operation + self.minus + 1, self.eos))
+        return torch.cat(shown, 1)
 
     def records(self, problems: CountdownProblems, state: Sheet) -> list[dict[str, Any]]:
-        answer = torch.where((state.mode == self.answered) & (state.to_make == 0), state.last, 0)
+        answer = torch.where((state.over == ANSWERED) & (state.to_make == 0), _first(state), 0)
         columns = (problems.numbers, problems.target, answer, self.oracle(problems))
         return [
             {
@@ -359,22 +343,14 @@ class Countdown(Task[CountdownProblems, Sheet]):
         ]
 
     def registers(self, state: Sheet, i: int) -> dict[str, str]:
-        slots, operators = self.spec.vocabulary[10 : 10 + self.slots], len(self.operators)
-        numbers, results, free, mode = (int(x[i]) for x in (state.numbers, state.results, state.free, state.mode))
-        typed = ""
-        if 0 < mode < self.answered:
-            slot, operator = (mode - 1, 0) if mode <= self.slots else divmod(mode - 1 - self.slots, operators)
-            typed = slots[slot] + (f" {self.spec.vocabulary[10 + self.slots + operator]}" if mode > self.slots else "")
-        values = [numbers >> NUMBER * j & (1 << NUMBER) - 1 for j in range(self.numbers)]
-        values += [results >> VALUE * j & (1 << VALUE) - 1 for j in range(self.numbers - 1)]
-        held = {
-            name: str(value) if free >> j & 1 else "" for j, (name, value) in enumerate(zip(slots, values, strict=True))
-        }
-        place, value = divmod(int(state.shown[i]), LIMIT + 1)
-        held |= {"typed": typed, "display": f"{slots[place - 1]} = {value}" if place else ""}
-        if self.shown == "rest":
-            held["rest"] = f"{int(state.target[i] - state.last[i])}" if int(state.made[i]) else ""
-            held |= {"cleared": str(int(state.cleared[i]))} if self.tries > 1 else {}
+        values, last, made = int(state.values[i]), int(state.last[i]), int(state.made[i])
+        held = {slot: str(values >> VALUE * j & (1 << VALUE) - 1 or "") for j, slot in enumerate(self.slots)}
+        held["display"] = str(last or "")
+        if self.shown != "last":
+            held["rest"] = str(int(state.target[i]) - last) if last else ""
+        if self.shown == "tried":
+            keys = self.spec.vocabulary[self.minus + 1 :]
+            held["tried"] = " ".join(keys[j] for j in range(len(self.operations)) if state.tried[i, made] >> j & 1)
         return held
 
     def tables(self, device: torch.device) -> Tables:
@@ -384,91 +360,29 @@ class Countdown(Task[CountdownProblems, Sheet]):
         return self._tables[device]
 
     def _make_tables(self, device: torch.device) -> Tables:
-        wide, width = len(str(self.space.targets)), len(str(self.space.largest))
-        numbers = _digits(self.space.largest + 1, width)
-        numbers[0] = self.eos
-        slots, values = (
-            torch.arange(self.slots + 1)[:, None, None],
-            _digits(LIMIT + 1, DIGITS).expand(self.slots + 1, -1, -1),
-        )
-        display = torch.cat([(slots + 9).expand(-1, LIMIT + 1, -1), values], 2).flatten(0, 1)
-        display[0] = self.eos
-        operations = [10 + self.slots + self.operators.find(o) for o in OPERATORS]
-        symbols = [*range(10, 10 + self.slots), *[self.eos] * (2 * MOST - 1 - self.slots), *operations, self.eos]
-        divisor = torch.arange(LIMIT + 1).clamp_min(1)
-        minus = 10 + self.slots + self.operators.index("-") if "-" in self.operators else self.ctx
-        missing = _digits(LIMIT + 1, DIGITS)
-        sizes = torch.cat([missing[1:].flip(0), missing])  # of −LIMIT to LIMIT
-        sign = torch.where(torch.arange(len(sizes)) < LIMIT, minus, self.eos)[:, None]
-        rest = torch.cat([torch.cat([sign, sizes], 1), torch.full((1, 1 + DIGITS), self.eos)])
+        size, begin = len(self.spec.vocabulary), self.minus + 1
+        first, second, operator, over = torch.zeros(4, size, dtype=torch.int64)
+        operation, programs = torch.full((size,), -1), torch.full((1 << OPERATION,), self.eos)
+        for token, (a, o, b) in enumerate(self.operations, begin):
+            first[token], second[token], operator[token], operation[token] = VALUE * a, VALUE * b, o, token - begin
+            programs[a + (o << SLOT) + (b << SLOT + 2)] = token
+        over[self.ans], over[self.eos] = ANSWERED, ENDED
+        digits, numbers = _digits(LIMIT + 1, DIGITS), _digits(self.space.largest + 1, len(str(self.space.largest)))
+        sizes = torch.cat([digits[1:].flip(0), digits])  # of −LIMIT to LIMIT
+        sign = torch.where(torch.arange(len(sizes)) < LIMIT, self.minus, self.eos)[:, None]
+        missing = torch.cat([torch.cat([sign, sizes], 1), torch.full((1, 1 + DIGITS), self.eos)])
+        digits[0] = numbers[0] = self.eos
         tensors = (
-            display,
-            -(-(1 << 2 * VALUE) // divisor),
-            torch.tensor(symbols),
-            rest,
-            _digits(10**TRIES, TRIES),
-            _digits(LIMIT + 1, wide),
-            numbers,
-            NUMBER * torch.arange(self.numbers),
+            *(first, second, operator, operation, over),
+            -(-(1 << 2 * VALUE) // torch.arange(LIMIT + 1).clamp_min(1)),
+            *(programs, digits, missing, _digits(LIMIT + 1, len(str(self.space.targets))), numbers),
         )
-        return Tables(self._keys().to(device), *(tensor.to(device) for tensor in tensors))
-
-    def _keys(self) -> Keys:
-        """The rules, for every mode and key at once."""
-        count, slots, kinds = self.numbers, self.slots, len(self.operators)
-        grid = torch.meshgrid(torch.arange(self.answered + 2), torch.arange(len(self.spec.vocabulary)), indexing="ij")
-        mode, key = grid[0].flatten(), grid[1].flatten()
-        running, slot, operation = mode < self.answered, key - 10, key - 10 - slots
-        is_slot = (slot >= 0) & (slot < slots)
-        is_operation = (operation >= 0) & (operation < kinds)
-        chosen = running & (mode > slots)  # an operator stands there
-        place = mode - 1 - slots
-        first = torch.where(chosen, place // kinds, mode - 1)  # the slot that stands there; −1 without one
-        operator = torch.where(chosen, place % kinds, -1)
-        slot = torch.where(is_slot, slot, 0)
-        types = running & is_slot & ~chosen & (slot != first)
-        computes = chosen & is_slot & (slot != first)
-        operates = running & is_operation & (first >= 0) & (operation != operator)
-        answers, ends = running & (key == self.ans), running & (key == self.eos)
-        after = torch.where(types, slot + 1, torch.where(computes, 0, mode))
-        after = torch.where(operates, 1 + slots + first * kinds + operation, after)
-        after = after.masked_fill(answers, self.answered).masked_fill(ends, self.answered + 1)
-        result = slot >= count
-        one = torch.ones_like(key)
-        return Keys(
-            mode=after,
-            slot=slot,
-            shift=torch.where(result, VALUE * (slot - count), NUMBER * slot),
-            mask=torch.where(result, (1 << VALUE) - 1, (1 << NUMBER) - 1),
-            result=result,
-            types=types,
-            computes=computes,
-            works=operates | answers | ends,
-            running=running,
-            answers=answers,
-            done=after >= self.answered,
-            sign=torch.where(operator == self.operators.find("-"), -one, one),
-            multiplies=chosen & (operator == self.operators.find("*")),
-            divides=chosen & (operator == self.operators.find("/")),
-            uses=torch.where(computes, (one << first.clamp_min(0)) + (one << slot), 0),
-        )
+        return Tables(*(tensor.to(device) for tensor in tensors))
 
 
-def _cleared(state: Sheet, clears: Tensor) -> Sheet:
-    """As it was in the beginning, where `clears`, bool [n]; elsewhere as it is."""
-    to_make = state.made + state.to_make
-    return replace(
-        state,
-        mode=torch.where(clears, 0, state.mode),
-        results=torch.where(clears, 0, state.results),
-        free=torch.where(clears, (2 << to_make) - 1, state.free),
-        typed=torch.where(clears, 0, state.typed),
-        made=torch.where(clears, 0, state.made),
-        to_make=torch.where(clears, to_make, state.to_make),
-        last=torch.where(clears, 0, state.last),
-        shown=torch.where(clears, 0, state.shown),
-        cleared=state.cleared + clears.long(),
-    )
+def _first(state: Sheet) -> Tensor:
+    """What the first slot holds, which has the result of the last of all operations: int64 [n]."""
+    return state.values & (1 << VALUE) - 1
 
 
 def _digits(numbers: int, places: int) -> Tensor:

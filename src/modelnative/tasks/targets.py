@@ -13,7 +13,8 @@ from modelnative.tasks.task import SPLITS, Split, in_split, mixed
 
 LEAST, MOST = 3, 6  # numbers of a problem
 CHOICES = {3: 8192, 4: 8192, 5: 2048, 6: 1024}  # of numbers; where there are more, so many are drawn once for all
-VALUE, NUMBER, SYMBOL = 10, 7, 4  # bits of a target or result, of a number, of a symbol of a solution
+VALUE, NUMBER, SLOT = 10, 7, 3  # bits of a target or result, of a number in a key, of a slot
+OPERATION = 2 * SLOT + 2  # bits of an operation: its first slot, its operator, its second slot
 SOLVED = 64  # choices whose values are computed at once
 
 
@@ -21,8 +22,7 @@ class TargetSpace:
     """The problems of all stages; stage 0 has `LEAST` numbers. See `Countdown` for the arguments.
 
     A key is the target, and above it the numbers in ascending order, `NUMBER` bits each. A solution is the expression's
-    operations, first to last, each as left slot, operator, right slot, `SYMBOL` bits a symbol: slots count the numbers
-    of the largest stage, then the results; operators follow on the slots that six numbers would have.
+    operations, first to last, `OPERATION` bits each. Slot i has number i; of two slots the lower gets the result.
     """
 
     def __init__(self, numbers: int, largest: int, targets: int, operators: str, solutions: int) -> None:
@@ -83,7 +83,11 @@ class TargetSpace:
         row, target = ((ways > 0) & (ways <= self.solutions)).nonzero(as_tuple=True)
         count = numbers.shape[1]
         key = (numbers << NUMBER * torch.arange(count)).sum(1)[row] << VALUE | target
-        left, operator, right = reached.programs(row, target).unbind(2)
-        left, right = (torch.where(slot < count, slot, slot - count + self.numbers) for slot in (left, right))
-        symbols = torch.stack([left, operator + 2 * MOST - 1, right], 2).flatten(1)
-        return key, (symbols << SYMBOL * torch.arange(symbols.shape[1])).sum(1)
+        # Operands count the numbers, then the results.
+        slots, solution = torch.arange(count).repeat(len(key), 1), torch.zeros_like(key)
+        for k, (left, operator, right) in enumerate(reached.programs(row, target).permute(1, 2, 0)):
+            both = slots.gather(1, torch.stack([left, right], 1))
+            first, second = both.amin(1), both.amax(1)
+            slots = torch.cat([slots, first[:, None]], 1)
+            solution += (first + (operator << SLOT) + (second << SLOT + 2)) << OPERATION * k
+        return key, solution
