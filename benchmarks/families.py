@@ -30,8 +30,9 @@ READER = ["--policy.reader", "gru", "--optimizer.cool-from", "0.5"]
 TEXT = ["--task", "expressions", *READER, "--policy.width", "128"]
 SUMMED = ["--task", "expressions", "--optimizer.cool-from", "0.5", "--policy.width", "128"]
 IMITATED = ["--loss.hint-weight", "1"]
-SEARCH = ["--task", "countdown", "--dials", "tries=16", "feedback=rest", "--policy.width", "128", "--policy.no-copy"]
-SEARCH += ["--loss.gamma", "0.99", "--loss.entropy-weight", "0.003"]
+SEARCH = ["--task", "countdown", "--dials", "tries=100", "feedback=tried", "--curriculum", "threshold"]
+SEARCH += ["--policy.width", "128", "--policy.no-copy", "--optimizer.cool-from", "0.5"]
+SEARCH += ["--loss.gamma", "0.97", "--loss.entropy-weight", "0.001"]
 LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED, *LARGER]
 UNSEEN = ("shapes=unseen",)
 # Flags, the stage that is to be solved, and stages never trained on.
@@ -44,8 +45,11 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "expressions": ([*TEXT, *IMITATED], "E5", []),
     "expressions, hints not imitated": (TEXT, "E5", []),
     "expressions, summed": ([*SUMMED, *IMITATED, "--minutes", "5"], "E5", []),
-    "countdown": (["--task", "countdown", *READER, "--policy.width", "256", *IMITATED, "--minutes", "5"], "C4", []),
-    "countdown, tries": ([*SEARCH, "--episodes", "256", "--loss.hint-weight", "0.3"], "C4", []),
+    "countdown, one try": (
+        ["--task", "countdown", *READER, "--policy.width", "256", *IMITATED, "--minutes", "5"],
+        "C4",
+        [],
+    ),
     "own tools": (["--task", "examples.own_tools:task"], "compare", []),
     "own tools, hints imitated": (["--task", "examples.own_tools:task", *IMITATED], "compare", []),
     "recall, longer": (
@@ -75,8 +79,8 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
     "expressions, paper, no hints": ([*PAPER, *UNHINTED, *LARGER], "E5", []),
-    "countdown, tries, no hints": ([*SEARCH, "--curriculum", "threshold"], "C4", []),
-    "countdown, no hints": (["--task", "countdown", *UNHINTED, *LARGER], "C4", []),
+    "countdown, a hundred tries, no hints": (SEARCH, "C4", []),
+    "countdown, one try, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
     "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),
     "recall, no hints": (["--task", "recall", *UNHINTED, *LARGER], "L100", []),
     "dictionary, no hints": (["--task", "dictionary", "--core", "transformer", *UNHINTED], "K8", []),

@@ -115,9 +115,9 @@ class Reference:
                 self.success = self.answer == self.target
         elif key[1:2] and key[1] in OPERATORS:
             low, high = sorted(self.slots.get(slot, 0) for slot in (key[0], key[2]))
-            result = outcome(high, key[1], low) if low else None
-            if result is None:
-                self.invalid = not self.searches or key in self.tried[-1]
+            again = self.searches and key in self.tried[-1]
+            result = outcome(high, key[1], low) if low and not again else None
+            self.invalid = result is None and (again or not self.searches)
             self.tried[-1].add(key)
             if result is not None:
                 self.before.append(dict(self.slots))
@@ -166,7 +166,7 @@ def test_keys_against_the_reference(dials: dict[str, object]) -> None:
         action = torch.where(ends & (torch.rand(n, generator=generator) < 0.8), 3, action)
         if t < task.numbers:  # a third of the episodes go as they should
             action = torch.where(torch.arange(n) < 100, plan[:, t], action)
-        if task.tries > 1:  # as does this, once all was taken back
+        if task.tries > 1:  # as does this, once all was taken back, unless that was begun with before
             undoes = torch.tensor(10 <= t < 14).expand(n) | (torch.rand(n, generator=generator) < 0.3)
             action = torch.where(torch.arange(n) >= 200, torch.where(undoes, task.undo, action), action)
             if 14 <= t < 14 + task.numbers:
@@ -375,8 +375,8 @@ def test_parse_and_render() -> None:
         ({"operators": ""}, r"operators: '' is not allowed; expected some of \+-\*/, each once"),
         ({"operators": "+^"}, "operators: '\\+\\^' is not allowed"),
         ({"operators": "++"}, "operators: '\\+\\+' is not allowed"),
-        ({"tries": 0}, "tries: 0 is not allowed; expected 1 to 100"),
-        ({"tries": 1, "feedback": "tried"}, "tries: 1 is not allowed; expected 2 to 100 with feedback=tried"),
+        ({"tries": 0}, "tries: 0 is not allowed; expected 1 to 1000"),
+        ({"tries": 1, "feedback": "tried"}, "tries: 1 is not allowed; expected 2 to 1000 with feedback=tried"),
         ({"feedback": "tired"}, "did you mean 'tried'"),
         ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
     ],

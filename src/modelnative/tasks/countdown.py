@@ -45,8 +45,8 @@ class Sheet(State):
         made, to_make: int64 [n], operations done, and still to be done until one number is left.
         last: int64 [n], the last result, 0 before there is one and once it was taken back.
         before: int64 [n, L], the values before each operation that stands.
-        tried: int64 [n, L + 1], the operations begun with, since the sheet was as it was after 0, 1, … operations;
-            a bit each. Of what lies ahead it means nothing.
+        tried: int64 [n, L + 1], the operations begun with after 0, 1, … of those that stand, a bit each; of what lies
+            ahead it means nothing.
         target: int64 [n], the problem's.
     """
 
@@ -114,12 +114,12 @@ class Countdown(Task[CountdownProblems, Sheet]):
         operators: some of `+-*/`; division is exact.
         solutions: the most that a problem may have. Expressions are counted as trees: (a + b) + c and a + (b + c)
             are two, b + a is the same as a + b.
-        tries: with more than 1 there is a key BACK, which takes back the last operation, and the horizon has room for
-            so many expressions.
+        tries: with more than 1 there is a key BACK, which takes back the last operation and strikes it out: it has no
+            effect on this sheet again, until an operation before it is taken back, too. The horizon has room for so
+            many expressions.
         feedback: `last` is the display as above. `board` also shows what is missing from the last result to the target,
-            and what all slots hold. `tried`, with more than one try, also shows which operations were begun with on
-            this sheet before: those that were taken back, and those that have no result. Without it they have to be
-            remembered.
+            and what all slots hold. `tried`, with more than one try, also shows what was struck out, and what had no
+            result. Without it this has to be remembered.
 
     Raises:
         UserError: a dial is out of its range, or leaves a stage without problems (when these are first asked for).
@@ -149,9 +149,9 @@ class Countdown(Task[CountdownProblems, Sheet]):
         allowed = operators != "" and all(operators.count(o) == (o in operators) for o in {*operators, *OPERATORS})
         require(allowed and set(operators) <= set(OPERATORS), "operators", operators, f"some of {OPERATORS}, each once")
         require(solutions >= 1, "solutions", solutions, "at least 1")
-        require(1 <= tries <= 100, "tries", tries, "1 to 100")
+        require(1 <= tries <= 1000, "tries", tries, "1 to 1000")
         choose("feedback", feedback, FEEDBACK)
-        require(tries > 1 or feedback != "tried", "tries", tries, "2 to 100 with feedback=tried")
+        require(tries > 1 or feedback != "tried", "tries", tries, "2 to 1000 with feedback=tried")
         self.numbers, self.operators = numbers, "".join(o for o in OPERATORS if o in operators)
         self.space = TargetSpace(numbers, largest, targets, self.operators, solutions)
         self.tries, self.shown, self.slots = tries, feedback, "ABCDEF"[:numbers]
@@ -260,6 +260,9 @@ class Countdown(Task[CountdownProblems, Sheet]):
         result = self._result(a, b, tables.operator.index_select(0, action), tables)
         begins = running & (operation >= 0)
         computes = begins & (a > 0) & (b > 0) & (result > 0) & (result <= LIMIT)
+        bit = torch.where(begins, torch.ones_like(action) << operation.clamp_min(0), 0)
+        if self.tries > 1:
+            computes = computes & (state.tried.gather(1, state.made[:, None])[:, 0] & bit == 0)
         one = computes.long()
         over = torch.where(running, tables.over.index_select(0, action), state.over)
         values = torch.where(computes, state.values - (b << second) + (result - a << first), state.values)
@@ -275,8 +278,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         works = computes | (over > 0)
         if self.tries > 1:
             level = torch.arange(self.numbers, device=action.device) == state.made[:, None]
-            bit = torch.where(begins, torch.ones_like(action) << operation.clamp_min(0), 0)[:, None]
-            tried = torch.where(level, state.tried | bit, state.tried)
+            tried = torch.where(level, state.tried | bit[:, None], state.tried)
             undoes = running & (action == self.undo) & (state.made > 0)
             # Ahead of an operation just carried out, nothing was tried.
             ahead = torch.arange(self.numbers, device=action.device) == after.made[:, None]
