@@ -31,8 +31,8 @@ TEXT = ["--task", "expressions", *READER, "--policy.width", "128"]
 SUMMED = ["--task", "expressions", "--optimizer.cool-from", "0.5", "--policy.width", "128"]
 IMITATED = ["--loss.hint-weight", "1"]
 SEARCH = ["--task", "countdown", "--dials", "tries=100", "feedback=tried", "--curriculum", "threshold"]
-SEARCH += ["--policy.width", "128", "--policy.no-copy", "--optimizer.cool-from", "0.5"]
-SEARCH += ["--loss.gamma", "0.97", "--loss.entropy-weight", "0.001"]
+SEARCH += ["--policy.width", "128", "--policy.no-copy", "--optimizer.cool-from", "0.3"]
+SEARCH += ["--loss.gamma", "0.99", "--loss.entropy-weight", "0.001"]
 LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED, *LARGER]
 UNSEEN = ("shapes=unseen",)
 # Flags, the stage that is to be solved, and stages never trained on.

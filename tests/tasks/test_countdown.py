@@ -97,6 +97,7 @@ class Reference:
         self.slots = dict(zip("ABCDEF", numbers, strict=False))
         self.before: list[dict[str, int]] = []  # the slots before each operation that stands
         self.tried: list[set[str]] = [set()]
+        self.slips = 0
         self.done = self.success = self.invalid = False
         self.answer: int | None = None
 
@@ -105,7 +106,7 @@ class Reference:
         return str(self.target - self.display) if self.display else ""
 
     def press(self, key: str) -> None:
-        self.success, self.invalid = False, False
+        self.success, self.invalid, without_effect = False, False, False
         if self.done:
             return
         if key in ("ANS", "EOS"):
@@ -117,7 +118,7 @@ class Reference:
             low, high = sorted(self.slots.get(slot, 0) for slot in (key[0], key[2]))
             again = self.searches and key in self.tried[-1]
             result = outcome(high, key[1], low) if low and not again else None
-            self.invalid = result is None and (again or not self.searches)
+            without_effect = result is None and (again or not self.searches)
             self.tried[-1].add(key)
             if result is not None:
                 self.before.append(dict(self.slots))
@@ -128,7 +129,10 @@ class Reference:
             self.slots, self.display = self.before.pop(), 0
             self.tried.pop()
         else:
-            self.invalid = True
+            without_effect = True
+        self.invalid = without_effect and not self.searches
+        self.slips += without_effect and self.searches
+        self.done = self.done or self.slips == 16
 
 
 DIALS: list[dict[str, object]] = [
@@ -199,6 +203,7 @@ def test_keys_against_the_reference(dials: dict[str, object]) -> None:
             if task.shown == "tried":
                 keys = [key for key in names if key[1:2] and key[1] in OPERATORS]
                 shown[-1] += [names.index(key) if key in reference.tried[-1] else task.eos for key in keys]
+                shown[-1] += map(int, f"{reference.slips:02d}")
         assert step.feedback.tolist() == shown
         assert step.invalid.tolist() == [r.invalid for r in references]
         assert step.success.tolist() == [r.success for r in references]

@@ -17,6 +17,7 @@ from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec,
 
 DIGITS = len(str(LIMIT))  # of a value
 ANSWERED, ENDED = 1, 2  # how an episode is over; 0 as long as it runs
+SLIPS = 16  # keys without effect that end a search
 FEEDBACK = ("last", "board", "tried")
 
 
@@ -47,6 +48,7 @@ class Sheet(State):
         before: int64 [n, L], the values before each operation that stands.
         tried: int64 [n, L + 1], the operations begun with after 0, 1, … of those that stand, a bit each; of what lies
             ahead it means nothing.
+        slips: int64 [n], keys without effect, with more than one try.
         target: int64 [n], the problem's.
     """
 
@@ -57,6 +59,7 @@ class Sheet(State):
     last: Tensor
     before: Tensor
     tried: Tensor
+    slips: Tensor
     target: Tensor
 
 
@@ -116,7 +119,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
             are two, b + a is the same as a + b.
         tries: with more than 1 there is a key BACK, which takes back the last operation and strikes it out: it has no
             effect on this sheet again, until an operation before it is taken back, too. The horizon has room for so
-            many expressions.
+            many expressions; but the sixteenth key without effect ends the episode. One that strikes out an operation
+            for having no result is none of them.
         feedback: `last` is the display as above. `board` also shows what is missing from the last result to the target,
             and what all slots hold. `tried`, with more than one try, also shows what was struck out, and what had no
             result. Without it this has to be remembered.
@@ -164,7 +168,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         self._tables: dict[torch.device, Tables] = {}
         wide, width = len(str(targets)), len(str(largest))
         places = ["target"] * wide + ["CTX"] + [slot for slot in self.slots for _ in range(width)]
-        widths = (DIGITS, 1 + DIGITS + DIGITS * numbers, len(keys))
+        widths = (DIGITS, 1 + DIGITS + DIGITS * numbers, len(keys) + 2)
         self.spec = TaskSpec(
             name="countdown",
             vocabulary=vocabulary,
@@ -250,6 +254,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             last=zero,
             before=levels[:, 1:],
             tried=levels,
+            slips=zero,
             target=problems.target,
         )
 
@@ -285,7 +290,10 @@ class Countdown(Task[CountdownProblems, Sheet]):
             tried = torch.where(ahead & computes[:, None], 0, tried)
             before = torch.where(level[:, :-1] & computes[:, None], state.values[:, None], state.before)
             works = works | undoes | (tried != state.tried).any(1)
-            after = self._taken_back(replace(after, before=before, tried=tried), undoes)
+            slips = state.slips + (running & ~works).long()
+            over = torch.where(running & (slips == SLIPS), ENDED, over)
+            after = replace(after, before=before, tried=tried, slips=slips, over=over, done=over > 0)
+            works, after = torch.ones_like(works), self._taken_back(after, undoes)
         success = running & (over == ANSWERED) & (state.to_make == 0) & (_first(state) == state.target)
         return Step(after, self.feedback(after), success.float(), after.done, success, running & ~works)
 
@@ -327,6 +335,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             operation = torch.arange(len(self.operations), device=state.last.device)
             tried = state.tried.gather(1, state.made[:, None]) >> operation & 1
             shown.append(torch.where(tried > 0, operation + self.minus + 1, self.eos))
+            shown.append(tables.targets.index_select(0, state.slips)[:, -2:])
         return torch.cat(shown, 1)
 
     def records(self, problems: CountdownProblems, state: Sheet) -> list[dict[str, Any]]:
