@@ -12,6 +12,7 @@ import torch
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
 from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.countdown import Countdown
 from modelnative.tasks.expressions import Expressions
 from modelnative.tasks.task import AnyTask, in_split, program_length
 from modelnative.tasks.tutorial import Tutorial
@@ -344,6 +345,21 @@ def test_what_it_learns_of_three_operators_helps_with_four() -> None:
     changes = {"stages": 3, "episodes": 512, "updates": 160, "policy": {"stage_aware": False, "width": 64}}
     trained = trainer(Expressions(operators=6, memories=0, feedback="paper"), changes=changes)
     assert any(metrics.greedy[3] > 0.6 for metrics in trained if metrics.greedy)
+
+
+@pytest.mark.learning
+def test_it_learns_to_search() -> None:
+    """Operations carried out and taken back until one branch succeeds, from the reward alone; in one go it is far less."""
+    changes = {
+        "episodes": 256,
+        "updates": 150,
+        "policy": {"width": 64, "copy": False},
+        "loss": {"gamma": 0.97, "entropy_weight": 0.001, "minibatches": 4},
+        "optimizer": {"learning_rate": 5e-3},
+    }
+    task = Countdown(numbers=3, tries=10, feedback="tried")
+    trained = trainer(task, changes=changes, curriculum="threshold")
+    assert any(metrics.greedy[0] > 0.5 for metrics in trained if metrics.greedy)
 
 
 @pytest.mark.learning

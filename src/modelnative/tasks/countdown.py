@@ -263,39 +263,56 @@ class Countdown(Task[CountdownProblems, Sheet]):
         first, second, operation = (t.index_select(0, action) for t in (tables.first, tables.second, tables.operation))
         a, b = (state.values >> shift & (1 << VALUE) - 1 for shift in (first, second))
         result = self._result(a, b, tables.operator.index_select(0, action), tables)
-        begins = running & (operation >= 0)
-        computes = begins & (a > 0) & (b > 0) & (result > 0) & (result <= LIMIT)
-        bit = torch.where(begins, torch.ones_like(action) << operation.clamp_min(0), 0)
+        computes = running & (operation >= 0) & (a > 0) & (b > 0) & (result > 0) & (result <= LIMIT)
+        bit = torch.where(running & (operation >= 0), torch.ones_like(action) << operation.clamp_min(0), 0)
         if self.tries > 1:
             computes = computes & (state.tried.gather(1, state.made[:, None])[:, 0] & bit == 0)
         one = computes.long()
         over = torch.where(running, tables.over.index_select(0, action), state.over)
-        values = torch.where(computes, state.values - (b << second) + (result - a << first), state.values)
         after = replace(
             state,
             done=over > 0,
             over=over,
-            values=values,
+            values=torch.where(computes, state.values - (b << second) + (result - a << first), state.values),
             made=state.made + one,
             to_make=state.to_make - one,
             last=torch.where(computes, result, state.last),
         )
-        works = computes | (over > 0)
+        invalid = running & ~computes & (over == 0)
         if self.tries > 1:
-            level = torch.arange(self.numbers, device=action.device) == state.made[:, None]
-            tried = torch.where(level, state.tried | bit[:, None], state.tried)
-            undoes = running & (action == self.undo) & (state.made > 0)
-            # Ahead of an operation just carried out, nothing was tried.
-            ahead = torch.arange(self.numbers, device=action.device) == after.made[:, None]
-            tried = torch.where(ahead & computes[:, None], 0, tried)
-            before = torch.where(level[:, :-1] & computes[:, None], state.values[:, None], state.before)
-            works = works | undoes | (tried != state.tried).any(1)
-            slips = state.slips + (running & ~works).long()
-            over = torch.where(running & (slips == SLIPS), ENDED, over)
-            after = replace(after, before=before, tried=tried, slips=slips, over=over, done=over > 0)
-            works, after = torch.ones_like(works), self._taken_back(after, undoes)
+            after = self._searched(state, after, bit, computes, invalid & (action == self.undo) & (state.made > 0))
+            invalid = torch.zeros_like(invalid)  # a key without effect is a slip, which is counted
         success = running & (over == ANSWERED) & (state.to_make == 0) & (_first(state) == state.target)
-        return Step(after, self.feedback(after), success.float(), after.done, success, running & ~works)
+        return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
+
+    def _searched(self, state: Sheet, after: Sheet, bit: Tensor, computes: Tensor, undoes: Tensor) -> Sheet:
+        """What more there is after a key with more than one try.
+
+        Args:
+            state, after: before the key, and after it as far as it is known.
+            bit: int64 [n], of the operation that the key begins; 0 for another key.
+            computes, undoes: bool [n], the key carries an operation out, or takes one back.
+        """
+        place = torch.arange(self.numbers, device=bit.device)
+        here, ahead = place == state.made[:, None], place == after.made[:, None]
+        tried = torch.where(here, state.tried | bit[:, None], state.tried)
+        slip = (after.over == 0) & ~computes & ~undoes & (tried == state.tried).all(1)
+        slips = state.slips + slip.long()
+        over = torch.where(slip & (slips == SLIPS), ENDED, after.over)
+        made = after.made - undoes.long()
+        before = state.before.gather(1, made.clamp_max(self.numbers - 2)[:, None])[:, 0]
+        return replace(
+            after,
+            done=over > 0,
+            over=over,
+            values=torch.where(undoes, before, after.values),
+            made=made,
+            to_make=after.to_make + undoes.long(),
+            last=torch.where(undoes, 0, after.last),
+            before=torch.where((here & computes[:, None])[:, :-1], state.values[:, None], state.before),
+            tried=torch.where(ahead & computes[:, None], 0, tried),
+            slips=slips,
+        )
 
     def _result(self, a: Tensor, b: Tensor, operator: Tensor, tables: Tables) -> Tensor:
         """Of operations on values of which one may be 0: int64 [n], 0 where there is none."""
@@ -309,18 +326,6 @@ class Countdown(Task[CountdownProblems, Sheet]):
             quotient = torch.where(quotient * low == high, quotient, 0)
             result = torch.where(operator == OPERATORS.index("/"), quotient, result)
         return result
-
-    def _taken_back(self, state: Sheet, undoes: Tensor) -> Sheet:
-        """Without the last operation, where `undoes`, bool [n]; elsewhere as it is."""
-        made = state.made - undoes.long()
-        before = state.before.gather(1, made.clamp_max(self.numbers - 2)[:, None])[:, 0]
-        return replace(
-            state,
-            values=torch.where(undoes, before, state.values),
-            made=made,
-            to_make=state.to_make + undoes.long(),
-            last=torch.where(undoes, 0, state.last),
-        )
 
     def feedback(self, state: Sheet) -> Tensor:
         tables = self.tables(state.last.device)
