@@ -349,7 +349,7 @@ def test_what_it_learns_of_three_operators_helps_with_four() -> None:
 
 @pytest.mark.learning
 def test_it_learns_to_search() -> None:
-    """Operations carried out and taken back until one branch succeeds, from the reward alone; in one go it is far less."""
+    """Operations done and taken back until one branch succeeds, from the reward alone; in one go it is less."""
     changes = {
         "episodes": 256,
         "updates": 150,
