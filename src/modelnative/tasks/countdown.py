@@ -122,8 +122,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
             many expressions; but the sixteenth key without effect ends the episode. One that strikes out an operation
             for having no result is none of them.
         feedback: `last` is the display as above. `board` also shows what is missing from the last result to the target,
-            and what all slots hold. `tried`, with more than one try, also shows what was struck out, and what had no
-            result. Without it this has to be remembered.
+            and what all slots hold. `tried`, with more than one try, also shows what is struck out on this sheet, for
+            which one else needs memory, and how many keys were without effect.
 
     Raises:
         UserError: a dial is out of its range, or leaves a stage without problems (when these are first asked for).
