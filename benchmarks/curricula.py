@@ -32,8 +32,9 @@ from modelnative import __version__
 from modelnative.evidence.evaluate import evaluate
 from modelnative.runs.training import machine
 from modelnative.tasks import make_task
-from modelnative.tasks.task import AnyTask, Problems
-from modelnative.training.config import CURRICULA, recipe
+from modelnative.tasks.contract.task import AnyTask, Problems
+from modelnative.training.config import CURRICULA
+from modelnative.training.recipes import recipe
 from modelnative.training.rollout import play
 from modelnative.training.team import update_together
 from modelnative.training.trainer import Trainer
@@ -46,10 +47,10 @@ GLANCE = 1000  # held-out problems of each stage in such a look; only if it is g
 
 @dataclass(frozen=True)
 class Family:
-    """A task with its dials, and the environment steps that every curriculum has."""
+    """A task with its options, and the environment steps that every curriculum has."""
 
     task: str
-    dials: dict[str, Any]
+    options: dict[str, Any]
     steps: int
 
 
@@ -70,11 +71,11 @@ def heldout(task: AnyTask) -> Problems:
 
 def measure(family: Family, curriculum: str, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Train the seeds side by side; a result as soon as a seed is there, or has spent its steps."""
-    task = make_task(family.task, **family.dials)
+    task = make_task(family.task, **family.options)
     usual = recipe(family.task, curriculum=curriculum)
     config = dataclasses.replace(
         usual,
-        dials=family.dials,
+        options=family.options,
         threads=1,
         evaluate_every=10**9,
         optimizer=dataclasses.replace(usual.optimizer, learning_rate=RATE),
@@ -122,9 +123,9 @@ def table(lines: list[dict[str, Any]]) -> str:
     """All results as Markdown, a table a family."""
     rows = []
     for name, family in FAMILIES.items():
-        dials = "".join(f" {dial}={value}" for dial, value in family.dials.items())
+        options = "".join(f" {option}={value}" for option, value in family.options.items())
         rows += [
-            f"**{name}**{f' (`--dials{dials}`)' if dials else ''}, {family.steps:,} steps at most",
+            f"**{name}**{f' (`--options{options}`)' if options else ''}, {family.steps:,} steps at most",
             "",
             "| curriculum | seeds there | updates, median (range) | episodes, thousands | steps, thousands |"
             " seeds there, each stage | held-out success at the end, median (worst) |",

@@ -25,13 +25,13 @@ UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were n
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
 LARGER = ["--optimizer.learning-rate", "0.01"]  # the steps that a GRU once took by default
 UNHINTED = ["--curriculum", "threshold", "--minutes", "3"]
-PAPER = ["--task", "expressions", "--dials", "feedback=paper"]
-READER = ["--policy.reader", "gru", "--optimizer.cool-from", "0.5"]
+PAPER = ["--task", "expressions", "--options", "feedback=paper"]
+READER = ["--policy.reader", "gru", "--optimizer.anneal-below-failure", "0.5"]
 TEXT = ["--task", "expressions", *READER, "--policy.width", "128"]
-SUMMED = ["--task", "expressions", "--optimizer.cool-from", "0.5", "--policy.width", "128"]
+SUMMED = ["--task", "expressions", "--optimizer.anneal-below-failure", "0.5", "--policy.width", "128"]
 IMITATED = ["--loss.hint-weight", "1"]
-SEARCH = ["--task", "countdown", "--dials", "tries=100", "feedback=tried", "--curriculum", "threshold"]
-SEARCH += ["--policy.width", "128", "--policy.no-copy", "--optimizer.cool-from", "0.3"]
+SEARCH = ["--task", "countdown", "--options", "tries=100", "feedback=tried", "--curriculum", "threshold"]
+SEARCH += ["--policy.width", "128", "--policy.no-copy-head", "--optimizer.anneal-below-failure", "0.3"]
 SEARCH += ["--loss.gamma", "0.99", "--loss.entropy-weight", "0.001"]
 LONGER = [*PAPER, "operators=12", "memories=0", "shapes=seen", "--stages", "5", *UNSTAGED, *LARGER]
 UNSEEN = ("shapes=unseen",)
@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "hops": (["--task", "hops"], "H6", []),
     "recall": (["--task", "recall"], "L100", []),
     "dictionary": (["--task", "dictionary", "--core", "transformer"], "K8", []),
-    "dictionary, store": (["--task", "dictionary", "--dials", "store=true"], "K8", []),
+    "dictionary, store": (["--task", "dictionary", "--options", "store=true"], "K8", []),
     "expressions, paper": (PAPER, "E5", []),
     "expressions": ([*TEXT, *IMITATED], "E5", []),
     "expressions, hints not imitated": (TEXT, "E5", []),
@@ -53,12 +53,12 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "own tools": (["--task", "examples.own_tools:task"], "compare", []),
     "own tools, hints imitated": (["--task", "examples.own_tools:task", *IMITATED], "compare", []),
     "recall, longer": (
-        ["--task", "recall", "--dials", "longest=1000", "--stages", "5", *UNSTAGED],
+        ["--task", "recall", "--options", "longest=1000", "--stages", "5", *UNSTAGED],
         "L100",
         ["L300", "L1000"],
     ),
     "expressions, further": (
-        [*LONGER, "--confidence", "0.999"],
+        [*LONGER, "--target-success", "0.999"],
         "E5",
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
@@ -69,12 +69,12 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["E6", "E7", "E8", "E9", "E10", "E11", "E12"],
     ),
     "hops, further": (
-        [*FURTHER, "--core", "mingru", "--dials", "hops=12", "feedback=left", "count=shifted"],
+        [*FURTHER, "--core", "mingru", "--options", "hops=12", "feedback=left", "count=shifted"],
         "H6",
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
     "hops, further, gru": (
-        [*FURTHER, "--dials", "hops=12", "feedback=left", "count=digits"],
+        [*FURTHER, "--options", "hops=12", "feedback=left", "count=digits"],
         "H6",
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
@@ -84,7 +84,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),
     "recall, no hints": (["--task", "recall", *UNHINTED, *LARGER], "L100", []),
     "dictionary, no hints": (["--task", "dictionary", "--core", "transformer", *UNHINTED], "K8", []),
-    "dictionary, store, no hints": (["--task", "dictionary", "--dials", "store=true", *UNHINTED, *LARGER], "K8", []),
+    "dictionary, store, no hints": (["--task", "dictionary", "--options", "store=true", *UNHINTED, *LARGER], "K8", []),
 }
 
 

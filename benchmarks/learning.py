@@ -29,8 +29,8 @@ RECIPES: dict[str, list[str]] = {
     "reinforce": ["--algorithm", "reinforce"],
     "transformer": ["--core", "transformer"],
     "mingru": ["--core", "mingru"],
-    "open-loop": ["--dials", "feedback=none"],
-    "no-copy-head": ["--core", "tutorial-gru"],
+    "open-loop": ["--options", "feedback=none"],
+    "no-copy-head-head": ["--core", "tutorial-gru"],
     "threshold, no hints": ["--curriculum", "threshold", "--minutes", "10", "--updates", "1000000"],
     "learnability, no hints": ["--curriculum", "learnability", "--minutes", "10", "--updates", "1000000"],
 }
@@ -44,7 +44,7 @@ def processor() -> str:
 
 
 def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] = ()) -> dict[str, object]:
-    """One training with some flags, from the command line to its verdict; tested with `changed` dials, too."""
+    """One training with some flags, from the command line to its verdict; tested with `changed` options, too."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [
@@ -65,7 +65,7 @@ def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] =
         threads = json.loads((run / "config.json").read_text())["threads"]
         verdicts = {kind: result[kind] for kind in ("evaluation", "sampled")}
         if changed:
-            again = [sys.executable, "-m", "modelnative", "evaluate", str(run), "--json", "--dials", *changed]
+            again = [sys.executable, "-m", "modelnative", "evaluate", str(run), "--json", "--options", *changed]
             verdicts[" ".join(changed)] = json.loads(subprocess.run(again, capture_output=True, check=True).stdout)
     rates: dict[str, dict[str, float]] = {}
     for kind, verdict in verdicts.items():

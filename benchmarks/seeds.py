@@ -18,8 +18,8 @@ import torch
 
 from modelnative.runs.training import machine
 from modelnative.tasks import make_task
-from modelnative.training.config import recipe
 from modelnative.training.parallel import Pool, cores
+from modelnative.training.recipes import recipe
 from modelnative.training.team import update_together
 from modelnative.training.trainer import Trainer
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from modelnative.evidence.speed import environment_speed
+from modelnative.bench.environment import environment_speed
 from modelnative.runs.training import machine
 from modelnative.tasks import make_task
 
@@ -45,9 +45,9 @@ def work(seed: int, families: list[str], episodes: int, seconds: float, start: B
     """One of the processes: the rates of every family and kind of keys, one after the other."""
     torch.set_num_threads(1)
     for family in families:
-        name, dials = FAMILIES[family]
+        name, options = FAMILIES[family]
         for oracle in KEYS.values():
-            task, generator = make_task(name, **dials), torch.Generator().manual_seed(seed)
+            task, generator = make_task(name, **options), torch.Generator().manual_seed(seed)
             start.wait()
             told.send(environment_speed(task, episodes, seconds, generator, oracle=oracle).rates)
 

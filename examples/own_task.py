@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import modelnative as mn
-from modelnative.tasks.sampling import draw_within
-from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
+from modelnative.tasks.contract.sampling import draw_within
+from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 
 GO, END = 10, 11  # the digits are tokens 0 to 9
 

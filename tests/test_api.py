@@ -17,7 +17,7 @@ from worlds import SMALL
 
 import modelnative as mn
 from modelnative.runs.training import Event, Finished, Interrupted, Started, Updated
-from modelnative.training.config import recipe
+from modelnative.training.recipes import recipe
 
 FIELDS: dict[str, Any] = {"updates": 3, "episodes": 16, "policy": {"width": 8}, "threads": 1}
 
@@ -72,13 +72,13 @@ def test_a_file_of_episodes_may_be_a_device(finished: Finished) -> None:
 def test_evaluating_with_other_dials(finished: Finished) -> None:
     agent = mn.load(finished.run.path, {"horizon": 20})
     assert agent.task.spec.horizon == 20
-    assert mn.evaluate(finished.run.path, stages=["T2"], dials={"horizon": 20}) == mn.evaluate(agent, stages=["T2"])
+    assert mn.evaluate(finished.run.path, stages=["T2"], options={"horizon": 20}) == mn.evaluate(agent, stages=["T2"])
     with pytest.raises(
-        mn.UserError, match=r"dials: 'feedback=none' is not allowed; expected dials that leave the task's f"
+        mn.UserError, match=r"options: 'feedback=none' is not allowed; expected options that leave the task's f"
     ):
-        mn.evaluate(finished.run.path, dials={"feedback": "none"})
-    with pytest.raises(mn.UserError, match=r"dials: .* expected none for an agent that is loaded already"):
-        mn.evaluate(agent, dials={"horizon": 20})
+        mn.evaluate(finished.run.path, options={"feedback": "none"})
+    with pytest.raises(mn.UserError, match=r"options: .* expected none for an agent that is loaded already"):
+        mn.evaluate(agent, options={"horizon": 20})
 
 
 def test_sampling_is_from_the_runs_seed(finished: Finished) -> None:
@@ -98,7 +98,7 @@ def test_training_on_a_task_that_stands_in_a_file(tmp_path: Path) -> None:
     assert mn.evaluate(tmp_path / "run") == finished.evaluation
     explanation = mn.explain(tmp_path / "run", stage="T0", problem="x=7")
     assert " ".join(explanation.oracle) == "double x double R1 ANS R2"
-    dialled = mn.train("toolbox:make", out=tmp_path / "dialled", dials={"count": 20}, **FIELDS)
+    dialled = mn.train("toolbox:make", out=tmp_path / "dialled", options={"count": 20}, **FIELDS)
     assert dialled.evaluation.total().problems == mn.evaluate(tmp_path / "dialled").total().problems == 20
 
 
@@ -168,7 +168,7 @@ def test_an_interruption_is_a_keyboard_interrupt_that_can_be_resumed(tmp_path: P
         (lambda path: mn.train(sed=3, out=path), "field: unknown value 'sed'; did you mean 'seed'"),
         (lambda path: mn.train(policy={"widht": 3}, out=path), "did you mean 'width'"),
         (lambda path: mn.train("arithmetik", out=path), "did you mean 'arithmetic'"),
-        (lambda path: mn.train(dials={"horizon": 5}, out=path), "horizon: 5 is not allowed"),
+        (lambda path: mn.train(options={"horizon": 5}, out=path), "horizon: 5 is not allowed"),
         (lambda path: mn.load(path), "is not a run folder"),
         (lambda path: mn.resume(path), "is not a run folder"),
         (lambda path: mn.evaluate(path), "is not a run folder"),

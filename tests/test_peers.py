@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from modelnative.tasks.arithmetic import COUNTS, CTX, Arithmetic
+from modelnative.tasks.arithmetic.task import COUNTS, CTX, Arithmetic
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "peers" / "worlds.py"
 

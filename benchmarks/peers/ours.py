@@ -18,7 +18,8 @@ import torch
 
 from modelnative.runs.training import Finished, Training, Verified
 from modelnative.tasks import make_task
-from modelnative.training.config import TrainConfig, recipe, with_fields
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
 
 # The peers measure nothing but what they learn from; between two of these the trainer does the same.
@@ -45,7 +46,7 @@ class Ours:
     def __init__(self, seed: int = 0, *, curriculum: str = "hints", **fields: Any) -> None:
         config = with_fields(configure(curriculum, {**SPEED, "seed": seed}), fields)
         torch.set_num_threads(1)  # the library's threads each have episodes of their own
-        self.trainer = Trainer(make_task(config.task, **config.dials), config)
+        self.trainer = Trainer(make_task(config.task, **config.options), config)
         self.parameters = sum(p.numel() for p in self.trainer.policy.parameters())
 
     def update(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnative.tasks.arithmetic import ADD, ANS, COUNTS, CTX, DIGITS, EOS, LIMIT, MUL, RCL, STO, SUB, Arithmetic
+from modelnative.tasks.arithmetic.task import ADD, ANS, COUNTS, CTX, DIGITS, EOS, LIMIT, MUL, RCL, STO, SUB, Arithmetic
 
 HIDDEN = 64
 ACTIONS = 18

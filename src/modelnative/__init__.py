@@ -26,9 +26,10 @@ if TYPE_CHECKING:
         train_seeds,
     )
     from modelnative.errors import UserError
-    from modelnative.tasks.tooling.functions import tool
-    from modelnative.tasks.tooling.task import ToolTask
-    from modelnative.training.config import TrainConfig, recipe
+    from modelnative.tasks.tools.task import ToolTask
+    from modelnative.tasks.tools.tool import tool
+    from modelnative.training.config import TrainConfig
+    from modelnative.training.recipes import recipe
 
 __version__ = "0.1.0"
 
@@ -50,10 +51,11 @@ _API = (
 )
 _HOMES = {
     **dict.fromkeys(_API, "modelnative.api"),
-    **dict.fromkeys(("TrainConfig", "recipe"), "modelnative.training.config"),
+    "TrainConfig": "modelnative.training.config",
+    "recipe": "modelnative.training.recipes",
     "UserError": "modelnative.errors",
-    "ToolTask": "modelnative.tasks.tooling.task",
-    "tool": "modelnative.tasks.tooling.functions",
+    "ToolTask": "modelnative.tasks.tools.task",
+    "tool": "modelnative.tasks.tools.tool",
 }
 
 __all__ = [

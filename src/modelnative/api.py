@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from modelnative.bench.measure import Bench, check, usual_config
+from modelnative.bench.measure import bench as _bench
+from modelnative.bench.profile import Operation, profile_updates
 from modelnative.errors import UserError
 from modelnative.evidence.certify import Certificate
 from modelnative.evidence.certify import certify as _certify
@@ -17,10 +20,7 @@ from modelnative.evidence.evaluate import Evaluation, episodes
 from modelnative.evidence.evaluate import evaluate as _evaluate
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as _explain
-from modelnative.evidence.profile import Operation, profile_updates
 from modelnative.policies.policy import Policy
-from modelnative.runs.bench import Bench, check, usual_config
-from modelnative.runs.bench import bench as _bench
 from modelnative.runs.files import append_lines, begin_lines
 from modelnative.runs.run import Run
 from modelnative.runs.team import Team
@@ -28,16 +28,17 @@ from modelnative.runs.training import Event, Finished, Interrupted, Training
 from modelnative.studio.report import write_report, write_seeds
 from modelnative.studio.sweep_plot import write_comparison
 from modelnative.studio.tutorial import Comparison, compare
-from modelnative.sweeps.drive import Event as SweepEvent
-from modelnative.sweeps.drive import SweepEnded, SweepInterrupted
 from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.options import Options, carry_out, check_all
 from modelnative.sweeps.results import Cell, Row, cells, read_row
+from modelnative.sweeps.scheduler import Event as SweepEvent
+from modelnative.sweeps.scheduler import SweepEnded, SweepInterrupted
 from modelnative.sweeps.spec import parse_spec, read_spec
-from modelnative.sweeps.start import Options, carry_out, check_all
 from modelnative.tasks import make_task, require_task, task_name
+from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.tasks.importing import require_not_importing
-from modelnative.tasks.task import AnyTask, Split, require
-from modelnative.training.config import TrainConfig, recipe, with_fields
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.recipes import recipe
 
 Watch = Callable[[Event], None]
 TeamWatch = Callable[[int, Event], None]
@@ -136,27 +137,27 @@ def resume(run: str | Path, *, watch: Watch | None = None) -> Finished:
     return _follow(Training.resume(Path(run)), watch)
 
 
-def load(run: str | Path, dials: dict[str, Any] | None = None) -> Agent:
+def load(run: str | Path, options: dict[str, Any] | None = None) -> Agent:
     """The best verified policy of a run; the newest checkpoint's while it is still training.
 
     Args:
         run: the folder.
-        dials: options of the task to change, such as `{"shapes": "unseen"}`, to see what else the policy can do. What
+        options: options of the task to change, such as `{"shapes": "unseen"}`, to see what else the policy can do. What
             it reads, writes and is called on must stay as it was.
 
     Raises:
-        UserError: it is not a run, its weights are damaged or of another task, or the dials ask for another network.
+        UserError: it is not a run, its weights are damaged or of another task, or the options ask for another network.
     """
     opened = Run.open(Path(run))
     task = opened.task()
     policy = opened.policy(task)
-    if dials:
-        other = make_task(opened.config.task, **{**opened.config.dials, **dials})
+    if options:
+        other = make_task(opened.config.task, **{**opened.config.options, **options})
         for name in ("vocabulary", "stages", "context_length", "feedback_width", "start", "end"):
             was, would = getattr(task.spec, name), getattr(other.spec, name)
-            said = " ".join(f"{option}={value}" for option, value in dials.items())
-            allowed = f"dials that leave the task's {name} as the network knows it ({was}; they make it {would})"
-            require(was == would, "dials", said, allowed)
+            said = " ".join(f"{option}={value}" for option, value in options.items())
+            allowed = f"options that leave the task's {name} as the network knows it ({was}; they make it {would})"
+            require(was == would, "options", said, allowed)
         task = other
     return Agent(policy, task, opened)
 
@@ -169,7 +170,7 @@ def evaluate(
     sampled: bool = False,
     episodes_file: str | Path | None = None,
     watch: Callable[[int], None] | None = None,
-    dials: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Play every problem once, greedily unless `sampled`, and count; nothing is estimated.
 
@@ -180,15 +181,15 @@ def evaluate(
         sampled: draw the actions at temperature 1, from the run's seed.
         episodes_file: write a JSON line for every episode there; what stood there is replaced.
         watch: is given the number of episodes played, chunk by chunk.
-        dials: of the task, changed after training; only with a run folder. See `load`.
+        options: of the task, changed after training; only with a run folder. See `load`.
 
     Raises:
-        UserError: an unknown stage or split, or a file that cannot be written, or dials for another network.
+        UserError: an unknown stage or split, or a file that cannot be written, or options for another network.
     """
     if isinstance(agent, Agent):
-        require(not dials, "dials", dials, "none for an agent that is loaded already; give them to load")
+        require(not options, "options", options, "none for an agent that is loaded already; give them to load")
     else:
-        agent = load(agent, dials)
+        agent = load(agent, options)
     task, generator = agent.task, None
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)
@@ -219,7 +220,7 @@ def certify(
     task: str | AnyTask,
     stage: str | Sequence[str] | None = None,
     *,
-    dials: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
     problems: int = 100_000,
     seconds: float = 20.0,
     train: bool = True,
@@ -230,7 +231,7 @@ def certify(
     Args:
         task: a name, `package.module:Class`, or a task itself.
         stage: a stage's name, or several; all by default.
-        dials: the options of a task that is named.
+        options: the options of a task that is named.
         problems: stages with at most so many are counted whole; of others so many are drawn.
         seconds: of training a stage, shared by the network without memory and the one that cannot see the problem.
         train: whether to train them.
@@ -240,7 +241,7 @@ def certify(
         The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so.
 
     Raises:
-        UserError: an unknown task, dial or stage, a number that is not allowed, or a class that cannot be made.
+        UserError: an unknown task, option or stage, a number that is not allowed, or a class that cannot be made.
 
     Example:
         >>> import modelnative as mn
@@ -251,9 +252,9 @@ def certify(
     made, name = task, ""
     if isinstance(made, str):
         name = made
-        made = make_task(name, **(dials or {}))
-    elif dials:
-        raise UserError(f"dials: {dials!r} is not allowed beside a task that is made already")
+        made = make_task(name, **(options or {}))
+    elif options:
+        raise UserError(f"options: {options!r} is not allowed beside a task that is made already")
     stages = [stage] if isinstance(stage, str) else stage
     made = require_task(made)
     certificate = _certify(made, stages=stages, problems=problems, seconds=seconds, train=train, tell=tell)

@@ -14,8 +14,8 @@ import modelnative as mn
 from modelnative.evidence import certify as module
 from modelnative.evidence.certify import AGENTS, Certificate, Examiner, certify
 from modelnative.evidence.statistics import wilson
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.tasks.task import AnyTask
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.contract.task import AnyTask
 
 
 def certified(task: AnyTask, **options: int | bool) -> Certificate:
@@ -182,7 +182,7 @@ def test_bad_input() -> None:
         ({"stage": "F"}, "stage: unknown value 'F'"),
         ({"problems": 0}, "problems: 0 is not allowed; expected at least 1"),
         ({"seconds": 0.0}, "seconds: 0.0 is not allowed"),
-        ({"dials": {"x": 1}}, "dials: .* is not allowed beside a task that is made"),
+        ({"options": {"x": 1}}, "options: .* is not allowed beside a task that is made"),
     ):
         with pytest.raises(mn.UserError, match=message):
             mn.certify(Echo(), **options)

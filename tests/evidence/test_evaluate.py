@@ -11,8 +11,8 @@ from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, episodes, evaluate
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.tasks.task import in_split
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.contract.task import in_split
 from modelnative.training.rollout import Rollout
 
 

@@ -10,14 +10,14 @@ from modelnative.errors import UserError
 from modelnative.evidence.explain import explain
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
-from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training.rollout import play
 
 TASK = Arithmetic()
 
 
 def network(copy: bool = True) -> Policy:
-    policy = Policy(TASK.spec, "gru", PolicyConfig(width=16, copy=copy))
+    policy = Policy(TASK.spec, "gru", PolicyConfig(width=16, copy_head=copy))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -36,7 +36,7 @@ def test_it_agrees_with_play(text: str, copy: bool) -> None:
     assert explanation.success == bool(rollout.success[0])
     assert explanation.truncated == bool(rollout.truncated[0])
     assert [row.probability for row in explanation.rows] == pytest.approx(
-        rollout.behaviour[:length, 0].exp().tolist(), rel=1e-4
+        rollout.behavior_log_prob[:length, 0].exp().tolist(), rel=1e-4
     )
     assert [row.value for row in explanation.rows] == pytest.approx(rollout.value[:length, 0].tolist(), abs=1e-5)
     assert [not row.valid for row in explanation.rows] == rollout.invalid[:length, 0].tolist()

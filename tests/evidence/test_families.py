@@ -21,9 +21,9 @@ FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "stage", "dials"), FAMILIES)
-def test_a_small_stage_is_certified(name: str, stage: str, dials: dict[str, Any]) -> None:
-    certificate = certify(make_task(name, **dials), stages=[stage], problems=3000, train=False)
+@pytest.mark.parametrize(("name", "stage", "options"), FAMILIES)
+def test_a_small_stage_is_certified(name: str, stage: str, options: dict[str, Any]) -> None:
+    certificate = certify(make_task(name, **options), stages=[stage], problems=3000, train=False)
     assert [finding.words for finding in certificate.findings if finding.level == "defect"] == []
     (told,) = certificate.stages
     figures = told.figures

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from modelnative.evidence import programs as module
 from modelnative.evidence.programs import Exact, Program, beam, best_program, played, successes
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, replace
-from modelnative.tasks.tutorial import PROGRAMS, Tutorial
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, replace
+from modelnative.tasks.tutorial.task import PROGRAMS, Tutorial
 
 TOKENS, STATES, LENGTH = 4, 3, 4
 RIGHT, WRONG = STATES, STATES + 1  # where episodes end

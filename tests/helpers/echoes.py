@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.sampling import draw_within
-from modelnative.tasks.task import Problems, Split, State, Step, Task, TaskSpec, in_split, replace
+from modelnative.tasks.contract.sampling import draw_within
+from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, replace
 
 LOOK, SAY, GO, END = range(10, 14)
 PROBLEMS = 100

@@ -20,8 +20,9 @@ from modelnative.errors import UserError
 from modelnative.runs import training as runs
 from modelnative.runs.training import Finished, Training
 from modelnative.tasks import make_task
-from modelnative.training.config import recipe, with_fields
+from modelnative.training.config import with_fields
 from modelnative.training.parallel import Group
+from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
 
 TINY = {"task": "worlds:Small", "policy": {"width": 8, "heads": 2}, "evaluate_every": 2, "threads": 1}

@@ -22,7 +22,7 @@ TINY = {
     "checkpoint_every": 2,
     "evaluate_every": 4,
     "policy": {"width": 8},
-    "loss": {"group": 4},
+    "loss": {"num_generations": 4},
 }
 UPDATES = 30  # of a trial that lasts long enough to be killed
 

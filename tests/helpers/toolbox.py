@@ -46,7 +46,7 @@ def deadly(x: int) -> int:
 
 
 def make(count: int = 40) -> ToolTask:
-    """A task with a dial."""
+    """A task with a option."""
     return ToolTask([double], {"x": range(count)}, lambda problem: 4 * problem["x"])
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.policies.policy import Thought
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.operands import ArithmeticProblems
-from modelnative.tasks.task import Split
+from modelnative.tasks.arithmetic.problems import ArithmeticProblems
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import Split
 
 SMALL = 40  # problems of each stage and split
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from modelnative.tasks.task import Task
-from modelnative.tasks.tutorial import Tutorial
+from modelnative.tasks.contract.task import Task
+from modelnative.tasks.tutorial.task import Tutorial
 
 if TYPE_CHECKING:
     from somewhere import Steps  # type: ignore[import-not-found]

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from modelnative.runs.training import Training
-from modelnative.training.config import recipe, with_fields
+from modelnative.training.config import with_fields
+from modelnative.training.recipes import recipe
 
 UPDATES = 12
 KILLS = 2
@@ -30,7 +31,7 @@ FIELDS = {
     "evaluate_every": 4,
     "threads": 1,
     "policy": {"width": 16},
-    "loss": {"group": 4},
+    "loss": {"num_generations": 4},
 }
 
 

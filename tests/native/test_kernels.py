@@ -16,9 +16,10 @@ from modelnative.policies.config import PolicyConfig
 from modelnative.policies.heads import Heads
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.training.config import LossConfig, recipe, with_fields
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.training.config import LossConfig, with_fields
 from modelnative.training.loss import surrogate
+from modelnative.training.recipes import recipe
 from modelnative.training.rollout import Plan, play
 from modelnative.training.trainer import Trainer
 
@@ -132,17 +133,17 @@ def test_the_loss_and_its_gradient(case: Case, config: LossConfig, seed: int) ->
     where = torch.randperm(many, generator=generator)[:rows]
     action = torch.randint(11, (many,), generator=generator)
     own = thought.log_probs.detach().gather(1, action[where][:, None])[:, 0]
-    behaviour = torch.zeros(many).index_copy(0, where, (own + torch.randn(rows, generator=generator) / 5))
+    behavior_log_prob = torch.zeros(many).index_copy(0, where, (own + torch.randn(rows, generator=generator) / 5))
     free = torch.rand(many, generator=generator) < 0.8
     # A ratio at the very edge of the clip counts as either, and so does a probability at the floor.
-    ratio = (own - behaviour[where]).exp()
+    ratio = (own - behavior_log_prob[where]).exp()
     edges = torch.stack([(ratio - 1 + config.clip_low).abs(), (ratio - 1 - config.clip_high).abs()]).amin()
     assume(bool(edges > 1e-4) and bool(((thought.log_probs + 69.07).abs() > 0.1).all()))
-    behaviour[~free] = torch.nan  # means nothing where it is not free
+    behavior_log_prob[~free] = torch.nan  # means nothing where it is not free
     forced = ~free & (torch.rand(many, generator=generator) < 0.5)
     columns = {
         "action": action,
-        "behaviour": behaviour,
+        "behavior_log_prob": behavior_log_prob,
         "advantage": torch.randn(many, generator=generator),
         "target": torch.randn(many, generator=generator),
         "free": free,
@@ -232,6 +233,6 @@ def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it() -> None:
         part = play(policy, task, problems[rows], plan[rows])
         length = len(part.action)
         assert torch.equal(part.action, whole.action[:length, rows] * part.running)
-        for name in ("behaviour", "value"):
+        for name in ("behavior_log_prob", "value"):
             own, other = getattr(part, name), getattr(whole, name)[:length, rows]
             assert torch.equal(own[part.running], other[part.running])

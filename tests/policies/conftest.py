@@ -10,8 +10,8 @@ from torch import Tensor
 
 from modelnative.policies.config import CORES, PolicyConfig
 from modelnative.policies.policy import Policy, PolicyState, Thought
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.tasks.task import TaskSpec
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.contract.task import TaskSpec
 
 KINDS = [
     *itertools.product(CORES, (True, False), (True, False)),
@@ -67,7 +67,7 @@ def make_case() -> Callable[..., Case]:
         seed: int = 0,
     ) -> Case:
         task = Arithmetic(feedback=feedback)  # type: ignore[arg-type]
-        config = PolicyConfig(width=16, layers=layers, heads=2, copy=copy, stage_aware=stage_aware, reader=reader)
+        config = PolicyConfig(width=16, layers=layers, heads=2, copy_head=copy, stage_aware=stage_aware, reader=reader)
         policy = shaken(Policy(task.spec, core, config), seed)
         return Case(core, config, policy, *draw_inputs(task, n, steps, seed))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES, PolicyConfig
 from modelnative.policies.policy import Policy, Thought
-from modelnative.tasks.arithmetic import CTX, Arithmetic
+from modelnative.tasks.arithmetic.task import CTX, Arithmetic
 from modelnative.training.config import LossConfig
 from modelnative.training.loss import surrogate
 from modelnative.training.rollout import Plan, play
@@ -208,7 +208,7 @@ def test_outputs_are_distributions_of_the_right_shape(case) -> None:
     assert thought.log_probs.shape == (steps, n, 18)
     assert thought.value.shape == (steps, n)
     assert thought.hidden.shape == (steps, n, 16)
-    assert thought.copied.shape == (steps, n, case.context.shape[1] if case.config.copy else 0)
+    assert thought.copied.shape == (steps, n, case.context.shape[1] if case.config.copy_head else 0)
     same(thought.log_probs.exp().sum(-1), torch.ones(steps, n, dtype=torch.float64))
     assert bool(thought.log_probs.isfinite().all())
     one, _ = case.policy.step(case.tokens[0], case.feedback[0], case.policy.begin(case.context, case.stage))
@@ -264,7 +264,7 @@ def test_the_policy_gradient_reaches_every_parameter(case, feedback: str) -> Non
     rollout = play(policy, task, problems, Plan.free(problems, 12, generator))
     thought = policy.unroll(rollout.token, rollout.feedback, policy.begin(problems.context, problems.stage))[0]
     advantage = torch.randn(rollout.reward.shape, generator=generator)
-    arguments = (rollout.action, rollout.behaviour, advantage, advantage, rollout.free, rollout.explored)
+    arguments = (rollout.action, rollout.behavior_log_prob, advantage, advantage, rollout.free, rollout.explored)
     surrogate(thought, *arguments, LossConfig(value_weight=0.0), 0.0).loss.backward()
     for name, parameter in policy.named_parameters():
         assert parameter.grad is not None, name

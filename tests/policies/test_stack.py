@@ -10,7 +10,7 @@ from modelnative.errors import UserError
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy, PolicyState, Thought
 from modelnative.policies.stack import Stack
-from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.arithmetic.task import Arithmetic
 
 FIELDS = ("log_probs", "value", "hidden", "copied")
 SIZES = [4, 4, 3, 1]
@@ -18,7 +18,7 @@ NETWORKS, EPISODES, TOKENS = 3, SIZES[0], sum(SIZES)
 
 
 def policies(layers: int, copy: bool, stage_aware: bool, feedback: str) -> list[Policy]:
-    config = PolicyConfig(width=8, layers=layers, copy=copy, stage_aware=stage_aware)
+    config = PolicyConfig(width=8, layers=layers, copy_head=copy, stage_aware=stage_aware)
     made = []
     for seed in range(NETWORKS):
         torch.manual_seed(seed)

@@ -13,7 +13,8 @@ from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT, read_tensors, write_tensors
 from modelnative.runs.run import KEPT, Run
 from modelnative.tasks import make_task
-from modelnative.training.config import TrainConfig, recipe, with_fields
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
 
 
@@ -32,7 +33,7 @@ def begin(path: Path, **changes: Any) -> tuple[Run, Trainer]:
 
 
 def test_a_run_opens_as_it_was_created(tmp_path: Path) -> None:
-    created = Run.create(tmp_path / "a" / "run", config(seed=3, dials={"feedback": "none"}))
+    created = Run.create(tmp_path / "a" / "run", config(seed=3, options={"feedback": "none"}))
     opened = Run.open(tmp_path / "a" / "run")
     assert opened == created
     assert opened.task().spec.feedback_width == 0
@@ -134,7 +135,7 @@ def test_a_foreign_checkpoint(tmp_path: Path) -> None:
     ("changes", "name"),
     [
         ({"task": "arithmetic"}, "task"),
-        ({"dials": {"feedback": "none"}}, "dials"),
+        ({"options": {"feedback": "none"}}, "options"),
         ({"core": "mingru"}, "core"),
         ({"policy": {"width": 9}}, "policy"),
     ],
@@ -210,5 +211,5 @@ def test_metrics_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_the_task_of_a_run(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", dataclasses.replace(config(), task="tutorial", dials={"horizon": 7}))
+    run = Run.create(tmp_path / "run", dataclasses.replace(config(), task="tutorial", options={"horizon": 7}))
     assert run.task().spec == make_task("tutorial", horizon=7).spec

@@ -10,7 +10,8 @@ from modelnative.errors import UserError
 from modelnative.runs.run import Run
 from modelnative.runs.team import Team, seeds_of
 from modelnative.runs.training import Interrupted, Updated
-from modelnative.training.config import TrainConfig, recipe, with_fields
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.recipes import recipe
 
 CONFIG = {
     "task": "worlds:Small",

@@ -33,8 +33,9 @@ from modelnative.runs.training import (
     Verified,
     require_device,
 )
-from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, recipe, with_fields
+from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
 from modelnative.training.curricula import Curriculum
+from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -328,9 +329,9 @@ def test_a_disk_full_from_the_start_leaves_nothing(
     ("changes", "message"),
     [
         ({"task": "arithmetik"}, "task: unknown value 'arithmetik'; did you mean 'arithmetic'"),
-        ({"dials": {"horizon": 5}}, "horizon: 5 is not allowed; expected at least 12"),
-        ({"dials": {"horizon": "5"}}, "horizon: '5' is not allowed; expected int"),
-        ({"dials": {"horizons": 12}}, "did you mean 'horizon'"),
+        ({"options": {"horizon": 5}}, "horizon: 5 is not allowed; expected at least 12"),
+        ({"options": {"horizon": "5"}}, "horizon: '5' is not allowed; expected int"),
+        ({"options": {"horizons": 12}}, "did you mean 'horizon'"),
         ({"episodes": 0}, "episodes: 0 is not allowed"),
         ({"device": "abacus"}, "device: 'abacus' is not available here"),
     ],

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 
-from modelnative.evidence.profile import Operation
-from modelnative.evidence.ranks import Memory, product_name
-from modelnative.evidence.throughput import Rate
-from modelnative.runs.bench import Bench, Solved, usual_config
+from modelnative.bench.measure import Bench, Solved, usual_config
+from modelnative.bench.processes import Memory, product_name
+from modelnative.bench.profile import Operation
+from modelnative.bench.training import Rate
 from modelnative.studio.bench import TOP, figures, profile
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from modelnative.evidence.certify import Certificate, Figure, Overlap, StageCertificate
-from modelnative.evidence.verdicts import Finding
+from modelnative.evidence.findings import Finding
 from modelnative.studio.certificate import markdown, page, verdict
 
 FIGURES = {

@@ -11,7 +11,7 @@ from modelnative.evidence.evaluate import Count, Evaluation
 from modelnative.runs.run import Run
 from modelnative.runs.training import Event, Interrupted, Started, Updated, Verified
 from modelnative.studio.live import EVERY, LiveView, clock
-from modelnative.training.config import recipe
+from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Metrics, Timing
 
 RUN = Run(Path("somewhere/run"), recipe())

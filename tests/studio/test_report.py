@@ -11,7 +11,8 @@ from modelnative.errors import UserError
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.studio.report import POINTS, charts, write_report
-from modelnative.training.config import recipe, with_fields
+from modelnative.training.config import with_fields
+from modelnative.training.recipes import recipe
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 

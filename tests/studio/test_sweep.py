@@ -10,7 +10,9 @@ from sweeping import TINY, write_result
 
 from modelnative.studio.sweep import SweepView, comparison_table, farewell, notes, plan_table
 from modelnative.studio.sweep_plot import write_comparison
-from modelnative.sweeps.drive import (
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.results import Row, cells, read_row
+from modelnative.sweeps.scheduler import (
     Pulse,
     SweepBegun,
     SweepEnded,
@@ -20,8 +22,6 @@ from modelnative.sweeps.drive import (
     TrialDied,
     TrialEnded,
 )
-from modelnative.sweeps.folder import Sweep
-from modelnative.sweeps.results import Row, cells, read_row
 from modelnative.sweeps.spec import parse_spec
 
 

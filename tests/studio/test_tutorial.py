@@ -8,7 +8,7 @@ import torch
 from modelnative.errors import UserError
 from modelnative.studio import tutorial
 from modelnative.studio.tutorial import BY_SCORE, compare, fixed
-from modelnative.tasks.tutorial import CHOSEN, PROGRAMS, Tutorial
+from modelnative.tasks.tutorial.task import CHOSEN, PROGRAMS, Tutorial
 
 KEYS = ("MUL", "ADD", "SUB", "STO", "RCL")  # the others have no effect
 

@@ -13,11 +13,11 @@ from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates
 
 from modelnative.errors import UserError
 from modelnative.runs.training import Training
-from modelnative.sweeps.drive import Event, SweepInterrupted, TrialBegun, TrialDied
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.on_ray import _require_listener
+from modelnative.sweeps.options import Options, carry_out
+from modelnative.sweeps.scheduler import Event, SweepInterrupted, TrialBegun, TrialDied
 from modelnative.sweeps.spec import parse_spec
-from modelnative.sweeps.start import Options, carry_out
 
 
 @pytest.mark.parametrize("address", ["a", "a:b", ":1", "a:0", "a:70000", "ray://a:1", "a b:1"])

@@ -16,7 +16,8 @@ from sweeping import ROOT, environment
 from modelnative.errors import UserError
 from modelnative.sweeps.plan import check, field_of, plan
 from modelnative.sweeps.spec import Spec, parse_spec, read_spec
-from modelnative.training.config import ALGORITHMS, recipe, with_fields
+from modelnative.training.config import ALGORITHMS, with_fields
+from modelnative.training.recipes import recipe
 
 GRIDS = st.fixed_dictionaries(
     {},
@@ -24,7 +25,7 @@ GRIDS = st.fixed_dictionaries(
         "algorithm": st.lists(st.sampled_from(ALGORITHMS), min_size=1, max_size=3, unique=True),
         "policy.width": st.lists(st.integers(1, 64), min_size=1, max_size=3, unique=True),
         "optimizer.learning_rate": st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=3, unique=True),
-        "dials.feedback": st.just(["display", "none"]),
+        "options.feedback": st.just(["display", "none"]),
     },
 )
 
@@ -62,9 +63,9 @@ def test_a_name_is_the_same_in_another_process() -> None:
 
 
 def test_a_trial_starts_from_its_own_recipe() -> None:
-    spec = parse_spec({"base": {"loss": {"group": 4}}, "grid": {"algorithm": ["ppo", "grpo"]}})
+    spec = parse_spec({"base": {"loss": {"num_generations": 4}}, "grid": {"algorithm": ["ppo", "grpo"]}})
     for trial, algorithm in zip(plan(spec), ("ppo", "grpo"), strict=True):
-        expected = with_fields(recipe(algorithm=algorithm), {"threads": 1, "loss": {"group": 4}})
+        expected = with_fields(recipe(algorithm=algorithm), {"threads": 1, "loss": {"num_generations": 4}})
         assert trial.config == expected
     assert plan(parse_spec({"base": {"threads": 2}}))[0].config.threads == 2
 
@@ -93,7 +94,7 @@ def test_trials_written_out_come_after_the_grid_and_have_all_columns() -> None:
         ({"base": {"core": ["gru"]}}, r"trial base: core: unknown value \['gru'\]"),
         ({"grid": {"policy.width": [8, 8]}}, "trials: 'policy.width=8' is not allowed twice"),
         ({"trials": [{}, {"core": "gru"}]}, "is not allowed twice"),
-        ({"base": {"episodes": 10}, "grid": {"algorithm": ["grpo"]}}, "trial algorithm=grpo: loss.group: 16"),
+        ({"base": {"episodes": 10}, "grid": {"algorithm": ["grpo"]}}, "trial algorithm=grpo: loss.num_generations: 16"),
     ],
 )
 def test_mistakes_name_the_trial(table: dict[str, Any], message: str) -> None:
@@ -105,7 +106,7 @@ def test_mistakes_name_the_trial(table: dict[str, Any], message: str) -> None:
     ("fields", "message"),
     [
         ({"task": "arithmetik"}, "trial task=arithmetik: task: unknown value 'arithmetik'"),
-        ({"dials.horizn": 12}, "trial dials.horizn=12: option of task arithmetic: unknown value .horizn."),
+        ({"options.horizn": 12}, "trial options.horizn=12: option of task arithmetic: unknown value .horizn."),
         ({"device": "abacus"}, "trial device=abacus: device: 'abacus' is not available here"),
     ],
 )

@@ -17,14 +17,14 @@ from modelnative.sweeps.spec import parse_spec
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     """Two cells of seven seeds: the first all solved but one that failed, the second half done and not solved."""
-    table = {"seeds": 7, "base": TINY, "grid": {"policy.width": [8, 16]}, "trials": [{"dials.feedback": "none"}]}
+    table = {"seeds": 7, "base": TINY, "grid": {"policy.width": [8, 16]}, "trials": [{"options.feedback": "none"}]}
     made = Sweep.planned(tmp_path / "sweep", parse_spec(table))
     made.write()
     for trial in made.trials:
         width, seed = trial.config.policy.width, trial.config.seed
-        if trial.fields["dials.feedback"] is None and width == 8 and seed < 6:
+        if trial.fields["options.feedback"] is None and width == 8 and seed < 6:
             write_result(made.run(trial), seconds=float(seed))
-        elif trial.fields["dials.feedback"] is None and width == 16 and seed < 2:
+        elif trial.fields["options.feedback"] is None and width == 16 and seed < 2:
             write_result(made.run(trial), share=0.5)
     return made
 
@@ -46,20 +46,20 @@ def test_the_table(sweep: Sweep) -> None:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == [trial.name for trial in sweep.trials]
     assert list(rows[0]) == [
-        *("trial", "policy.width", "dials.feedback", "seed", "status", "solved", "success"),
+        *("trial", "policy.width", "options.feedback", "seed", "status", "solved", "success"),
         *(f"{kind}.{stage}" for kind in ("greedy", "heldout", "sampled") for stage in ("T0", "T1")),
         *("updates", "episodes", "steps", "seconds", "reason"),
     ]
-    assert (rows[0]["policy.width"], rows[0]["dials.feedback"], rows[0]["solved"]) == ("8", "", "true")
-    assert (rows[2]["dials.feedback"], rows[2]["status"], rows[2]["solved"]) == ("none", "unfinished", "")
+    assert (rows[0]["policy.width"], rows[0]["options.feedback"], rows[0]["solved"]) == ("8", "", "true")
+    assert (rows[2]["options.feedback"], rows[2]["status"], rows[2]["solved"]) == ("none", "unfinished", "")
 
 
 def test_cells_group_over_seeds_and_a_failure_is_not_solved(sweep: Sweep) -> None:
     failures = {trial.name: "diverged" for trial in sweep.trials if trial.config.seed == 6}
     rows = [read_row(sweep, trial, failures.get(trial.name, "")) for trial in sweep.trials]
     first, second, third = cells(rows)
-    assert first.fields == {"policy.width": 8, "dials.feedback": None}
-    assert first.label == "policy.width=8 dials.feedback=null"
+    assert first.fields == {"policy.width": 8, "options.feedback": None}
+    assert first.label == "policy.width=8 options.feedback=null"
     assert (first.solved, first.trials, first.interval) == (6, 7, wilson(6, 7))
     assert (first.seconds, first.median) == ((0.0, 1.0, 2.0, 3.0, 4.0, 5.0), 2.5)
     assert first.median_interval == median_interval(first.seconds)

@@ -16,7 +16,7 @@ seeds = [3, 5]
 [base]
 task = "tutorial"
 policy.width = 16
-[base.dials]
+[base.options]
 note = "x"
 [grid]
 algorithm = ["ppo", "grpo"]
@@ -24,7 +24,7 @@ algorithm = ["ppo", "grpo"]
 [[trials]]
 curriculum = "uniform"
 [[trials]]
-optimizer = { floor = 0.1, cool_from = 0.2 }
+optimizer = { min_lr_fraction = 0.1, anneal_below_failure = 0.2 }
 """
 
 
@@ -33,9 +33,9 @@ def test_a_toml_file(tmp_path: Path) -> None:
     path.write_text(TOML)
     assert read_spec(path) == Spec(
         name="mine",
-        base={"task": "tutorial", "policy.width": 16, "dials.note": "x"},
+        base={"task": "tutorial", "policy.width": 16, "options.note": "x"},
         grid={"algorithm": ["ppo", "grpo"], "loss.epochs": [1, 2]},
-        trials=({"curriculum": "uniform"}, {"optimizer.floor": 0.1, "optimizer.cool_from": 0.2}),
+        trials=({"curriculum": "uniform"}, {"optimizer.min_lr_fraction": 0.1, "optimizer.anneal_below_failure": 0.2}),
         seeds=(3, 5),
     )
 
@@ -76,13 +76,13 @@ def test_seeds_may_be_a_number() -> None:
         ({"base": {"policy": {"widht": 3}}}, "base.policy: unknown value 'widht'; did you mean 'width'?"),
         ({"base": {"seed.x": 3}}, "base.seed.x: not a field; seed has no fields of its own"),
         ({"base": {"policy.width": 3, "policy": {"width": 4}}}, "base.policy.width: 4 is given beside 3"),
-        ({"base": {"dials": {"x": object()}}}, "base.dials.x: .* is not allowed; expected text, a number"),
+        ({"base": {"options": {"x": object()}}}, "base.options.x: .* is not allowed; expected text, a number"),
         ({"grid": {"algoritm": ["ppo"]}}, "grid: unknown value 'algoritm'; did you mean 'algorithm'?"),
         ({"grid": {"loss.epoch": [1]}}, "grid.loss: unknown value 'epoch'; did you mean 'epochs'?"),
         ({"grid": {"algorithm": "ppo"}}, "grid.algorithm: 'ppo' is not allowed; expected a list of values to try"),
         ({"grid": {"algorithm": []}}, r"grid.algorithm: \[\] is not allowed; expected a list of values"),
-        ({"grid": {"dials": [{"horizon": 12}]}}, "grid.dials: .* is not allowed; name a field of it"),
-        ({"grid": {"dials.horizon": [[12]]}}, "grid.dials.horizon: .* is not allowed; expected plain values"),
+        ({"grid": {"options": [{"horizon": 12}]}}, "grid.options: .* is not allowed; name a field of it"),
+        ({"grid": {"options.horizon": [[12]]}}, "grid.options.horizon: .* is not allowed; expected plain values"),
         ({"trials": {"seed": 3}}, r"trials: {'seed': 3} is not allowed; expected a list of tables"),
         ({"trials": [3]}, "trials: 3 is not allowed; expected a table"),
     ],
@@ -115,8 +115,10 @@ def test_differences_are_named_and_names_do_not_count() -> None:
         'grid.core: nothing instead of ["gru"]',
     ]
     assert differences(Spec("a", seeds=(0,)), Spec("b", seeds=(0,))) == []
-    assert differences(Spec("a", base={"policy.copy": True}), Spec("a", base={"policy.copy": 1})), "True is not 1"
+    assert differences(Spec("a", base={"policy.copy_head": True}), Spec("a", base={"policy.copy_head": 1})), (
+        "True is not 1"
+    )
 
 
 def test_nested() -> None:
-    assert nested({"dials.a": 1, "dials.b": 2, "seed": 3}) == {"dials": {"a": 1, "b": 2}, "seed": 3}
+    assert nested({"options.a": 1, "options.b": 2, "seed": 3}) == {"options": {"a": 1, "b": 2}, "seed": 3}

@@ -10,7 +10,7 @@ from sweeping import TINY
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.sweeps import worker
-from modelnative.sweeps.crews import Outcome, Process
+from modelnative.sweeps.executors import Outcome, Process
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.spec import parse_spec
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from modelnative.errors import UserError
+from modelnative.tasks.contract.task import in_split
 from modelnative.tasks.numbers import numbers_within
-from modelnative.tasks.task import in_split
 
 SIZES = torch.tensor([300, 1000, 50])
 

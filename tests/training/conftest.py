@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
-from modelnative.tasks.task import AnyTask, Problems, State
+from modelnative.tasks.contract.task import AnyTask, Problems, State
 from modelnative.training.rollout import Rollout
 
 
@@ -17,7 +17,7 @@ def make_policy() -> Callable[..., Policy]:
     """A small policy whose choices are far from uniform, as those of a fresh one are not."""
 
     def make(task: AnyTask, core: str = "gru", seed: int = 0, scale: float = 0.5, copy: bool = True) -> Policy:
-        policy = Policy(task.spec, core, PolicyConfig(width=16, heads=2, copy=copy))
+        policy = Policy(task.spec, core, PolicyConfig(width=16, heads=2, copy_head=copy))
         generator = torch.Generator().manual_seed(seed)
         for parameter in policy.parameters():
             parameter.data += scale * torch.randn(parameter.shape, generator=generator)
@@ -48,7 +48,7 @@ def make_rollout() -> Callable[..., Rollout]:
             token=token[0],
             feedback=torch.zeros(steps, n, 0, dtype=torch.int64),
             action=token[1],
-            behaviour=draw(steps, n),
+            behavior_log_prob=draw(steps, n),
             value=draw(steps, n),
             reward=torch.where(running, draw(steps, n), 0.0),
             running=running,

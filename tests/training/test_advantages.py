@@ -188,7 +188,7 @@ def test_what_is_not_free_never_enters(algorithm: str, rollout: Rollout) -> None
         rollout,
         value=torch.where(free, rollout.value, 77.0),
         reward=torch.where(free | over, rollout.reward, -55.0),
-        behaviour=rollout.behaviour + 3.0,
+        behavior_log_prob=rollout.behavior_log_prob + 3.0,
         action=17 - rollout.action,
         invalid=~rollout.invalid,
     )
@@ -222,8 +222,8 @@ def test_the_critics_target_is_its_value_plus_the_plain_advantage(algorithm: str
 
 
 def test_the_options_of_grpo_count(rollout: Rollout) -> None:
-    scaled = advantages("grpo", rollout, dataclasses.replace(CONFIG, scale_by_deviation=True))[0]
-    plain = advantages("grpo", rollout, dataclasses.replace(CONFIG, scale_by_deviation=False))[0]
+    scaled = advantages("grpo", rollout, dataclasses.replace(CONFIG, scale_rewards=True))[0]
+    plain = advantages("grpo", rollout, dataclasses.replace(CONFIG, scale_rewards=False))[0]
     torch.testing.assert_close(plain, group_relative(rollout, GROUP, False))
     torch.testing.assert_close(scaled, group_relative(rollout, GROUP, True))
     assert not torch.equal(scaled, plain)

@@ -12,7 +12,8 @@ import pytest
 
 import modelnative.training.config as config_module
 from modelnative.errors import UserError
-from modelnative.training.config import ALGORITHMS, CORES, CURRICULA, TrainConfig, recipe, validate, with_fields
+from modelnative.training.config import ALGORITHMS, CORES, CURRICULA, TrainConfig, validate, with_fields
+from modelnative.training.recipes import recipe
 
 NAN = float("nan")
 # One value for each side of every rule that `validate` holds, beside a choice that the rule depends on.
@@ -30,8 +31,8 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("threads", -1, {}),
     ("stages", -1, {}),
     ("evaluate_every", 0, {}),
-    ("confidence", 0.0, {}),
-    ("confidence", 1.5, {}),
+    ("target_success", 0.0, {}),
+    ("target_success", 1.5, {}),
     ("checkpoint_every", 0, {}),
     ("policy.width", 0, {}),
     ("policy.layers", 0, {}),
@@ -45,11 +46,11 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.clip_high", -0.1, {}),
     ("loss.gamma", 0.0, {}),
     ("loss.gamma", 1.1, {}),
-    ("loss.trace", -0.1, {}),
-    ("loss.trace", 1.1, {}),
-    ("loss.group", 1, {"algorithm": "grpo"}),
-    ("loss.group", 7, {"algorithm": "rloo", "episodes": 64}),
-    ("loss.group", 128, {"algorithm": "grpo", "episodes": 64}),
+    ("loss.gae_lambda", -0.1, {}),
+    ("loss.gae_lambda", 1.1, {}),
+    ("loss.num_generations", 1, {"algorithm": "grpo"}),
+    ("loss.num_generations", 7, {"algorithm": "rloo", "episodes": 64}),
+    ("loss.num_generations", 128, {"algorithm": "grpo", "episodes": 64}),
     ("loss.value_weight", -1.0, {}),
     ("loss.entropy_weight", -1.0, {}),
     ("loss.imitation_weight", -1.0, {}),
@@ -57,23 +58,23 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("policy.reader", "lips", {}),
     ("optimizer.learning_rate", 0.0, {}),
     ("optimizer.learning_rate", NAN, {}),
-    ("optimizer.floor", -0.1, {}),
-    ("optimizer.floor", 1.1, {}),
-    ("optimizer.max_gradient_norm", 0.0, {}),
+    ("optimizer.min_lr_fraction", -0.1, {}),
+    ("optimizer.min_lr_fraction", 1.1, {}),
+    ("optimizer.max_grad_norm", 0.0, {}),
     ("curricula.threshold", 0.0, {}),
     ("curricula.threshold", 1.0, {}),
     ("curricula.frontier", 0.0, {}),
     ("curricula.frontier", 1.1, {}),
     ("curricula.explore", -0.1, {}),
     ("curricula.explore", 1.0, {}),
-    ("curricula.maintain", 0.0, {}),
-    ("curricula.maintain", 1.1, {}),
-    ("curricula.memory", -0.1, {}),
-    ("curricula.memory", 1.0, {}),
-    ("optimizer.cool_from", 0.0, {}),
-    ("optimizer.cool_from", 1.1, {}),
+    ("curricula.min_stage_weight", 0.0, {}),
+    ("curricula.min_stage_weight", 1.1, {}),
+    ("curricula.success_ema", -0.1, {}),
+    ("curricula.success_ema", 1.0, {}),
+    ("optimizer.anneal_below_failure", 0.0, {}),
+    ("optimizer.anneal_below_failure", 1.1, {}),
 ]
-ANYTHING = {"task", "dials", "device", "policy.copy", "policy.stage_aware", "loss.scale_by_deviation"}
+ANYTHING = {"task", "options", "device", "policy.copy_head", "policy.stage_aware", "loss.scale_rewards"}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def test_every_field_has_a_rule() -> None:
     ("path", "value", "beside"),
     [
         ("policy.heads", 3, {"core": "gru"}),
-        ("loss.group", 7, {"algorithm": "ppo"}),
+        ("loss.num_generations", 7, {"algorithm": "ppo"}),
         ("seed", 0, {}),
         ("seed", 2**31 - 1, {}),
         ("split", "all", {}),
@@ -179,8 +180,8 @@ def test_a_recipe_names_the_nearest(arguments: dict[str, str], message: str) -> 
         ({"minutes": None}, r"minutes: None is not allowed; expected float"),
         ({"minutes": False}, r"minutes: False is not allowed; expected float"),
         ({"core": 3}, r"core: 3 is not allowed; expected str"),
-        ({"dials": [1]}, r"dials: \[1\] is not allowed; expected a table"),
-        ({"policy": {"copy": 1}}, r"policy\.copy: 1 is not allowed; expected bool"),
+        ({"options": [1]}, r"options: \[1\] is not allowed; expected a table"),
+        ({"policy": {"copy_head": 1}}, r"policy\.copy: 1 is not allowed; expected bool"),
         ({"policy": {"layers": "two"}}, r"policy\.layers: 'two' is not allowed; expected int"),
     ],
 )
@@ -217,7 +218,7 @@ def test_whole_numbers_become_floats() -> None:
 
 
 def test_a_config_survives_its_own_dictionary() -> None:
-    made = with_fields(recipe(core="mingru", algorithm="rloo"), {"dials": {"reward": "milestone"}, "seed": 4})
+    made = with_fields(recipe(core="mingru", algorithm="rloo"), {"options": {"reward": "milestone"}, "seed": 4})
     assert with_fields(TrainConfig(), dataclasses.asdict(made)) == made
 
 

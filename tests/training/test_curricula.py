@@ -88,7 +88,7 @@ def test_its_state_is_the_whole_curriculum(name: str, skill: list[float]) -> Non
 
 @pytest.mark.parametrize("name", CURRICULA)
 def test_success_is_measured_without_hint_and_without_exploration(name: str) -> None:
-    curriculum = make(name, memory=0.5)
+    curriculum = make(name, success_ema=0.5)
     assert curriculum.seen.tolist() == [False] * 3
     stage = torch.tensor([0, 0, 0, 0, 1, 1, 2])
     free = torch.tensor([HORIZON, HORIZON, HORIZON, 3, HORIZON, 2, 11])
@@ -166,7 +166,7 @@ def test_threshold_opens_one_stage_at_a_time() -> None:
 
 
 def test_learnability_weighs_by_p_times_one_minus_p() -> None:
-    curriculum = make("learnability", maintain=0.01)
+    curriculum = make("learnability", min_stage_weight=0.01)
     assert shares(curriculum) == pytest.approx([1 / 3] * 3, abs=0.03)
     curriculum.success.copy_(torch.tensor([0.5, 0.9, 1.0]))
     curriculum.seen.fill_(True)
@@ -175,7 +175,7 @@ def test_learnability_weighs_by_p_times_one_minus_p() -> None:
 
 
 def test_regret_is_what_the_oracle_does_better() -> None:
-    curriculum = make_curriculum("regret", torch.tensor([6, 8, 0]), HORIZON, CurriculumConfig(maintain=0.05))
+    curriculum = make_curriculum("regret", torch.tensor([6, 8, 0]), HORIZON, CurriculumConfig(min_stage_weight=0.05))
     curriculum.success.copy_(torch.tensor([0.9, 0.5, 0.0]))
     weights = torch.tensor([0.1, 0.5, 0.05])
     assert shares(curriculum) == pytest.approx((weights / weights.sum()).tolist(), abs=0.03)
@@ -205,7 +205,7 @@ def test_the_bandit_prefers_what_succeeds_half_of_the_time() -> None:
 
 
 def test_the_bandit_maintains_what_is_solved() -> None:
-    curriculum = make("bandit", maintain=0.08)
+    curriculum = make("bandit", min_stage_weight=0.08)
     play(curriculum, [1.0, 0.5, 0.0], 200)
     floor = 0.08 / 1.16
     assert shares(curriculum, n=20_000) == pytest.approx([floor, 1 - 2 * floor, floor], abs=0.01)
@@ -299,7 +299,7 @@ def test_only_the_frontier_is_explored() -> None:
 
 
 def test_a_stage_that_is_stuck_without_hints_explores_anywhere() -> None:
-    curriculum = make("hints", explore=0.3, memory=0.0)
+    curriculum = make("hints", explore=0.3, success_ema=0.0)
     play(curriculum, [1.0] * 3, 60)
     assert curriculum.describe() == [""] * 3
     assert not bool(curriculum.draw(2000, generator(), 0.0).explore.any()), "nothing fails"

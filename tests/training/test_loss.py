@@ -10,8 +10,8 @@ from torch import Tensor
 
 from modelnative.policies.config import CORES
 from modelnative.policies.policy import Policy, Thought
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.tasks.task import program_length
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.contract.task import program_length
 from modelnative.training.config import LossConfig
 from modelnative.training.loss import Terms, surrogate
 from modelnative.training.rollout import Plan, Rollout, play
@@ -28,7 +28,7 @@ class Inputs:
     logits: Tensor
     value: Tensor
     action: Tensor
-    behaviour: Tensor
+    behavior_log_prob: Tensor
     advantage: Tensor
     target: Tensor
     free: Tensor
@@ -43,7 +43,7 @@ class Inputs:
     ) -> Terms:
         log_probs = self.logits.log_softmax(-1)
         thought = Thought(log_probs, self.value, log_probs, log_probs[..., :0])
-        rest = (self.action, self.behaviour, self.advantage, self.target, self.free, self.explored)
+        rest = (self.action, self.behavior_log_prob, self.advantage, self.target, self.free, self.explored)
         return surrogate(thought, *rest, config, entropy_weight, count, forced=forced)
 
     def gradient(self, config: LossConfig, entropy_weight: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ class Inputs:
 
     @property
     def ratio(self) -> Tensor:
-        return (self.log_prob - self.behaviour).exp()
+        return (self.log_prob - self.behavior_log_prob).exp()
 
 
 def draw(seed: int, steps: int = 4, n: int = 6, on_policy: bool = False) -> Inputs:
@@ -71,14 +71,14 @@ def draw(seed: int, steps: int = 4, n: int = 6, on_policy: bool = False) -> Inpu
         logits=normal(steps, n, 5).requires_grad_(),
         value=normal(steps, n).requires_grad_(),
         action=torch.randint(5, (steps, n), generator=generator),
-        behaviour=-normal(steps, n).abs(),
+        behavior_log_prob=-normal(steps, n).abs(),
         advantage=normal(steps, n),
         target=normal(steps, n),
         free=free,
         explored=free & (normal(steps, n) > 0.3),
     )
     if on_policy:
-        made.behaviour = made.log_prob
+        made.behavior_log_prob = made.log_prob
     return made
 
 
@@ -109,7 +109,7 @@ def test_what_is_not_free_has_no_gradient(core: str, copy: bool, make_policy) ->
     def gradient(rollout: Rollout, advantage: Tensor, target: Tensor) -> list[Tensor]:
         start = policy.begin(problems.context, problems.stage)
         thought = policy.unroll(rollout.token, rollout.feedback, start)[0]
-        rest = (rollout.action, rollout.behaviour, advantage, target, rollout.free, rollout.explored)
+        rest = (rollout.action, rollout.behavior_log_prob, advantage, target, rollout.free, rollout.explored)
         policy.zero_grad()
         surrogate(thought, *rest, config, 0.01).loss.backward()
         return [p.grad.clone() for p in policy.parameters()]
@@ -128,7 +128,7 @@ def test_what_is_not_free_has_no_gradient(core: str, copy: bool, make_policy) ->
     spoilt = dataclasses.replace(
         rollout,
         action=garbage(rollout.action, ~free, noise(rollout.action)),
-        behaviour=garbage(rollout.behaviour, ~free, -40.0 * torch.rand(steps, generator=generator)),
+        behavior_log_prob=garbage(rollout.behavior_log_prob, ~free, -40.0 * torch.rand(steps, generator=generator)),
         token=garbage(rollout.token, over, noise(rollout.token)),
         feedback=garbage(rollout.feedback, over, noise(rollout.feedback)),
         explored=rollout.explored,
@@ -228,7 +228,7 @@ def test_both_bounds_at_zero_turn_clipping_off() -> None:
 def test_the_divergence_is_never_negative(seed: int) -> None:
     inputs = draw(seed)
     kl = float(inputs.terms(PLAIN).approximate_kl)
-    difference = (inputs.log_prob - inputs.behaviour)[inputs.free]
+    difference = (inputs.log_prob - inputs.behavior_log_prob)[inputs.free]
     assert kl == pytest.approx(float((difference.exp() - 1 - difference).mean()))
     assert kl >= 0
 
@@ -285,7 +285,7 @@ def test_an_action_that_the_policy_never_takes_is_imitated_all_the_same() -> Non
     """Its ratio vanishes, and with it the surrogate's gradient: that is why there is imitation."""
     inputs = draw(0, steps=1, n=1)
     inputs.logits = torch.tensor([[[30.0, 0.0, 0.0, 0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
-    inputs.action, inputs.behaviour = torch.tensor([[1]]), torch.tensor([[0.06]], dtype=torch.float64).log()
+    inputs.action, inputs.behavior_log_prob = torch.tensor([[1]]), torch.tensor([[0.06]], dtype=torch.float64).log()
     inputs.advantage = torch.ones(1, 1, dtype=torch.float64)
     inputs.free = inputs.explored = torch.ones(1, 1, dtype=torch.bool)
     assert inputs.gradient(PLAIN)[0].abs().max() < 1e-9

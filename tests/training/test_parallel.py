@@ -12,10 +12,11 @@ from ranks import Ranks
 
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
-from modelnative.tasks.arithmetic import Arithmetic
+from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training import trainer as trainers
-from modelnative.training.config import recipe, with_fields
+from modelnative.training.config import with_fields
 from modelnative.training.parallel import Group, Pool, cores, own_device, speaks
+from modelnative.training.recipes import recipe
 from modelnative.training.rollout import Plan, play
 from modelnative.training.trainer import Trainer
 
@@ -53,7 +54,7 @@ def test_threads_change_nothing_to_the_bit(
     changes = {
         "episodes": 32,
         "policy": {"width": 8, "heads": 2, "reader": reader},
-        "loss": {"group": 4, "minibatches": 4, "hint_weight": 0.5 if reader == "gru" else 0.0},
+        "loss": {"num_generations": 4, "minibatches": 4, "hint_weight": 0.5 if reader == "gru" else 0.0},
         "evaluate_every": 10,
     }
     states = []
@@ -135,8 +136,8 @@ JOBS: list[dict[str, Any]] = [
     {"episodes": 30, "loss": {"minibatches": 4}},
     {"episodes": 28, "algorithm": "grpo", "loss": {"minibatches": 3, "group": 4}},
     {"episodes": 27, "curriculum": "threshold", "core": "transformer"},
-    {"episodes": 24, "curriculum": "threshold", "algorithm": "grpo", "core": "mingru", "loss": {"group": 3}},
-    {"episodes": 16, "algorithm": "rloo", "loss": {"group": 4}},
+    {"episodes": 24, "curriculum": "threshold", "algorithm": "grpo", "core": "mingru", "loss": {"num_generations": 3}},
+    {"episodes": 16, "algorithm": "rloo", "loss": {"num_generations": 4}},
     {"episodes": 25, "algorithm": "reinforce", "curriculum": "learnability"},
     {"episodes": 5, "loss": {"minibatches": 4}},
     {"episodes": 2, "core": "transformer", "loss": {"minibatches": 2}},

@@ -12,10 +12,10 @@ from torch import Tensor
 from modelnative.policies.config import CORES
 from modelnative.policies.policy import Policy, Thought
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic import ANS, EOS, Arithmetic
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import AnyTask, Problems, program_length
-from modelnative.tasks.tutorial import Tutorial
+from modelnative.tasks.arithmetic.task import ANS, EOS, Arithmetic
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import AnyTask, Problems, program_length
+from modelnative.tasks.tutorial.task import Tutorial
 from modelnative.training import rollout as rollout_module
 from modelnative.training.rollout import Plan, Rollout, play
 
@@ -92,7 +92,7 @@ def test_what_is_explored_where_the_context_says_nothing(make_policy) -> None:
     chances = think_again(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
     share, free = torch.where(rollout.explored, plan.explore, 0.0), rollout.free
     expected = ((1 - share) * chances + share / len(task.spec.vocabulary)).log()
-    torch.testing.assert_close(rollout.behaviour[free], expected[free], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.behavior_log_prob[free], expected[free], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -109,7 +109,7 @@ def test_every_probability_is_that_of_a_fresh_forward_pass(world, seed: int) -> 
     free = rollout.free
     assert 50 < int(free.sum()) < free.numel()
     assert int(rollout.explored.sum()) >= 5
-    torch.testing.assert_close(rollout.behaviour[free], expected[free], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.behavior_log_prob[free], expected[free], atol=1e-4, rtol=1e-4)
 
 
 def test_every_value_is_that_of_a_fresh_forward_pass(world) -> None:
@@ -127,7 +127,7 @@ def test_greedy_play_takes_the_most_probable_token(world) -> None:
     best = thought.log_probs.amax(-1)[running]
     chosen = thought.log_probs.gather(-1, rollout.action[..., None])[..., 0][running]
     torch.testing.assert_close(chosen, best, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(rollout.behaviour[running], best, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.behavior_log_prob[running], best, atol=1e-4, rtol=1e-4)
     clear = running & (thought.log_probs.topk(2).values.diff(dim=-1)[..., 0] < -1e-3)
     assert torch.equal(rollout.action[clear], thought.log_probs.argmax(-1)[clear])
     assert not bool(rollout.explored.any())
@@ -274,7 +274,7 @@ def test_the_policy_is_left_alone(world) -> None:
     rollout, _ = wild(policy, task)
     assert all(torch.equal(p, q) for p, q in zip(policy.parameters(), before, strict=True))
     assert not rollout.value.requires_grad
-    assert not rollout.behaviour.requires_grad
+    assert not rollout.behavior_log_prob.requires_grad
 
 
 def test_rows_do_not_see_each_other(world) -> None:
@@ -300,7 +300,7 @@ def test_taking_out_the_finished_changes_nothing(world, seed: int, monkeypatch: 
     assert torch.equal(lean.success, plain.success)
     for name in ("token", "feedback", "action", "reward", "free", "explored", "invalid"):
         assert torch.equal(getattr(lean, name)[running], getattr(plain, name)[running]), name
-    for name in ("behaviour", "value"):
+    for name in ("behavior_log_prob", "value"):
         torch.testing.assert_close(getattr(lean, name)[plain.free], getattr(plain, name)[plain.free])
     for left, right in zip(leaves(lean.final), leaves(plain.final), strict=True):
         assert torch.equal(left, right)
@@ -319,4 +319,4 @@ def test_of_a_blank_context_the_whole_vocabulary_is_explored() -> None:
     rollout = play(policy, task, problems, plan)
     assert set(rollout.action[0].tolist()) == set(range(len(spec.vocabulary)))
     chance = torch.full((500,), 1 / len(spec.vocabulary))
-    torch.testing.assert_close(rollout.behaviour[0], chance.log())
+    torch.testing.assert_close(rollout.behavior_log_prob[0], chance.log())

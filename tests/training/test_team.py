@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.training.config import ALGORITHMS, CURRICULA, recipe, with_fields
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.training.config import ALGORITHMS, CURRICULA, with_fields
+from modelnative.training.recipes import recipe
 from modelnative.training.team import update_together
 from modelnative.training.trainer import Metrics, Trainer
 
@@ -17,7 +18,7 @@ SMALL = {
     "episodes": 32,
     "updates": 9,
     "policy": {"width": 16},
-    "loss": {"group": 4, "minibatches": 2},
+    "loss": {"num_generations": 4, "minibatches": 2},
     "evaluate_every": 2,
 }
 

@@ -11,18 +11,18 @@ import torch
 
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
-from modelnative.tasks.arithmetic import Arithmetic
-from modelnative.tasks.countdown import Countdown
-from modelnative.tasks.expressions import Expressions
-from modelnative.tasks.task import AnyTask, in_split, program_length
-from modelnative.tasks.tutorial import Tutorial
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.contract.task import AnyTask, in_split, program_length
+from modelnative.tasks.countdown.task import Countdown
+from modelnative.tasks.expressions.task import Expressions
+from modelnative.tasks.tutorial.task import Tutorial
 from modelnative.training.config import ALGORITHMS, CURRICULA, with_fields
-from modelnative.training.config import recipe as make_recipe
 from modelnative.training.curricula import Draw
+from modelnative.training.recipes import recipe as make_recipe
 from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Metrics, Trainer, oracle_lengths
 
-SMALL = {"episodes": 32, "updates": 6, "policy": {"width": 16}, "loss": {"group": 4, "minibatches": 2}}
+SMALL = {"episodes": 32, "updates": 6, "policy": {"width": 16}, "loss": {"num_generations": 4, "minibatches": 2}}
 
 
 def trainer(task: AnyTask | None = None, *, changes: dict[str, Any] | None = None, **names: str) -> Trainer:
@@ -66,10 +66,10 @@ def test_every_core_runs_under_every_curriculum_on_the_tutorial(core: str, curri
         check_metrics(trained.update(), trained)
 
 
-@pytest.mark.parametrize("dials", [{"reward": "milestone"}, {"reward": "potential"}, {"feedback": "none"}], ids=str)
+@pytest.mark.parametrize("options", [{"reward": "milestone"}, {"reward": "potential"}, {"feedback": "none"}], ids=str)
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo", "reinforce"])
-def test_every_dial_of_the_task_runs(dials: dict[str, Any], algorithm: str) -> None:
-    trained = trainer(Arithmetic(**dials), algorithm=algorithm)
+def test_every_dial_of_the_task_runs(options: dict[str, Any], algorithm: str) -> None:
+    trained = trainer(Arithmetic(**options), algorithm=algorithm)
     for _ in range(2):
         check_metrics(trained.update(), trained)
 
@@ -83,7 +83,7 @@ def test_one_episode_an_update_is_enough() -> None:
 
 def test_a_config_that_is_not_sensible_is_refused() -> None:
     with pytest.raises(UserError, match=r"loss\.group: 5 is not allowed; expected at least 2, and a divisor"):
-        trainer(algorithm="grpo", changes={"loss": {"group": 5}})
+        trainer(algorithm="grpo", changes={"loss": {"num_generations": 5}})
 
 
 def check_metrics(metrics: Metrics, trained: Trainer) -> None:
@@ -296,7 +296,7 @@ def test_the_budget_of_updates_is_kept() -> None:
 
 def test_the_gradient_is_clipped_and_reported_unclipped() -> None:
     """Adam hides the size of a gradient, so the gradients themselves are looked at."""
-    trained = trainer(changes={"optimizer": {"max_gradient_norm": 1e-3}})
+    trained = trainer(changes={"optimizer": {"max_grad_norm": 1e-3}})
     metrics = trained.update()
     norm = torch.cat([p.grad.flatten() for p in trained.policy.parameters() if p.grad is not None]).norm()
     assert float(norm) <= 1e-3 * 1.01
@@ -353,7 +353,7 @@ def test_it_learns_to_search() -> None:
     changes = {
         "episodes": 256,
         "updates": 150,
-        "policy": {"width": 64, "copy": False},
+        "policy": {"width": 64, "copy_head": False},
         "loss": {"gamma": 0.97, "entropy_weight": 0.001, "minibatches": 4},
         "optimizer": {"learning_rate": 5e-3},
     }

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modelnative.evidence.blind import Blindfolded, streams
+from modelnative.evidence.blindfold import Blindfolded, streams
 from modelnative.policies.policy import Policy
-from modelnative.tasks.task import AnyTask, Problems, program_length
-from modelnative.training.config import CurriculumConfig, TrainConfig, recipe, with_fields
+from modelnative.tasks.contract.task import AnyTask, Problems, program_length
+from modelnative.training.config import CurriculumConfig, TrainConfig, with_fields
 from modelnative.training.curricula import Curriculum, Draw
+from modelnative.training.recipes import recipe
 from modelnative.training.rollout import Plan, play
 from modelnative.training.trainer import Trainer, oracle_lengths
 
@@ -93,7 +94,7 @@ def train_baseline(
         task = blind = Blindfolded(task, streams(task, chosen))
         chosen = blind.veiled(chosen, torch.Generator().manual_seed(seed))
         eyes = "another problem's feedback" if blind.streams else "its own feedback"
-    changes = {**FIELDS, "seed": seed, "policy": {"copy": handicap != "blind"}}
+    changes = {**FIELDS, "seed": seed, "policy": {"copy_head": handicap != "blind"}}
     config: TrainConfig = with_fields(recipe(task.spec.name, core, "ppo", "uniform"), changes)
     trainer = Trainer(task, config)
     trainer.curriculum = Depths(oracle_lengths(task), task.spec.horizon, config.curricula, stage)

@@ -13,12 +13,12 @@ import torch
 
 from modelnative.errors import UserError, in_words
 from modelnative.evidence.baselines import Handicap, train_baseline
+from modelnative.evidence.findings import Finding, Miss, judge
+from modelnative.evidence.problem_set import Source
 from modelnative.evidence.programs import Program, best_program, played, successes
-from modelnative.evidence.source import Source
 from modelnative.evidence.statistics import wilson
-from modelnative.evidence.verdicts import Finding, Miss, judge
-from modelnative.tasks.check import TaskError, check_task
-from modelnative.tasks.task import AnyTask, Problems, program_length, require
+from modelnative.tasks.contract.check import TaskError, check_task
+from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
 
 AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "memoryless", "blind")
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
@@ -102,7 +102,7 @@ class Certificate:
     """What `certify` found.
 
     Attributes:
-        task, options: its name and dials.
+        task, options: its name and options.
         stages: those that were asked for, as far as it got.
         findings: what is wrong or worth knowing, the worst first.
         seconds: that it took.

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from modelnative.errors import choose
-from modelnative.evidence.source import Source
+from modelnative.evidence.problem_set import Source
 from modelnative.policies.policy import Policy
-from modelnative.tasks.task import SPLITS, AnyTask, Problems, Split
+from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
 

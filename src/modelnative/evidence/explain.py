@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from modelnative.policies.policy import Policy
-from modelnative.tasks.task import AnyTask, Problems, TaskSpec, program_length
+from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import AnyTask, Problems, State, mixed
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import AnyTask, Problems, State, mixed
 
 CHUNK = 1 << 13  # episodes played at once: large enough to be fast, small enough for the caches
 ROWS = 1 << 16  # actions put to a task in one call of the search

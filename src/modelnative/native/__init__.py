@@ -253,7 +253,7 @@ def choose(
 class _Judged(Structure):
     _fields_ = [
         (name, c_void_p)
-        for name in ("action", "behaviour", "advantage", "target", "free", "explored", "forced", "where")
+        for name in ("action", "behavior_log_prob", "advantage", "target", "free", "explored", "forced", "where")
     ]
 
 
@@ -268,7 +268,7 @@ def judge(
 
     Args:
         choices: of M tokens.
-        columns: action, behaviour, advantage, target, free, explored, each [*]; and forced, or None.
+        columns: action, behavior_log_prob, advantage, target, free, explored, each [*]; and forced, or None.
         where: int64 [M], which rows of the columns are meant; None for all.
         weights: clip low and high, of imitation, hints, value and entropy, and the number that sums are divided by.
 

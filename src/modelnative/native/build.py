@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelnative.errors import UserError, choose
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).with_name("kernels")
 CHOICE = "MODELNATIVE_KERNELS"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
@@ -55,7 +55,7 @@ def describe() -> str:
 def _compiled() -> Path:
     """Where the library is, compiled for this processor; compiled now if it is not there yet."""
     compiler = _compiler()
-    source = SOURCE.read_bytes()
+    source = b"".join(file.read_bytes() for file in sorted(FOLDER.iterdir()))
     identity = "\n".join([str(compiler), str(compiler.stat().st_mtime_ns), _processor(), *FLAGS, *TUNED])
     user = getattr(os, "getuid", lambda: 0)()  # not everywhere
     name = f"kernels-{hashlib.sha256(source + identity.encode()).hexdigest()[:16]}.so"
@@ -76,7 +76,7 @@ def _compiled() -> Path:
 def _compile(compiler: Path, target: Path) -> Path:
     said = ""
     for tuned in (*TUNED, None):
-        command = [str(compiler), *FLAGS, *([tuned] if tuned else []), str(SOURCE), "-o", str(target)]
+        command = [str(compiler), *FLAGS, *([tuned] if tuned else []), *map(str, sorted(FOLDER.glob("*.cpp"))), "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return target

@@ -23,7 +23,7 @@ class PolicyConfig:
     """Attention heads of the transformer; they divide the width."""
     reader: str = "sum"
     """How the context is read: sum (of its tokens, each at its place) or gru (word by word, forwards and backwards)."""
-    copy: bool = True
+    copy_head: bool = True
     """Add a copy head: attention over the context, as probability of the tokens attended to."""
     stage_aware: bool = True
     """Tell the network the stage."""

@@ -16,8 +16,8 @@ from modelnative.policies.config import CORES, READERS, CoreName, PolicyConfig
 from modelnative.policies.cores import GRU, Memoryless, MinGRU, Transformer
 from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import TaskSpec
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import TaskSpec
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Policy(nn.Module):
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("positions", vocabulary * torch.arange(spec.context_length), persistent=False)
         self.core = _make_core(spec, core, config)
-        self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy, self.reads)
+        self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy_head, self.reads)
 
     def begin(self, context: Tensor, stage: Tensor) -> PolicyState:
         """Read the problems: context int64 [n, C], stage int64 [n]."""

@@ -33,7 +33,7 @@ from modelnative.runs.files import (
     write_tensors,
 )
 from modelnative.tasks import make_task
-from modelnative.tasks.task import AnyTask
+from modelnative.tasks.contract.task import AnyTask
 from modelnative.training.config import TrainConfig, validate, with_fields
 from modelnative.training.trainer import Trainer
 
@@ -89,7 +89,7 @@ class Run:
 
     def task(self) -> AnyTask:
         """The task that it trains on."""
-        return make_task(self.config.task, **self.config.dials)
+        return make_task(self.config.task, **self.config.options)
 
     @property
     def result_path(self) -> Path:
@@ -188,7 +188,11 @@ class Run:
 
     def _about(self, kind: str) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
-        return {"kind": kind, "torch": torch.__version__, **{k: config[k] for k in ("task", "dials", "core", "policy")}}
+        return {
+            "kind": kind,
+            "torch": torch.__version__,
+            **{k: config[k] for k in ("task", "options", "core", "policy")},
+        }
 
     def _check(self, path: Path, about: dict[str, Any], kind: str) -> None:
         """Raise a `UserError` unless the file is of this kind, task and network."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from modelnative.errors import UserError
 from modelnative.runs.run import Run
 from modelnative.runs.training import Event, Interrupted, Started, Training, signals
-from modelnative.tasks.task import require
+from modelnative.tasks.contract.task import require
 from modelnative.training.config import TrainConfig
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.team import update_together

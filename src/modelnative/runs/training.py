@@ -25,8 +25,8 @@ from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.files import read_tensors, write_json
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import Problems
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import Problems
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.parallel import own_device
 from modelnative.training.rollout import Rollout
@@ -152,7 +152,7 @@ class Training:
         validate(config)
         require_device(own_device(config.device))
         torch.set_num_threads(1)
-        trainer = Trainer(make_task(config.task, **config.dials), config)
+        trainer = Trainer(make_task(config.task, **config.options), config)
         if not trainer.group.leads:
             return cls(Run(path, config), trainer)._alike()
         run = Run.create(path, config)
@@ -267,7 +267,7 @@ class Training:
         if failure <= LIKELY and metrics.update - max(progress.verified, progress.sampled) >= REST:
             start = time.perf_counter()
             progress.sampled = metrics.update
-            progress.confident = min(self.trainer.success(SAMPLED, sampled=True)) >= self.run.config.confidence
+            progress.confident = min(self.trainer.success(SAMPLED, sampled=True)) >= self.run.config.target_success
             self._count(start)
             if progress.confident and self.trainer.mastered():
                 return True
@@ -292,7 +292,7 @@ class Training:
         practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE].map(group.copy)
         trainer.practice = practice if len(practice) else None
         progress.verified = trainer.updates
-        progress.solved = progress.confident and evaluation.reaches(self.run.config.confidence)
+        progress.solved = progress.confident and evaluation.reaches(self.run.config.target_success)
         self._count(start)
         return Verified(trainer.updates, evaluation, progress.elapsed)
 

@@ -9,11 +9,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.evidence.profile import Operation
-from modelnative.evidence.throughput import Rate
-from modelnative.runs.bench import Bench, Solved
+from modelnative.bench.measure import Bench, Solved
+from modelnative.bench.profile import Operation
+from modelnative.bench.training import Rate
 from modelnative.runs.training import machine
-from modelnative.studio.show import table
+from modelnative.studio.tables import table
 
 TOP = 20  # operations of a profile that are shown
 

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from modelnative.evidence.certify import Certificate, Figure, StageCertificate
 from modelnative.evidence.evaluate import floor
-from modelnative.evidence.verdicts import DEFECT, WARNING
-from modelnative.studio.show import table
+from modelnative.evidence.findings import DEFECT, WARNING
+from modelnative.studio.tables import table
 
 # Column by column: its heading and the agents that it shows the best of.
 COLUMNS = {
@@ -70,9 +70,9 @@ def markdown(certificate: Certificate) -> str:
 
 
 def title(certificate: Certificate) -> str:
-    """The task and its dials."""
-    dials = " ".join(f"{name}={value}" for name, value in certificate.options.items())
-    return f"{certificate.task}{f' ({dials})' if dials else ''}"
+    """The task and its options."""
+    options = " ".join(f"{name}={value}" for name, value in certificate.options.items())
+    return f"{certificate.task}{f' ({options})' if options else ''}"
 
 
 def verdict(certificate: Certificate) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelnative.runs.training import Event, Interrupted, Started, Updated, Verified
-from modelnative.studio.show import console as make_console
+from modelnative.studio.tables import console as make_console
 from modelnative.training.trainer import Metrics
 
 EVERY = 10  # updates between plain lines

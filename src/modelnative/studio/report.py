@@ -15,14 +15,14 @@ from markupsafe import Markup
 
 from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation
 from modelnative.evidence.explain import Explanation, explain_one
-from modelnative.evidence.source import Source
+from modelnative.evidence.problem_set import Source
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
 from modelnative.runs.team import seeds_of
-from modelnative.studio import show
+from modelnative.studio import tables
 from modelnative.studio.live import clock
-from modelnative.tasks.task import AnyTask, Problems
+from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.training.rollout import play
 
 POINTS = 400  # of a curve; longer ones are averaged
@@ -53,7 +53,7 @@ def write_report(run: Run) -> Path:
         parameters=sum(p.numel() for p in policy.parameters()),
         charts=charts(metrics, task.spec.stages, hints=run.config.curriculum == "hints"),
         examples=_examples(policy, task, evaluation),
-        show=show,
+        show=tables,
         clock=clock,
         commands=_commands(run, task),
     )
@@ -109,7 +109,7 @@ def _fields(run: Run) -> list[tuple[str, str]]:
     values = read_json(run.path / "config.json")
     flat: list[tuple[str, str]] = []
     for name, value in values.items():
-        if isinstance(value, dict) and name != "dials":
+        if isinstance(value, dict) and name != "options":
             flat += [(f"{name}.{inner}", str(v)) for inner, v in value.items()]
         elif name != "format":
             flat.append((name, str(value)))
@@ -118,7 +118,7 @@ def _fields(run: Run) -> list[tuple[str, str]]:
 
 def _commands(run: Run, task: AnyTask) -> list[tuple[str, str]]:
     path = shlex.quote(str(run.path))
-    explain = show.example(task, task.spec.stages[-1])
+    explain = tables.example(task, task.spec.stages[-1])
     return [
         (
             "train it again, to the bit on the same machine",
@@ -180,7 +180,7 @@ def charts(metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: b
         ("Success", "of episodes without a hint, smoothed", success, (0.0, 1.0)),
         ("Hint frontier", "share of the program that the policy writes itself", frontier, (0.0, 1.0)),
         ("Entropy", "of the choice of a token, in nats", [("", single, curve("entropy"))], None),
-        ("Approximate KL", "between behaviour and new policy, in nats", [("", single, curve("approximate_kl"))], None),
+        ("Approximate KL", "between behavior and new policy, in nats", [("", single, curve("approximate_kl"))], None),
         ("Clip fraction", "share of tokens whose ratio was clipped", [("", single, curve("clip_fraction"))], None),
         (
             "Explained variance",

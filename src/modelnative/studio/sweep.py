@@ -14,9 +14,12 @@ from rich.text import Text
 
 from modelnative.evidence.evaluate import floor
 from modelnative.studio.live import clock, rate
-from modelnative.studio.show import console as make_console
-from modelnative.studio.show import table
-from modelnative.sweeps.drive import (
+from modelnative.studio.tables import console as make_console
+from modelnative.studio.tables import table
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.plan import Trial
+from modelnative.sweeps.results import ENOUGH, Cell, Row, cells, text
+from modelnative.sweeps.scheduler import (
     Event,
     Pulse,
     SweepBegun,
@@ -27,9 +30,6 @@ from modelnative.sweeps.drive import (
     TrialDied,
     TrialEnded,
 )
-from modelnative.sweeps.folder import Sweep
-from modelnative.sweeps.plan import Trial
-from modelnative.sweeps.results import ENOUGH, Cell, Row, cells, text
 
 SHOWN = 8  # running trials that the picture shows; a cluster may have hundreds
 

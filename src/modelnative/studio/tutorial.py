@@ -10,9 +10,10 @@ import torch
 
 from modelnative.policies.policy import Policy
 from modelnative.tasks import make_task
-from modelnative.tasks.task import AnyTask, Problems
-from modelnative.tasks.tutorial import PROGRAMS
-from modelnative.training.config import TrainConfig, recipe, validate, with_fields
+from modelnative.tasks.contract.task import AnyTask, Problems
+from modelnative.tasks.tutorial.task import PROGRAMS
+from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.training.recipes import recipe
 from modelnative.training.rollout import play
 from modelnative.training.trainer import Trainer
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modelnative.errors import UserError
-from modelnative.sweeps.crews import Outcome, Process
+from modelnative.sweeps.executors import Outcome, Process
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.worker import CRASHED, STOPPED

@@ -13,7 +13,8 @@ from typing import Any
 
 from modelnative.errors import UserError
 from modelnative.sweeps.spec import Fields, Spec, nested
-from modelnative.training.config import TrainConfig, recipe, validate, with_fields
+from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.training.recipes import recipe
 
 READABLE = 100  # characters of a name before its hash; a file's name has at most 255 bytes
 RECIPE = ("task", "core", "algorithm", "curriculum")  # these choose the defaults of all other fields
@@ -71,7 +72,7 @@ def check(trials: Sequence[Trial], *, devices: bool = True) -> None:
     """Build every task, and ask for every device, that the trials name.
 
     Raises:
-        UserError: a task, a dial or a device is not to be had.
+        UserError: a task, a option or a device is not to be had.
     """
     from modelnative.runs.training import require_device
     from modelnative.tasks import make_task
@@ -79,11 +80,11 @@ def check(trials: Sequence[Trial], *, devices: bool = True) -> None:
     seen = set()
     for trial in trials:
         config = trial.config
-        key = (config.task, json.dumps(config.dials, sort_keys=True), config.device)
+        key = (config.task, json.dumps(config.options, sort_keys=True), config.device)
         if key not in seen:
             seen.add(key)
             try:
-                make_task(config.task, **config.dials)
+                make_task(config.task, **config.options)
                 if devices:
                     require_device(config.device)
             except UserError as error:
@@ -91,7 +92,7 @@ def check(trials: Sequence[Trial], *, devices: bool = True) -> None:
 
 
 def field_of(config: TrainConfig, name: str) -> Any:
-    """The value of a field by its dotted name; None for a dial that is not set.
+    """The value of a field by its dotted name; None for a option that is not set.
 
     Example:
         >>> field_of(TrainConfig(), "policy.width")

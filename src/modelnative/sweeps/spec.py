@@ -168,7 +168,7 @@ def _fields(where: str, value: Any) -> Fields:
         group, _, leaf = name.partition(".")
         choose(where, group, known)
         inner = [f.name for f in dataclasses.fields(known[group])] if dataclasses.is_dataclass(known[group]) else None
-        if inner is None and group != "dials":
+        if inner is None and group != "options":
             if leaf:
                 raise UserError(f"{where}.{name}: not a field; {group} has no fields of its own")
             found = {name: content}

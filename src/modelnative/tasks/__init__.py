@@ -16,7 +16,7 @@ from modelnative.errors import UserError, choose, in_words
 from modelnative.tasks.importing import imported, module_name
 
 if TYPE_CHECKING:
-    from modelnative.tasks.task import AnyTask
+    from modelnative.tasks.contract.task import AnyTask
 
 GROUP = "modelnative.tasks"
 KINDS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}  # of options
@@ -31,15 +31,23 @@ class Entry(NamedTuple):
 
 
 TASKS: dict[str, Entry] = {
-    "arithmetic": Entry("modelnative.tasks.arithmetic:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"),
-    "expressions": Entry("modelnative.tasks.expressions:Expressions", "infix expressions on K memories, by trees"),
-    "countdown": Entry("modelnative.tasks.countdown:Countdown", "reach the target from 3 to 6 numbers, each used once"),
-    "hops": Entry("modelnative.tasks.hops:Hops", "follow a hidden map h times through a tool, say where that ends"),
-    "recall": Entry("modelnative.tasks.recall:Recall", "type a cue again after 1 to 1,000 distractors"),
-    "dictionary": Entry(
-        "modelnative.tasks.dictionary:Dictionary", "pairs stream by, some are asked; a store on or off"
+    "arithmetic": Entry(
+        "modelnative.tasks.arithmetic.task:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"
     ),
-    "tutorial": Entry("modelnative.tasks.tutorial:Tutorial", "the published tutorial's world and its published score"),
+    "expressions": Entry("modelnative.tasks.expressions.task:Expressions", "infix expressions on K memories, by trees"),
+    "countdown": Entry(
+        "modelnative.tasks.countdown.task:Countdown", "reach the target from 3 to 6 numbers, each used once"
+    ),
+    "hops": Entry(
+        "modelnative.tasks.hops.task:Hops", "follow a hidden map h times through a tool, say where that ends"
+    ),
+    "recall": Entry("modelnative.tasks.recall.task:Recall", "type a cue again after 1 to 1,000 distractors"),
+    "dictionary": Entry(
+        "modelnative.tasks.dictionary.task:Dictionary", "pairs stream by, some are asked; a store on or off"
+    ),
+    "tutorial": Entry(
+        "modelnative.tasks.tutorial.task:Tutorial", "the published tutorial's world and its published score"
+    ),
 }
 
 
@@ -50,7 +58,7 @@ def task_entries() -> dict[str, Entry]:
 
 
 def make_task(name: str, **options: Any) -> AnyTask:
-    """The task of that name, with its dials set.
+    """The task of that name, with its options set.
 
     Args:
         name: a name of `task_entries()`, or `package.module:name`.
@@ -67,14 +75,14 @@ def make_task(name: str, **options: Any) -> AnyTask:
         modelnative.errors.UserError: option of task arithmetic: unknown value 'fedback'; did you mean 'feedback'? \
 Allowed: feedback, reward, horizon, gamma
     """
-    from modelnative.tasks.task import Task
+    from modelnative.tasks.contract.task import Task
 
     maker = _maker(name)
     if isinstance(maker, Task):
         for option, value in options.items():
             raise UserError(
                 f"option of task {name}: {option}={value!r} is not allowed; expected none: it names a task that "
-                "is made already; to have dials, make it in a function, and name that"
+                "is made already; to have options, make it in a function, and name that"
             )
         task: Any = maker
     else:
@@ -90,7 +98,7 @@ Allowed: feedback, reward, horizon, gamma
 
 def require_task(task: object, before: str = "") -> AnyTask:
     """`task` if it is a task that can be used; else raise a `UserError` that says `before` what it is."""
-    from modelnative.tasks.task import Task, TaskSpec
+    from modelnative.tasks.contract.task import Task, TaskSpec
 
     if not isinstance(task, Task):
         expected = f"a task: {task.__name__}()" if isinstance(task, type) else "a task"
@@ -100,11 +108,11 @@ def require_task(task: object, before: str = "") -> AnyTask:
     return task
 
 
-def dials(name: str) -> dict[str, inspect.Parameter]:
+def option_parameters(name: str) -> dict[str, inspect.Parameter]:
     """What `make_task` may set of the task of that name; raises as it does.
 
     Example:
-        >>> list(dials("tutorial"))
+        >>> list(option_parameters("tutorial"))
         ['horizon']
     """
     maker = _maker(name)
@@ -119,7 +127,7 @@ def task_name(task: AnyTask | Callable[..., Any]) -> str:
     Raises:
         UserError: it is no attribute of a module that can be imported; the message says what to do.
     """
-    from modelnative.tasks.task import Task
+    from modelnative.tasks.contract.task import Task
 
     kind = _kind(task)
     if not (isinstance(task, Task) or callable(task)):  # a class or function of which a task is made has a name, too
@@ -144,7 +152,7 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
         if any_name and option not in named:
             continue  # such as that of a superclass; whoever gets it judges it
         if not named:
-            raise UserError(f"option of task {name}: {option}={value!r} is not allowed; this task has no dials")
+            raise UserError(f"option of task {name}: {option}={value!r} is not allowed; this task has no options")
         choose(f"option of task {name}", option, named)
         kind = named[option].annotation
         # What is not a plain type (a Literal, say) the class itself checks.
@@ -154,7 +162,7 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
         if parameter.name not in options and parameter.default is parameter.empty:
             raise UserError(
                 f"option of task {name}: {parameter.name!r} is missing; it has no default: give it one, or set "
-                f"it, as in --dials {parameter.name}=VALUE"
+                f"it, as in --options {parameter.name}=VALUE"
             )
 
 
@@ -168,7 +176,7 @@ def _parameters(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 def _maker(name: str) -> Callable[..., Any] | AnyTask:
     """What a task's name names: its class, a function that returns it, or itself."""
-    from modelnative.tasks.task import Task
+    from modelnative.tasks.contract.task import Task
 
     target = _target(name)
     try:
@@ -212,7 +220,7 @@ def _target(name: str) -> str:
 
 
 def _is_tool(found: object) -> bool:
-    from modelnative.tasks.tooling.functions import Tool
+    from modelnative.tasks.tools.tool import Tool
 
     return isinstance(found, Tool)
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelnative.tasks.batch import Batch
+from modelnative.tasks.contract.batch import Batch
 
 CTX, MUL, ADD, SUB, ANS, STO = range(10, 16)
 DIGITS = 8  # of the display

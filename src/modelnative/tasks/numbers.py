@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.sampling import TRIES
-from modelnative.tasks.task import Split, in_split
+from modelnative.tasks.contract.sampling import TRIES
+from modelnative.tasks.contract.task import Split, in_split
 
 SPARES = 6  # draws for each row that fell outside; all of them are held out one time in 16,000
 

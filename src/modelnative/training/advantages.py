@@ -18,13 +18,13 @@ LEAST = 0.1  # deviation of the advantages, in units of reward
 def advantages(algorithm: str, rollout: Rollout, config: LossConfig) -> tuple[Tensor, Tensor]:
     """The advantages of `algorithm` and the targets of the critic, both float [T, n]."""
     if algorithm in ("ppo", "a2c"):
-        advantage = generalised(rollout, config.gamma, config.trace)
+        advantage = generalised(rollout, config.gamma, config.gae_lambda)
         return normalised(advantage, rollout.free), advantage + rollout.value
     returns = to_go(rollout.reward, config.gamma)
     if algorithm == "grpo":
-        return group_relative(rollout, config.group, config.scale_by_deviation), returns
+        return group_relative(rollout, config.num_generations, config.scale_rewards), returns
     if algorithm == "rloo":
-        return normalised(leave_one_out(rollout, config.group), rollout.free, centre=False), returns
+        return normalised(leave_one_out(rollout, config.num_generations), rollout.free, centre=False), returns
     return normalised(returns - stage_mean(rollout, returns), rollout.free, centre=False), returns
 
 

@@ -33,16 +33,16 @@ class LossConfig:
     """The probability ratio counts up to 1 + clip_high (asymmetric clipping: DAPO, Yu et al., 2025)."""
     gamma: float = 1.0
     """Discount."""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """λ of generalised advantage estimation (ppo, a2c)."""
-    group: int = 16
+    num_generations: int = 16
     """Rollouts of the same problem (grpo, rloo)."""
-    scale_by_deviation: bool = True
+    scale_rewards: bool = True
     """Divide grpo's advantages by the standard deviation within their group."""
     value_weight: float = 0.5
     """Weight of the squared error of the value (ppo, a2c)."""
     entropy_weight: float = 0.01
-    """Weight of the entropy bonus until little is left to learn (see optimizer.cool_from)."""
+    """Weight of the entropy bonus until little is left to learn (see optimizer.anneal_below_failure)."""
     imitation_weight: float = 1.0
     """Weight of the self-imitation loss on explored tokens that did better than expected (Oh et al., 2018)."""
     hint_weight: float = 0.0
@@ -54,12 +54,12 @@ class OptimizerConfig:
     """Adam, with gradient clipping."""
 
     learning_rate: float = 5e-3
-    """Step size until little is left to learn (see cool_from)."""
-    cool_from: float = 0.1
+    """Step size until little is left to learn (see anneal_below_failure)."""
+    anneal_below_failure: float = 0.1
     """Failure of the worst stage below which the learning rate shrinks with it, the entropy bonus with its square."""
-    floor: float = 0.03
+    min_lr_fraction: float = 0.03
     """The learning rate never falls below this share of its start, nor the entropy bonus below the share squared."""
-    max_gradient_norm: float = 0.5
+    max_grad_norm: float = 0.5
     """The norm to which gradients are clipped."""
 
 
@@ -73,9 +73,9 @@ class CurriculumConfig:
     """hints: share of the episodes with as many free tokens as the stage allows; the others have fewer."""
     explore: float = 0.3
     """Chance of a blind action: at the frontier's first token (hints), or at one token drawn by chance (others)."""
-    maintain: float = 0.08
+    min_stage_weight: float = 0.08
     """Least weight of a stage that is open and solved, against 1 for one that fails."""
-    memory: float = 0.8
+    success_ema: float = 0.8
     """Smoothing of the success rates that steer."""
 
 
@@ -85,7 +85,7 @@ class TrainConfig:
 
     task: str = "arithmetic"
     """Name of a task (see `modelnative tasks`), or package.module:Class."""
-    dials: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     """The task's own options."""
     core: str = "gru"
     """gru, transformer, mingru, memoryless (to see what needs no memory) or tutorial-gru."""
@@ -112,7 +112,7 @@ class TrainConfig:
     """Where to compute: cpu, cuda, cuda:1 …"""
     evaluate_every: int = 10
     """Updates between greedy evaluations of every stage on 256 training problems each."""
-    confidence: float = 0.994
+    target_success: float = 0.994
     """Success with sampled actions that every stage must reach before all training problems are verified greedily."""
     checkpoint_every: int = 25
     """Updates between checkpoints."""
@@ -120,54 +120,6 @@ class TrainConfig:
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     curricula: CurriculumConfig = CurriculumConfig()
-
-
-# Measured by benchmarks/learning.py, and for other tasks than arithmetic by benchmarks/families.py. An on-policy
-# gradient step without clipping must be smaller.
-LOSS_RECIPES: dict[str, dict[str, Any]] = {
-    "ppo": {"epochs": 1, "minibatches": 6},
-    "a2c": {"epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
-    "grpo": {"value_weight": 0.0},
-    "rloo": {"value_weight": 0.0, "epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
-    "reinforce": {"value_weight": 0.0, "epochs": 1, "clip_low": 0.0, "clip_high": 0.0},
-}
-LEARNING_RATES = {"gru": 3e-3, "tutorial-gru": 1e-2, "mingru": 3e-3, "memoryless": 2e-3, "transformer": 1e-3}
-FASTER = {("arithmetic", "gru"): 1e-2}  # what is learned as surely with larger steps, in less time
-STEP_FACTORS = {"ppo": 1.0, "a2c": 0.3, "grpo": 0.5, "rloo": 0.3, "reinforce": 0.3}
-# What `modelnative bench` changes: a batch that is worth sharing among processes, one pass over it, and no hints, whose
-# forced tokens would be steps that nothing is learned from.
-BENCH: dict[str, Any] = {"curriculum": "uniform", "episodes": 8192, "threads": 1, "loss": {"epochs": 1}}
-UPDATES = {"ppo": 2000, "a2c": 6000, "grpo": 3000, "rloo": 6000, "reinforce": 6000}
-
-
-def recipe(
-    task: str = "arithmetic", core: str = "gru", algorithm: str = "ppo", curriculum: str = "hints"
-) -> TrainConfig:
-    """The configuration that works for this choice; change its fields with `dataclasses.replace` or `with_fields`.
-
-    Raises:
-        UserError: a name is unknown; the message has the nearest one.
-
-    Example:
-        >>> recipe(algorithm="grpo").loss.value_weight
-        0.0
-    """
-    choose("core", core, CORES)
-    choose("algorithm", algorithm, ALGORITHMS)
-    choose("curriculum", curriculum, CURRICULA)
-    return TrainConfig(
-        task=task,
-        core=core,
-        algorithm=algorithm,
-        curriculum=curriculum,
-        updates=UPDATES[algorithm],
-        policy=PolicyConfig(copy=core != "tutorial-gru"),
-        loss=LossConfig(**LOSS_RECIPES[algorithm]),
-        curricula=CurriculumConfig(threshold=0.9 if curriculum == "threshold" else 0.5),
-        optimizer=OptimizerConfig(
-            learning_rate=FASTER.get((task, core), LEARNING_RATES[core]) * STEP_FACTORS[algorithm]
-        ),
-    )
 
 
 def with_fields(config: Any, changes: dict[str, Any], path: str = "") -> Any:
@@ -236,7 +188,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("minutes", config.minutes, config.minutes >= 0, "0 (no limit) or more"),
         ("threads", config.threads, config.threads >= 0, "0 (choose) or more"),
         ("evaluate_every", config.evaluate_every, config.evaluate_every >= 1, "at least 1"),
-        ("confidence", config.confidence, 0 < config.confidence <= 1, "above 0, at most 1"),
+        ("target_success", config.target_success, 0 < config.target_success <= 1, "above 0, at most 1"),
         ("checkpoint_every", config.checkpoint_every, config.checkpoint_every >= 1, "at least 1"),
         ("policy.width", policy.width, policy.width >= 1, "at least 1"),
         ("policy.width", policy.width, policy.reader == "sum" or policy.width % 2 == 0, "even, for policy.reader gru"),
@@ -257,12 +209,16 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("loss.clip_low", loss.clip_low, 0 <= loss.clip_low < 1, "from 0 (no clipping) to below 1"),
         ("loss.clip_high", loss.clip_high, loss.clip_high >= 0, "0 or more"),
         ("loss.gamma", loss.gamma, 0 < loss.gamma <= 1, "above 0, at most 1"),
-        ("loss.trace", loss.trace, 0 <= loss.trace <= 1, "from 0 to 1"),
+        ("loss.gae_lambda", loss.gae_lambda, 0 <= loss.gae_lambda <= 1, "from 0 to 1"),
         (
-            "loss.group",
-            loss.group,
+            "loss.num_generations",
+            loss.num_generations,
             config.algorithm not in ("grpo", "rloo")
-            or (loss.group >= 2 and config.episodes % loss.group == 0 and config.episodes >= loss.group),
+            or (
+                loss.num_generations >= 2
+                and config.episodes % loss.num_generations == 0
+                and config.episodes >= loss.num_generations
+            ),
             f"at least 2, and a divisor of episodes ({config.episodes})",
         ),
         ("loss.value_weight", loss.value_weight, loss.value_weight >= 0, "0 or more"),
@@ -270,19 +226,29 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("loss.imitation_weight", loss.imitation_weight, loss.imitation_weight >= 0, "0 or more"),
         ("loss.hint_weight", loss.hint_weight, loss.hint_weight >= 0, "0 or more"),
         ("optimizer.learning_rate", optimizer.learning_rate, optimizer.learning_rate > 0, "above 0"),
-        ("optimizer.cool_from", optimizer.cool_from, 0 < optimizer.cool_from <= 1, "above 0, at most 1"),
-        ("optimizer.floor", optimizer.floor, 0 <= optimizer.floor <= 1, "from 0 to 1"),
         (
-            "optimizer.max_gradient_norm",
-            optimizer.max_gradient_norm,
-            optimizer.max_gradient_norm > 0,
+            "optimizer.anneal_below_failure",
+            optimizer.anneal_below_failure,
+            0 < optimizer.anneal_below_failure <= 1,
+            "above 0, at most 1",
+        ),
+        ("optimizer.min_lr_fraction", optimizer.min_lr_fraction, 0 <= optimizer.min_lr_fraction <= 1, "from 0 to 1"),
+        (
+            "optimizer.max_grad_norm",
+            optimizer.max_grad_norm,
+            optimizer.max_grad_norm > 0,
             "above 0",
         ),
         ("curricula.threshold", curricula.threshold, 0 < curricula.threshold < 1, "between 0 and 1"),
         ("curricula.frontier", curricula.frontier, 0 < curricula.frontier <= 1, "above 0, at most 1"),
         ("curricula.explore", curricula.explore, 0 <= curricula.explore < 1, "from 0 to below 1"),
-        ("curricula.maintain", curricula.maintain, 0 < curricula.maintain <= 1, "above 0, at most 1"),
-        ("curricula.memory", curricula.memory, 0 <= curricula.memory < 1, "from 0 to below 1"),
+        (
+            "curricula.min_stage_weight",
+            curricula.min_stage_weight,
+            0 < curricula.min_stage_weight <= 1,
+            "above 0, at most 1",
+        ),
+        ("curricula.success_ema", curricula.success_ema, 0 <= curricula.success_ema < 1, "from 0 to below 1"),
     ]
     for name, value, holds, allowed in rules:
         if not holds:

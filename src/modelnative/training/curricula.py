@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modelnative.tasks.batch import Batch
+from modelnative.tasks.contract.batch import Batch
 from modelnative.training.config import CurriculumConfig, CurriculumName
 
 PATIENCE = 15  # updates without progress after which hints lets a stage that needs none explore again
@@ -93,7 +93,7 @@ class Curriculum(nn.Module):
     def observe(self, draw: Draw, success: Tensor) -> None:
         """Learn from the verdicts, bool [n]."""
         rate, count = _rates(draw.stage, success, (draw.free >= self.lengths[draw.stage]) & (draw.explore == 0), self)
-        kept = torch.where(self.seen, self.config.memory, 0.0)
+        kept = torch.where(self.seen, self.config.success_ema, 0.0)
         self.success.copy_(torch.where(count > 0, kept * self.success + (1 - kept) * rate, self.success))
         self.seen |= count > 0
 
@@ -131,7 +131,7 @@ class Threshold(Curriculum):
 
     def weights(self, progress: float) -> Tensor:
         is_open = torch.arange(len(self.lengths), device=self.opened.device) < self.opened
-        return is_open * (1 - self.success).clamp_min(self.config.maintain)
+        return is_open * (1 - self.success).clamp_min(self.config.min_stage_weight)
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         super().observe(draw, success)
@@ -147,7 +147,7 @@ class Learnability(Curriculum):
 
     def weights(self, progress: float) -> Tensor:
         unknown = torch.where(self.seen, self.success * (1 - self.success), 0.25)
-        return unknown + self.config.maintain
+        return unknown + self.config.min_stage_weight
 
 
 class Regret(Curriculum):
@@ -164,7 +164,7 @@ class Regret(Curriculum):
         self.register_buffer("best", (lengths > 0).float(), persistent=False)
 
     def weights(self, progress: float) -> Tensor:
-        return (self.best - self.success).clamp_min(self.config.maintain)
+        return (self.best - self.success).clamp_min(self.config.min_stage_weight)
 
 
 class Progress(Curriculum):
@@ -183,19 +183,19 @@ class Progress(Curriculum):
     def weights(self, progress: float) -> Tensor:
         change = (self.success - self.slow).abs()
         # Where nothing moves, all are looked at alike.
-        return change / change.max().clamp_min(0.01) + self.config.maintain
+        return change / change.max().clamp_min(0.01) + self.config.min_stage_weight
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         super().observe(draw, success)
-        self.slow += (1 - self.config.memory) / 10 * (self.success - self.slow)
+        self.slow += (1 - self.config.success_ema) / 10 * (self.success - self.slow)
 
 
 class Bandit(Curriculum):
     """Stages by a bandit whose reward is the mean size of the advantages (SEC, Chen et al., 2025).
 
     For a reward of 0 or 1 that is 2p(1 − p), p being a batch's success. Values follow it by temporal differences, and
-    stages are drawn by their softmax. Other than there, none is drawn less than `maintain` times as often as the one
-    with the highest value: a solved stage, whose value is 0, would be forgotten.
+    stages are drawn by their softmax. Other than there, none is drawn less than `min_stage_weight` times as often as the
+    one with the highest value: a solved stage, whose value is 0, would be forgotten.
 
     Attributes:
         value: float [S].
@@ -209,7 +209,7 @@ class Bandit(Curriculum):
         self.register_buffer("value", torch.full_like(self.success, 0.5))  # the most there can be: try everything
 
     def weights(self, progress: float) -> Tensor:
-        return ((self.value - self.value.max()) / self.TEMPERATURE).exp().clamp_min(self.config.maintain)
+        return ((self.value - self.value.max()) / self.TEMPERATURE).exp().clamp_min(self.config.min_stage_weight)
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         super().observe(draw, success)
@@ -261,7 +261,7 @@ class Hints(Curriculum):
         self.register_buffer("stale", torch.zeros_like(lengths))
 
     def weights(self, progress: float) -> Tensor:
-        mastered = (1 - self.success).clamp_min(self.config.maintain)
+        mastered = (1 - self.success).clamp_min(self.config.min_stage_weight)
         learning = 1.2 - (self.frontier - 1) / self.lengths
         return torch.where(self.complete, mastered, learning)
 

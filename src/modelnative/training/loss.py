@@ -44,7 +44,7 @@ class Terms:
 def surrogate(
     thought: Thought | native.Choices,
     action: Tensor,
-    behaviour: Tensor,
+    behavior_log_prob: Tensor,
     advantage: Tensor,
     target: Tensor,
     free: Tensor,
@@ -57,7 +57,7 @@ def surrogate(
 ) -> Terms:
     """The loss of given actions under a fresh forward pass; all tensors are of the same shape, such as [T, m].
 
-    Only free tokens enter, and those that are `forced`, bool, if it is given: -log π(a) times `hint_weight` (behaviour
+    Only free tokens enter, and those that are `forced`, bool, if it is given: -log π(a) times `hint_weight` (behavior
     cloning beside the policy gradient: Rajeswaran et al., 2018, eq. 5). `count` is the number of all these tokens in
     the minibatch of which these are a part; by default they are all. With `where`, int64 [M], the columns are longer,
     and these of their rows are meant.
@@ -69,14 +69,16 @@ def surrogate(
     """
     if isinstance(thought, native.Choices):
         assert count is not None
-        given = (action, behaviour, advantage, target, free, explored, forced)
+        given = (action, behavior_log_prob, advantage, target, free, explored, forced)
         clips = (config.clip_low, config.clip_high)
         weights = (*clips, config.imitation_weight, config.hint_weight, config.value_weight, entropy_weight)
         return Terms.of(_judge(thought, given, where, (*weights, float(count))))
     forced = torch.zeros_like(free) if forced is None else forced
     if where is not None:
-        columns = (action, behaviour, advantage, target, free, explored, forced)
-        action, behaviour, advantage, target, free, explored, forced = (c.index_select(0, where) for c in columns)
+        columns = (action, behavior_log_prob, advantage, target, free, explored, forced)
+        action, behavior_log_prob, advantage, target, free, explored, forced = (
+            c.index_select(0, where) for c in columns
+        )
     if count is None:
         count = (free | forced).sum().clamp_min(1)
 
@@ -84,7 +86,7 @@ def surrogate(
         return torch.where(free, x, 0.0).sum() / count
 
     log_prob = thought.log_probs.gather(-1, action[..., None])[..., 0]
-    difference = torch.where(free, log_prob - behaviour, 0.0)  # a NaN outside must not reach the gradient
+    difference = torch.where(free, log_prob - behavior_log_prob, 0.0)  # a NaN outside must not reach the gradient
     ratio = difference.exp()
     gain = ratio * advantage
     clipped = torch.zeros_like(free)

@@ -14,14 +14,19 @@ from modelnative import native
 from modelnative.native import Choices
 from modelnative.policies.policy import Policy, Thought
 from modelnative.policies.stack import Stack
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import AnyTask, Problems, State, TaskSpec
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import AnyTask, Problems, State, TaskSpec
 from modelnative.training.parallel import Group
 
 CROWDED = 0.75  # share of episodes still running below which the others are taken out of the batch
-TOKENS, NUMBERS = ("token", "feedback", "action"), ("behaviour", "value", "reward")
+TOKENS, NUMBERS = ("token", "feedback", "action"), ("behavior_log_prob", "value", "reward")
 COLUMNS = (*TOKENS, *NUMBERS, "running", "free", "explored", "invalid")  # of a rollout, time first
-PRIVATE = ("token", "feedback", "action", "behaviour")  # nobody but the process that played an episode learns from it
+PRIVATE = (
+    "token",
+    "feedback",
+    "action",
+    "behavior_log_prob",
+)  # nobody but the process that played an episode learns from it
 
 
 @dataclass
@@ -61,7 +66,7 @@ class Rollout:
         problems: the n problems.
         token, feedback: int64 [T, n] and [T, n, F], what the policy read before each action.
         action: int64 [T, n].
-        behaviour: float [T, n], log-probability with which the action was drawn, exploration included.
+        behavior_log_prob: float [T, n], log-probability with which the action was drawn, exploration included.
         value: float [T, n], the critic's.
         reward: float [T, n].
         running: bool [T, n], the episode had not ended before the action.
@@ -71,14 +76,14 @@ class Rollout:
         success: bool [n], the verifier's verdict.
         final: the task's state after the last action; None where nobody asked for it.
 
-    Where an episode is not free, `behaviour` and `value` mean nothing; where it is not running, nothing does.
+    Where an episode is not free, `behavior_log_prob` and `value` mean nothing; where it is not running, nothing does.
     """
 
     problems: Problems
     token: Tensor
     feedback: Tensor
     action: Tensor
-    behaviour: Tensor
+    behavior_log_prob: Tensor
     value: Tensor
     reward: Tensor
     running: Tensor
@@ -160,7 +165,7 @@ def play(
         now = {"token": token, "feedback": feedback, "action": action, "reward": step.reward}
         for name, told in {**now, "running": running, "free": choosing, "invalid": step.invalid}.items():
             columns[name][t, at] = told
-        columns["behaviour"][t, asked], columns["value"][t, asked] = chance, expected
+        columns["behavior_log_prob"][t, asked], columns["value"][t, asked] = chance, expected
         if blindly is not None:
             columns["explored"][t, asked] = blindly & (True if heed is not None else choosing)
         success[at] |= step.success

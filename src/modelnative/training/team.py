@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modelnative import native
 from modelnative.policies.stack import Stack
-from modelnative.tasks.batch import Batch
+from modelnative.tasks.contract.batch import Batch
 from modelnative.training.loss import surrogate
 from modelnative.training.rollout import Rollout, play
 from modelnative.training.trainer import Lesson, Metrics, Trainer
@@ -90,7 +90,7 @@ def gradient(
     shown = read("feedback", token).flatten(0, 1)
     arguments = (read("token", token).flatten(), shown, state, [len(trainers) * s for s in sizes], heed)
     thoughts = stack.weigh(*arguments)[0] if stack.weighs else stack.think(*arguments)[0].split(len(trainers))
-    columns = {name: read(name, asked) for name in ("action", "behaviour", "free", "explored")}
+    columns = {name: read(name, asked) for name in ("action", "behavior_log_prob", "free", "explored")}
     columns |= {name: read(name, asked, lesson=True) for name in ("advantage", "target", "heard")}
     terms = []
     for i, (trainer, lesson) in enumerate(zip(trainers, lessons, strict=True)):

@@ -13,8 +13,8 @@ from modelnative import native
 from modelnative.native import Choices
 from modelnative.policies.cores import GRU
 from modelnative.policies.policy import Policy, Thought
-from modelnative.tasks.batch import Batch
-from modelnative.tasks.task import AnyTask, Problems, program_length, require
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
 from modelnative.training.advantages import advantages
 from modelnative.training.config import TrainConfig, validate
 from modelnative.training.curricula import Draw, make_curriculum
@@ -56,7 +56,7 @@ class Metrics:
         stages: for each stage where the curriculum stands.
         mean_return: mean sum of rewards of the episodes.
         entropy: mean over free tokens, in nats.
-        approximate_kl: mean of the k3 estimator between behaviour and new policy, in nats.
+        approximate_kl: mean of the k3 estimator between behavior and new policy, in nats.
         clip_fraction: share of free tokens whose ratio was clipped.
         explained_variance: of the critic's targets by its values; 0 without a critic.
         gradient_norm: before clipping, the mean of the steps.
@@ -174,7 +174,7 @@ class Trainer:
         """What to play; with grpo and rloo, `group` episodes of each problem side by side."""
         config, task = self.config, self.task
         self.generator.manual_seed(config.seed * 1_000_003 + self.updates)
-        group = config.loss.group if config.algorithm in ("grpo", "rloo") else 1
+        group = config.loss.num_generations if config.algorithm in ("grpo", "rloo") else 1
         draw = self.curriculum.draw(config.episodes // group, self.generator, self.updates / config.updates)
         problems: Problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
         count = 0
@@ -229,7 +229,9 @@ class Trainer:
     def study(self, draw: Draw, rollout: Rollout, start: float) -> Lesson:
         """What there is to learn from the episodes, and how fast to."""
         config, played = self.config, time.perf_counter()
-        cooling = max(config.optimizer.floor, min(1.0, self.curriculum.failure / config.optimizer.cool_from))
+        cooling = max(
+            config.optimizer.min_lr_fraction, min(1.0, self.curriculum.failure / config.optimizer.anneal_below_failure)
+        )
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = config.optimizer.learning_rate * cooling
         advantage, target = advantages(config.algorithm, rollout, config.loss)
@@ -307,7 +309,7 @@ class Trainer:
         return surrogate(
             thought,
             action=rollout.action.flatten(),
-            behaviour=rollout.behaviour.flatten(),
+            behavior_log_prob=rollout.behavior_log_prob.flatten(),
             advantage=lesson.advantage.flatten(),
             target=lesson.target.flatten(),
             free=rollout.free.flatten(),
@@ -324,7 +326,7 @@ class Trainer:
         # In one piece, for the norm; each then lies as its parameter does, which fused Adam takes for granted.
         whole = torch.cat([gradient.reshape(-1) for gradient in gradients])
         norm = whole.norm()
-        whole *= (self.config.optimizer.max_gradient_norm / (norm + 1e-6)).clamp_max(1.0)
+        whole *= (self.config.optimizer.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
         parts = whole.split([parameter.numel() for parameter in self.parameters])
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)

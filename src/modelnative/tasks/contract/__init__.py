@@ -1,0 +1,1 @@
+"""What the author of a task imports: the task contract, its batches, its checker and its samplers."""

@@ -1,0 +1,1 @@
+"""Remember streamed pairs and answer queries."""

@@ -1,0 +1,1 @@
+"""Infix expressions, on a calculator or on paper."""

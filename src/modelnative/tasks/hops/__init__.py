@@ -1,0 +1,1 @@
+"""Follow a hidden map through a tool."""

@@ -1,0 +1,398 @@
+"""Hops through a hidden map: a tool shows the node after a node, and the agent says where it is after h of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from modelnative.errors import UserError, choose
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.sampling import content_key, draw_within
+from modelnative.tasks.contract.task import SPLITS, Problems, Split, State, Step, Task, TaskSpec, in_split, require
+from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
+
+COUNTS = ("scattered", "shifted", "row", "digits")
+MOST_HOPS, MOST_NODES, MOST_MAPS = 100, 128, 8
+SCATTERED = 12  # hops up to which all ways to scatter their marks are kept, 4,095
+LISTED = 500_000  # a stage with more problems is not listed
+
+
+@dataclass
+class HopsProblems(Problems):
+    """Adds the hidden maps and where they lead.
+
+    Attributes:
+        maps: int64 [n, maps · words]: of each map, node after node, what follows it, `bits` to a node; see `Packing`.
+        start: int64 [n], the node to start from.
+        tool: int64 [n], which map to follow.
+        target: int64 [n], where that ends.
+    """
+
+    maps: Tensor
+    start: Tensor
+    tool: Tensor
+    target: Tensor
+
+
+@dataclass
+class Walk(State):
+    """An episode under way.
+
+    Attributes:
+        mode: int64 [n], which function takes the next node, or how the episode ended; see `Keys`.
+        shown: int64 [n], the token on the display.
+        left: int64 [n], hops of the problem minus calls made, also below 0.
+        maps, target: the problem's.
+    """
+
+    mode: Tensor
+    shown: Tensor
+    left: Tensor
+    maps: Tensor
+    target: Tensor
+
+
+@dataclass
+class Keys(Batch):
+    """What each key does. A row for each choice of (mode, key), the key counting fastest.
+
+    The modes are: one for each tool that is chosen, then none chosen, asked for the answer, answered, ended without.
+
+    Attributes:
+        mode: int64, after the key.
+        shown: int64, the token that it shows; −1 if the display stays, or shows what a call returns.
+        word, shift: int64, where in `maps` a call finds its result.
+        calls, answers, done, invalid: bool, it calls a tool; it answers; the episode is over after it; no effect.
+    """
+
+    mode: Tensor
+    shown: Tensor
+    word: Tensor
+    shift: Tensor
+    calls: Tensor
+    answers: Tensor
+    done: Tensor
+    invalid: Tensor
+
+
+@dataclass
+class Tables:
+    """What is looked up instead of computed.
+
+    Attributes:
+        keys: what each key does.
+        rows: int16 [all ways, tokens], every way to write every number of hops, and CTX; stage after stage.
+        first: int64 [stages], the row where a stage begins.
+        ways: int64 [stages], its rows.
+    """
+
+    keys: Keys
+    rows: Tensor
+    first: Tensor
+    ways: Tensor
+
+
+class Hops(Task[HopsProblems, Walk]):
+    """Start from a node, follow a hidden map h times, say where that ends (stages H1, H2, …).
+
+    The map is seen only through its tool: a node written while a tool is chosen is a call, and the display shows
+    the node after it. ANS and then a node is the answer, and the end of the episode. With one map its tool, NEXT, is
+    chosen from the start and has no key; with more, the keys NEXT1, NEXT2, … choose one, until another is chosen,
+    and the context begins with the one to follow. Choosing and ANS blank the display. A key that changes nothing is
+    invalid.
+
+    A map is one cycle through all nodes, each such cycle being equally likely, and longer than h. So no node comes
+    twice, and without a call every node but the start is equally likely to be the answer: 1 / (size − 1). A constant
+    program reaches 1 / size. A policy without a memory reaches 1 / (size − 1), as the display is blank after ANS. To be
+    remembered are the hops that were made and, for one key, the node.
+
+    Args:
+        hops: the longest stage, 1 to 100.
+        size: nodes of a map, at least hops + 2, at most 128.
+        maps: hidden maps, 1 to 8; one is followed.
+        count: how the context says h. `scattered`: h marks at random among `hops` places, at most 12; `shifted`: h
+            marks in a row that begins anywhere among them; `row`: at the first h of them; `digits`: a decimal number.
+            Only with the first two does a policy that was trained on short walks know the marks at every place.
+        feedback: `node` is the display; `left` adds a mark for as long as fewer than h calls were made, so that
+            nobody has to count.
+
+    Raises:
+        UserError: a option is out of its range.
+
+    Example:
+        >>> task = Hops(hops=2, size=4)
+        >>> problem = task.parse(1, "3: 2 0 3 1")
+        >>> task.render(problem, 0)
+        'start from n3 and follow NEXT 2 times; where does that end?'
+        >>> " ".join(task.spec.vocabulary[t] for t in task.oracle(problem)[0])
+        'n3 n1 ANS n0'
+    """
+
+    def __init__(
+        self,
+        hops: int = 6,
+        size: int = 16,
+        maps: int = 1,
+        count: Literal["scattered", "shifted", "row", "digits"] = "scattered",
+        feedback: Literal["node", "left"] = "node",
+    ) -> None:
+        require(1 <= hops <= MOST_HOPS, "hops", hops, f"1 to {MOST_HOPS}")
+        require(hops + 2 <= size <= MOST_NODES, "size", size, f"hops + 2 = {hops + 2} to {MOST_NODES}")
+        require(1 <= maps <= MOST_MAPS, "maps", maps, f"1 to {MOST_MAPS}")
+        self.hops, self.size, self.maps = hops, size, maps
+        self.count_as = choose("count", count, COUNTS)
+        require(count != "scattered" or hops <= SCATTERED, "hops", hops, f"at most {SCATTERED} with count 'scattered'")
+        self.shows_left = choose("feedback", feedback, ("node", "left")) == "left"
+        self.packing = Packing(size)
+        self._tables: dict[torch.device, Tables] = {}
+        self.tools = ["NEXT"] if maps == 1 else [f"NEXT{k + 1}" for k in range(maps)]
+        marks = [*"0123456789"] if count == "digits" else []
+        nodes = [f"n{i}" for i in range(size)]
+        vocabulary = (*nodes, *(self.tools if maps > 1 else []), *marks, "HOP", "GAP", "CTX", "ANS", "EOS")
+        self.hop, self.gap, self.ctx, self.ans, self.eos = range(len(vocabulary) - 5, len(vocabulary))
+        self.first_digit = self.hop - len(marks)
+        self.width = len(str(hops)) if count == "digits" else hops
+        places = (*(["tool"] if maps > 1 else []), "start", *(f"hop {i + 1}" for i in range(self.width)))
+        self.spec = TaskSpec(
+            name="hops",
+            vocabulary=vocabulary,
+            stages=tuple(f"H{h + 1}" for h in range(hops)),
+            context_length=len(places) + 1,
+            feedback_width=1 + self.shows_left,
+            horizon=hops + 2 + (maps > 1),
+            start=self.ctx,
+            end=self.eos,
+            positions=places,
+        )
+
+    def options(self) -> dict[str, Any]:
+        feedback = "left" if self.shows_left else "node"
+        options = {"hops": self.hops, "size": self.size, "maps": self.maps}
+        return {**options, "count": self.count_as, "feedback": feedback}
+
+    # Problems
+
+    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> HopsProblems:
+        shuffles = Shuffles(self.size, self.maps, generator)
+        shuffles.draw(len(stage) * 3 // 2 + 256 if split == "train" else len(stage))  # one in five will be redrawn
+        tables = self.tables(stage.device)
+
+        def draw(stage: Tensor) -> Problems:
+            chance = torch.rand(2, len(stage), generator=generator, device=stage.device)
+            row = (chance[0] * tables.ways.index_select(0, stage)).long() + tables.first.index_select(0, stage)
+            return self._drawn(stage, row, (chance[1] * self.maps).long(), shuffles.take(len(stage)))
+
+        return self._problems(draw_within(split, stage, draw))
+
+    def _drawn(self, stage: Tensor, row: Tensor, tool: Tensor, orders: Sequence[Tensor]) -> Problems:
+        """Problems with only their content, in place of the context: the maps, a number for the rest, the target.
+
+        Args:
+            stage: int64 [n].
+            row: int64 [n], how the hops are written: a row of `Tables.rows`.
+            tool: int64 [n], which map to follow.
+            orders: of each map, its nodes as they follow each other: int64 [size, n]. The first is of the map to
+                follow, from the start on. It changes places with the one that stands where it has to be.
+        """
+        cycles = [self.packing.map_of(order) for order in orders]
+        maps = list(cycles)
+        for k in range(1, self.maps):
+            here = (tool == k)[:, None]
+            maps[0], maps[k] = torch.where(here, cycles[k], maps[0]), torch.where(here, cycles[0], cycles[k])
+        target = orders[0].gather(0, stage[None] + 1)[0]
+        rest = (row * self.maps + tool) * self.size + orders[0][0]
+        content = torch.cat([*maps, rest[:, None]], 1)
+        return Problems(stage, torch.cat([content, target[:, None]], 1), content_key(content))
+
+    def _problems(self, drawn: Problems) -> HopsProblems:
+        maps, rest, target = drawn.context[:, :-2].contiguous(), *drawn.context[:, -2:].unbind(1)
+        start, rest = rest % self.size, rest // self.size
+        tool, row = rest % self.maps, rest // self.maps
+        columns = [start[:, None], self.tables(row.device).rows.index_select(0, row).long()]
+        if self.maps > 1:
+            columns = [(tool + self.size)[:, None], *columns]
+        return HopsProblems(drawn.stage, torch.cat(columns, 1), drawn.key, maps, start, tool, target.contiguous())
+
+    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[HopsProblems]:
+        choose("split", split, SPLITS)
+        tables = self.tables(torch.device("cpu"))
+        ways, first = int(tables.ways[stage]), int(tables.first[stage])
+        total = ways * self.maps * self.size * math.factorial(self.size - 1) ** self.maps
+        if total > LISTED:
+            name = self.spec.stages[stage]
+            raise UserError(f"stage: {name!r} has {total:.3g} problems, too many to list; expected at most {LISTED}")
+        for numbers in torch.arange(total).split(chunk):
+            orders, rest = [], numbers
+            for k in range(self.maps):
+                # A walk begins where it begins; a map that is not followed is listed from its node 0 on.
+                swaps, least = [], 0 if k == 0 else 1
+                for i in range(self.size - 1, 0, -1):
+                    swaps.append(rest % (i + 1 - least) + least)
+                    rest = rest // (i + 1 - least)
+                orders.append(shuffled(swaps, nodes(self.size, len(numbers), numbers.device)))
+            row, tool = rest // self.maps + first, rest % self.maps
+            problems = self._problems(self._drawn(torch.full_like(numbers, stage), row, tool, orders))
+            yield problems[in_split(problems.key, split)]
+
+    def parse(self, stage: int, text: str) -> HopsProblems:
+        words = text.replace(":", " ").replace(",", " ").split()
+        numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in words]
+        head = 1 + (self.maps > 1)
+        parts = [numbers[k : k + self.size] for k in range(head, len(numbers), self.size)]
+        cycles = [cycle(part, numbers[0] if len(numbers) > 0 else 0) for part in parts]
+        tool = numbers[1] - 1 if self.maps > 1 and len(numbers) > 1 else 0
+        if len(parts) != self.maps or not 0 <= tool < self.maps or any(len(c) != self.size for c in cycles):
+            example = ", ".join([" ".join(str((i + 1) % self.size) for i in range(self.size))] * self.maps)
+            which, begin = ("", "0: ") if self.maps == 1 else (f", which map to follow (1 to {self.maps})", "0 1: ")
+            raise UserError(
+                f"problem: {text!r} is not allowed; expected the node to start from{which}, then for each map what "
+                f"follows each of its {self.size} nodes, all on one cycle, such as {begin + example!r}"
+            )
+        cycles[0], cycles[tool] = cycles[tool], cycles[0]
+        row = self.tables(torch.device("cpu")).first[[stage]]
+        orders = [torch.tensor(cycle)[:, None] for cycle in cycles]
+        return self._problems(self._drawn(torch.tensor([stage]), row, torch.tensor([tool]), orders))
+
+    def render(self, problems: HopsProblems, i: int) -> str:
+        hops = int(problems.stage[i]) + 1
+        return (
+            f"start from n{int(problems.start[i])} and follow {self.tools[int(problems.tool[i])]} "
+            f"{hops} time{'s' * (hops > 1)}; where does that end?"
+        )
+
+    def oracle(self, problems: HopsProblems) -> Tensor:
+        """Shortest among the programs of agents that have to be sure.
+
+        An answer may be guessed, but whoever makes fewer than h calls is wrong on some map that fits what was shown.
+        """
+        stage, vocabulary = problems.stage, len(self.spec.vocabulary)
+        columns, node = [], problems.start
+        for t in range(self.hops + 2):
+            end = torch.where(stage + 1 == t, self.ans, torch.where(stage + 2 == t, problems.target, self.eos))
+            columns.append(torch.where(t <= stage, node, end))
+            if t < self.hops:
+                node = self._image(problems.maps, problems.tool * vocabulary + node)
+        tool = [] if self.maps == 1 else [problems.tool + self.size]
+        return torch.stack([*tool, *columns], 1)
+
+    # Episodes
+
+    def begin(self, problems: HopsProblems) -> Walk:
+        none = torch.zeros_like(problems.stage)
+        mode = none if self.maps == 1 else none + self.maps
+        blank = none + self.eos
+        return Walk(none > 0, mode, blank, problems.stage + 1, problems.maps, problems.target)
+
+    def step(self, state: Walk, action: Tensor) -> Step[Walk]:
+        keys = self.tables(action.device).keys
+        row = torch.add(action, state.mode, alpha=len(self.spec.vocabulary))
+        calls, shown = keys.calls.index_select(0, row), keys.shown.index_select(0, row)
+        shown = torch.where(shown < 0, state.shown, shown)
+        after = Walk(
+            done=keys.done.index_select(0, row),
+            mode=keys.mode.index_select(0, row),
+            shown=torch.where(calls, self._image(state.maps, row), shown),
+            left=state.left - calls.long(),
+            maps=state.maps,
+            target=state.target,
+        )
+        success = keys.answers.index_select(0, row) & (action == state.target)
+        invalid = keys.invalid.index_select(0, row)
+        return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
+
+    def _image(self, maps: Tensor, row: Tensor) -> Tensor:
+        """What a call returns: maps int64 [n, words], rows of `Keys` int64 [n] -> int64 [n]."""
+        keys = self.tables(row.device).keys
+        word = maps[:, 0] if maps.shape[1] == 1 else maps.gather(1, keys.word.index_select(0, row)[:, None])[:, 0]
+        return word >> keys.shift.index_select(0, row) & ((1 << self.packing.bits) - 1)
+
+    def feedback(self, state: Walk) -> Tensor:
+        if not self.shows_left:
+            return state.shown[:, None]
+        return torch.stack([state.shown, torch.where(state.left > 0, self.hop, self.eos)], 1)
+
+    def records(self, problems: HopsProblems, state: Walk) -> list[dict[str, Any]]:
+        names, n = self.spec.vocabulary, len(problems)
+        maps = self.packing.unpacked(problems.maps.view(n * self.maps, -1)).view(n, self.maps, self.size)
+        answer = torch.where(state.mode == self.maps + 2, state.shown, -1)
+        columns = (problems.stage, problems.start, problems.tool, problems.context, maps, answer, problems.target)
+        return [
+            {
+                "problem": f"{start}{f' {tool + 1}' if self.maps > 1 else ''}: "
+                + ", ".join(" ".join(map(str, m)) for m in maps),
+                "hops": stage + 1,
+                "start": names[start],
+                "tool": self.tools[tool],
+                "maps": {
+                    name: dict(zip(names, map(names.__getitem__, m), strict=False))
+                    for name, m in zip(self.tools, maps, strict=True)
+                },
+                "context": [names[token] for token in context],
+                "answer": names[answer] if answer >= 0 else None,
+                "target": names[target],
+            }
+            for stage, start, tool, context, maps, answer, target in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+
+    def registers(self, state: Walk, i: int) -> dict[str, str]:
+        mode, shown = int(state.mode[i]), int(state.shown[i])
+        return {
+            "function": (*self.tools, "", "ANS", "ANS", "")[mode],
+            "hops left": str(int(state.left[i])),
+            "display": "" if shown == self.eos else self.spec.vocabulary[shown],
+        }
+
+    def tables(self, device: torch.device) -> Tables:
+        """What is looked up, on `device`."""
+        if device not in self._tables:
+            rows = [self._rows(h) for h in range(1, self.hops + 1)]
+            ways = torch.tensor([len(part) for part in rows])
+            tensors = (torch.cat(rows), ways.cumsum(0) - ways, ways)
+            self._tables[device] = Tables(self._keys().to(device), *(tensor.to(device) for tensor in tensors))
+        return self._tables[device]
+
+    def _rows(self, h: int) -> Tensor:
+        """Every way to write h hops: int16 [ways, row], tokens."""
+        if self.count_as == "digits":
+            tokens = [[self.first_digit + int(digit) for digit in f"{h:0{self.width}d}"]]
+        else:
+            ways: Iterable[Sequence[int]] = [range(h)]
+            if self.count_as == "scattered":
+                ways = itertools.combinations(range(self.hops), h)
+            elif self.count_as == "shifted":
+                ways = [range(first, first + h) for first in range(self.hops - h + 1)]
+            tokens = [
+                [self.hop if place in marks else self.gap for place in range(self.hops)] for marks in map(set, ways)
+            ]
+        return torch.tensor([[*row, self.ctx] for row in tokens], dtype=torch.int16)
+
+    def _keys(self) -> Keys:
+        """The rules, for every mode and key at once."""
+        none, asked, answered, ended = range(self.maps, self.maps + 4)
+        mode, key = torch.meshgrid(torch.arange(self.maps + 4), torch.arange(len(self.spec.vocabulary)), indexing="ij")
+        mode, key = mode.flatten(), key.flatten()
+        running, node, tool = mode <= asked, key < self.size, key - self.size
+        calls, answers = node & (mode < none), node & (mode == asked)
+        chooses = running & (tool >= 0) & (tool < self.maps) & (tool != mode) & (self.maps > 1)
+        asks, ends = running & (key == self.ans) & (mode != asked), running & (key == self.eos)
+        after = torch.where(chooses, tool, mode)
+        for effect, then in ((asks, asked), (answers, answered), (ends, ended)):
+            after = after.masked_fill(effect, then)
+        shown = torch.where(answers, key, torch.where(chooses | asks | ends, self.eos, -1))
+        node = torch.where(calls, key, 0)
+        return Keys(
+            mode=after,
+            shown=shown,
+            word=mode * calls * self.packing.words + node // self.packing.per,
+            shift=node % self.packing.per * self.packing.bits,
+            calls=calls,
+            answers=answers,
+            done=after > asked,
+            invalid=running & ~(calls | chooses | asks | answers | ends),
+        )

@@ -1,0 +1,1 @@
+"""Reproduce a cue after distractors."""

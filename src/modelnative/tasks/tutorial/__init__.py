@@ -1,0 +1,1 @@
+"""The published tutorial's environment."""

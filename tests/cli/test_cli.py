@@ -1,0 +1,662 @@
+"""The command line as a person meets it: exit codes, one line for bad input, and nothing written then."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from worlds import SMALL, calculate
+
+from modelnative import cli
+from modelnative.bench.measure import usual_config
+from modelnative.policies.config import CORES
+from modelnative.runs.run import Run
+from modelnative.runs.training import Training
+from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
+from modelnative.training.recipes import recipe
+
+SOURCE = Path(__file__).parents[2] / "src"
+HELPERS = Path(__file__).parents[1] / "helpers"
+TINY = "--task worlds:Small --updates 2 --episodes 16 --policy.width 8 --threads 1"
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[[str], Outcome]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run a command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a runner's own width would fold the tables
+
+    def run(line: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["modelnative", *shlex.split(line)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        shown = capsys.readouterr()
+        return Outcome(int(stop.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the small world."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    fields = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    list(Training.start(path, with_fields(recipe(), fields)).events())
+    return path
+
+
+@pytest.fixture
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that can be resumed."""
+    path = tmp_path_factory.mktemp("stopped") / "run"
+    fields = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    Training.start(path, with_fields(recipe(), fields))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def refused(outcome: Outcome) -> str:
+    """The message, once it is certain that it is one line and nothing else."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert re.fullmatch(r"modelnative: error: [^\n]+\n", outcome.err), outcome.err
+    assert "Traceback" not in outcome.err
+    assert not set("╭│╰") & set(outcome.err), "no box"
+    return outcome.err.removeprefix("modelnative: error: ").strip()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian", "command: unknown value 'trian'; did you mean 'train'?"),
+        ("--verbose", "command: unknown value '--verbose'"),
+        ("train --sed 3", "--sed: unknown flag; did you mean --seed?"),
+        ("train --policy.widht 3", "--policy.widht: unknown flag; did you mean --policy.width?"),
+        ("train --width 3", "--width: unknown flag; did you mean --policy.width?"),
+        ("train --learning_rate=1", "--learning-rate: unknown flag; did you mean --optimizer.learning-rate?"),
+        ("train run", "'run' is one argument too many"),
+        ("train --seed x", "--seed: 'x' is not a whole number"),
+        ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
+        ("train --seed", "--seed: a value is missing"),
+        ("train --seed -1", "seed: -1 is not allowed; expected a whole number from 0"),
+        ("train --minutes soon", "--minutes: 'soon' is not a number"),
+        ("train --minutes nan", "minutes: nan is not allowed"),
+        ("train --policy.layers x", "--policy.layers: 'x' is not a whole number"),
+        ("train --policy.copy_head maybe", "'maybe' is one argument too many"),
+        ("train --policy.width 0", "policy.width: 0 is not allowed; expected at least 1"),
+        ("train --task arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("train --task tutorial.py", "say which task of the file: tutorial:NAME"),
+        ("certify echoes:Echo --options x=3", "x=3 is not allowed; this task has no options"),
+        ("train --task no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
+        ("train --core grru", "core: unknown value 'grru'; did you mean 'gru'?"),
+        ("train --algorithm pppo", "algorithm: unknown value 'pppo'; did you mean 'ppo'?"),
+        ("train --curriculum hint", "curriculum: unknown value 'hint'; did you mean 'hints'?"),
+        ("train --split tran", "split: unknown value 'tran'; did you mean 'train'?"),
+        ("train --device cuda:77", "device: 'cuda:77' is not available here"),
+        ("train --device abacus", "device: 'abacus' is not available here"),
+        ("train --options horizon=5", "horizon: 5 is not allowed; expected at least 12, the length of the oracle's"),
+        ("train --options horizon=long", "horizon: 'long' is not allowed; expected int"),
+        ("train --options horizn=12", "option of task arithmetic: unknown value 'horizn'; did you mean 'horizon'?"),
+        ("train --options feedback=dsplay", "feedback: unknown value 'dsplay'; did you mean 'display'?"),
+        ("train --options feedback", "--options: 'feedback' is not allowed; expected KEY=VALUE"),
+        ("train --policy.width 1000000000000", "not enough memory"),
+        ("train --out /dev/null/run", "cannot be written"),
+        (f"train --out {'x' * 300}", "File name too long"),
+        ("train --config none.toml", "config: 'none.toml' cannot be read (No such file or directory)"),
+        ("train --config .", "config: '.' cannot be read (Is a directory)"),
+        ("resume", "RUN is missing"),
+        ("resume nowhere", "run: 'nowhere' is not a run folder"),
+        ("sweep", "SPEC is missing; see: modelnative sweep --help"),
+        ("sweep none.toml", "spec: 'none.toml' cannot be read (No such file or directory)"),
+        ("sweep a.toml --resume b", "SPEC: 'a.toml' is not allowed beside --resume"),
+        ("sweep --resume nowhere", "sweep: 'nowhere' is not a sweep folder; expected one made by: modelnative sweep"),
+        ("sweep --resume nowhere --out b", "--out: 'b' is not allowed beside --resume"),
+        ("bench --seconds 0", "seconds: 0.0 is not allowed; expected more than 0"),
+        ("bench --processes 0", "processes: 0 is not allowed; expected from 1 to 85"),
+        ("bench --solve -1", "solve: -1 is not allowed"),
+        ("bench --threads 2", "threads: 2 is not allowed; expected 1: cores are shared among processes"),
+        ("bench --device cuda", "device: 'cuda' is not allowed; expected cpu"),
+        ("bench --profile --solve 2", "--solve: not allowed beside --profile"),
+        ("bench --profile --core grru", "core: unknown value 'grru'; did you mean 'gru'?"),
+        ("bench --profiel", "--profiel: unknown flag; did you mean --profile? see: modelnative bench --help"),
+        ("sweep a b", "'b' is one argument too many"),
+        ("sweep a --jobs two", "--jobs: 'two' is not a whole number"),
+        ("evaluate", "RUN is missing"),
+        ("evaluate nowhere", "run: 'nowhere' is not a run folder"),
+        ("evaluate a b", "'b' is one argument too many"),
+        ("explain nowhere --stage T2", "--problem is missing"),
+        ("explain nowhere --stage T2 --problem '1 2 3 4 5'", "run: 'nowhere' is not a run folder"),
+        ("tasks arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("certify", "TASK is missing; see: modelnative certify --help"),
+        ("certify arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
+        ("certify arithmetic --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
+        ("certify arithmetic --options horizon=5", "horizon: 5 is not allowed"),
+        ("certify arithmetic --problems 0", "problems: 0 is not allowed; expected at least 1"),
+        (
+            "certify arithmetic --seconds 0",
+            "seconds: 0.0 is not allowed; expected more than 0; to train nothing: --no-tr",
+        ),
+        ("certify arithmetic --json --markdown", "--markdown: not allowed beside --json"),
+        ("certify no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
+        ("certify echoes:Unfinished", "task: 'echoes:Unfinished' cannot be made; Unfinished lacks methods"),
+        ("tutorial --updates 0", "updates: 0 is not allowed; expected at least 1"),
+        ("tutorial --epochs 3", "--epochs: unknown flag"),
+    ],
+)
+def test_bad_input_is_one_line(command: Command, tmp_path: Path, line: str, message: str) -> None:
+    assert message in refused(command(line))
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.toml", "seed = ", "'c.toml' is neither TOML nor JSON"),
+        ("c.json", '{"seed": ', "'c.json' is neither TOML nor JSON"),
+        ("c.toml", b"\xff\xfe", "'c.toml' is neither TOML nor JSON"),
+        ("c.toml", "sed = 3", "field: unknown value 'sed'; did you mean 'seed'?"),
+        ("c.toml", "[policy]\nwidht = 3", "policy: unknown value 'widht'; did you mean 'width'?"),
+        ("c.toml", "policy = 3", "policy: 3 is not allowed; expected a table"),
+        ("c.toml", 'seed = "3"', "seed: '3' is not allowed; expected int"),
+        ("c.toml", "core = 3", "core: unknown value 3"),
+        ("c.toml", "episodes = 0", "episodes: 0 is not allowed"),
+        ("c.json", '{"options": {"horizon": 5}}', "horizon: 5 is not allowed"),
+        ("c.json", '{"task": "arithmetik"}', "did you mean 'arithmetic'?"),
+    ],
+)
+def test_bad_configuration_files(
+    command: Command, tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert message in refused(command(f"train --config {name} --out run"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        ("[grid]\nalgoritm = ['ppo']", "", "grid: unknown value 'algoritm'; did you mean 'algorithm'?"),
+        ("[grid]\nalgorithm = ['pppo']", "", "trial algorithm=pppo: algorithm: unknown value 'pppo'"),
+        ("[base]\ntask = 'arithmetik'", "", "trial base: task: unknown value 'arithmetik'"),
+        ("seeds = 2", "--jobs 0", "jobs: 0 is not allowed; expected at least 1"),
+        ("seeds = 2", "--on rya", "on: unknown value 'rya'; did you mean 'ray'? Allowed: auto, local, ray"),
+        ("seeds = 2", "--on local --address a:1", "address: 'a:1' is not allowed with --on local"),
+        ("seeds = 2", "--on local --out /dev/null/x", "cannot be written"),
+        ("seeds = 2", "--on local --out .", "out: '.' exists already and is not a sweep"),
+    ],
+)
+def test_bad_sweeps(command: Command, tmp_path: Path, content: str, flags: str, message: str) -> None:
+    (tmp_path / "spec.toml").write_text(content)
+    assert message in refused(command(f"sweep spec.toml {flags}"))
+    if message != "cannot be written":
+        assert message in refused(command(f"sweep spec.toml --dry-run {flags}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"], "nothing is written"
+
+
+def test_a_run_folder_that_exists(command: Command, trained: Path) -> None:
+    before = contents(trained)
+    assert "exists already; choose another folder" in refused(command(f"train {TINY} --out {trained}"))
+    assert f"run: '{trained}' is finished" in refused(command(f"resume {trained}"))
+    assert contents(trained) == before
+
+
+def test_a_file_where_a_folder_should_be(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "exists already" in refused(command(f"train {TINY} --out file"))
+    assert "Not a directory" in refused(command(f"train {TINY} --out file/run"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("evaluate {} --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
+        ("evaluate {} --split held", "split: unknown value 'held'; did you mean 'heldout'?"),
+        ("evaluate {} --episodes /dev/null/x", "cannot be written"),
+        ("evaluate {} --episodes .", "cannot be written (Is a directory)"),
+        ("explain {} --stage T3 --problem '1 2 3'", "stage: unknown value 'T3'"),
+        ("explain {} --stage T2 --problem '3 7 2 4 15'", "expected 5 operands from 0 to 9"),
+        ("explain {} --stage T2 --problem '3 7 2 4'", "expected 5 operands from 0 to 9"),
+        ("explain {} --stage T2 --problem '3 7 2 4 x'", "expected 5 operands from 0 to 9"),
+        ("explain {} --stage T2 --problem ''", "expected 5 operands from 0 to 9"),
+    ],
+)
+def test_bad_questions_about_a_run(command: Command, trained: Path, tmp_path: Path, line: str, message: str) -> None:
+    before = contents(trained)
+    assert message in refused(command(line.format(trained)))
+    assert contents(trained) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def replace_by_foreign(path: Path) -> None:
+    save_file({"x": torch.zeros(2)}, path)
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_text("not tensors")
+
+
+def replace_by_another_tasks(path: Path) -> None:
+    fields = {"task": "tutorial", "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    other = Training.start(path.parents[2] / "other", with_fields(recipe(), fields))
+    other.run.save_weights(other.trainer.policy)
+    ours = other.run.weights_path if path.name == "weights.safetensors" else other.run.checkpoints()[-1]
+    path.write_bytes(ours.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncate, "damaged or not a safetensors file"),
+        (replace_by_foreign, "not a modelnative file"),
+        (replace_by_text, "damaged or not a safetensors file"),
+        (replace_by_another_tasks, "its task is 'tutorial', but this run's is 'worlds:Small'"),
+    ],
+)
+def test_spoilt_checkpoints_and_weights(
+    command: Command, trained: Path, stopped: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    checkpoint = Run.open(stopped).checkpoints()[-1]
+    spoil(checkpoint)
+    before = contents(stopped)
+    assert message in refused(command(f"resume {stopped}"))
+    assert message in refused(command(f"evaluate {stopped}")), "which reads the checkpoint until there are weights"
+    assert contents(stopped) == before
+    copy = tmp_path / "runs" / "copy"
+    shutil.copytree(trained, copy)
+    spoil(copy / "weights.safetensors")
+    assert message in refused(command(f"evaluate {copy}"))
+    assert message in refused(command(f"explain {copy} --stage T0 --problem '1 2 3'"))
+
+
+def test_a_run_without_a_configuration(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert "is not a run folder" in refused(command("evaluate run"))
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "not a modelnative configuration" in refused(command("resume run"))
+
+
+# Help
+
+
+def test_help_of_every_command(command: Command) -> None:
+    overview = command("--help")
+    assert overview.code == 0
+    assert command("").out == command("-h").out == overview.out
+    for name, kind in cli.COMMANDS.items():
+        shown = command(f"{name} --help")
+        assert shown.code == 0
+        assert shown.err == ""
+        assert f"usage: modelnative {name}" in shown.out
+        assert (kind.__doc__ or "").splitlines()[0].split(";")[0] in " ".join(shown.out.split())
+
+
+def test_version(command: Command) -> None:
+    assert re.fullmatch(r"modelnative \d+\.\d+\.\d+\n", command("--version").out)
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_help_of_train_shows_the_recipe(command: Command, core: str, algorithm: str) -> None:
+    config = recipe(core=core, algorithm=algorithm)
+    shown = " ".join(re.sub(r"[│\n]", " ", command(f"train --core {core} --algorithm {algorithm} --help").out).split())
+    for flag, value in (
+        ("--core STR", core),
+        ("--algorithm STR", algorithm),
+        ("--optimizer.learning-rate FLOAT", config.optimizer.learning_rate),
+        ("--loss.epochs INT", config.loss.epochs),
+        ("--loss.value-weight FLOAT", config.loss.value_weight),
+    ):
+        part = shown[shown.index(flag) :]
+        assert re.match(rf"{flag} [^()]*(\([^()]*\)[^()]*)*?\(default: {re.escape(str(value))}\)", part), part[:200]
+
+
+def test_every_field_has_help(command: Command) -> None:
+    shown = command("train --help").out
+    for flag in cli._flags(cli.Train()):
+        assert flag in shown
+    shown = command("bench --help").out
+    for flag in cli._flags(cli.Bench()):
+        assert flag in shown
+
+
+# Parsing
+
+
+def parsed(line: str) -> TrainConfig:
+    return cli._train(shlex.split(line)).config
+
+
+def test_the_recipe_is_the_default() -> None:
+    assert parsed("") == recipe()
+    for core in CORES:
+        assert parsed(f"--core {core}") == recipe(core=core)
+    for algorithm in ALGORITHMS:
+        assert parsed(f"--algorithm={algorithm}") == recipe(algorithm=algorithm)
+    for curriculum in CURRICULA:
+        assert parsed(f"--curriculum {curriculum}") == recipe(curriculum=curriculum)
+    assert parsed("--task tutorial --seed 2") == with_fields(recipe("tutorial"), {"seed": 2})
+
+
+def test_what_is_measured_by_default(tmp_path: Path) -> None:
+    assert cli._bench([]).config == usual_config()
+    assert cli._bench(["--algorithm", "grpo"]).config == usual_config(algorithm="grpo")
+    assert cli._bench(["--curriculum", "hints", "--episodes", "64"]).config.curriculum == "hints"
+    toml = tmp_path / "c.toml"
+    toml.write_text('curriculum = "threshold"\nepisodes = 512\n')
+    config = cli._bench(["--config", str(toml)]).config
+    assert (config.curriculum, config.episodes, config.curricula.threshold) == ("threshold", 512, 0.9)
+
+
+def test_flags_reach_nested_fields() -> None:
+    config = parsed("--policy.width 32 --policy.no-copy-head --loss.gamma .9 --checkpoint_every 7 --policy.layers 3")
+    assert (config.policy.width, config.policy.copy_head, config.policy.layers) == (32, False, 3)
+    assert (config.loss.gamma, config.checkpoint_every) == (0.9, 7)
+
+
+def test_dials_are_json_or_text() -> None:
+    options = parsed("--options feedback=none horizon=14 gamma=0.5 note=a=b flag=true --seed 1").options
+    assert options == {"feedback": "none", "horizon": 14, "gamma": 0.5, "note": "a=b", "flag": True}
+
+
+def test_flags_override_the_file_and_the_file_the_recipe(tmp_path: Path) -> None:
+    toml = tmp_path / "c.toml"
+    toml.write_text('algorithm = "grpo"\nseed = 3\n[policy]\nwidth = 16\n[options]\nfeedback = "none"\n')
+    config = parsed(f"--config {toml}")
+    expected = {"seed": 3, "policy": {"width": 16}, "options": {"feedback": "none"}}
+    assert config == with_fields(recipe(algorithm="grpo"), expected)
+    over = parsed(f"--config {toml} --seed 4 --algorithm a2c --policy.width 24")
+    assert (over.seed, over.algorithm, over.policy.width) == (4, "a2c", 24)
+    assert over.loss == recipe(algorithm="a2c").loss
+
+
+def test_dials_of_flags_join_those_of_the_file(tmp_path: Path) -> None:
+    toml = tmp_path / "c.toml"
+    toml.write_text('[options]\nfeedback = "none"\nhorizon = 13\n')
+    assert parsed(f"--config {toml} --options horizon=14").options == {"feedback": "none", "horizon": 14}
+
+
+def test_a_runs_own_configuration_is_a_configuration_file(trained: Path) -> None:
+    assert parsed(f"--config {trained / 'config.json'}") == Run.open(trained).config
+
+
+# Doing
+
+
+def test_training_resuming_and_what_is_said(command: Command, tmp_path: Path) -> None:
+    done = command(f"train {TINY} --updates 11 --out run")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "worlds:Small: gru" in lines[0]
+    assert lines[1].startswith("update   10  T0")
+    verdict = next(line for line in lines if re.fullmatch(r"T0=\d\.\d{3} T1=\S+ T2=\S+ \(\d+/240 problems\)", line))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["evaluation"]["line"] == verdict
+    for part in ("train split  T0=", "held-out     T0=", "sampled      T0=", "11 updates, 176 episodes"):
+        assert part in done.out
+    for name in ("run/report.html", "run/weights.safetensors"):
+        assert name in done.out
+        assert (tmp_path / name).is_file()
+    assert "Not solved: " in done.out
+    assert "Next: modelnative evaluate run" in done.out
+    next_command = re.search(r"modelnative (explain run .*)", done.out)
+    assert next_command
+    assert command(next_command[1]).code == 0, "what it proposes works"
+
+
+def test_the_default_run_folder_is_new(command: Command, tmp_path: Path) -> None:
+    assert command(f"train {TINY} --seed 5").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("-worlds.Small-gru-ppo-5")
+
+
+def test_evaluating(command: Command, trained: Path, tmp_path: Path) -> None:
+    done = command(f"evaluate {trained} --episodes episodes.jsonl")
+    assert done.code == 0
+    assert re.search(r"stage\s+train\s+held-out\s+all", done.out)
+    assert re.search(r"T0=\d\.\d{3} T1=\S+ T2=\S+ \(\d+/240 problems\)\n$", done.out)
+    lines = [json.loads(line) for line in (tmp_path / "episodes.jsonl").read_text().splitlines()]
+    assert len(lines) == 6 * SMALL
+    assert f"({sum(line['success'] for line in lines)}/240 problems)" in done.out
+    for line in lines:
+        answered, value = calculate(line["actions"])
+        assert line["success"] == (answered and value == line["target"])
+    again = command(f"evaluate {trained} --episodes episodes.jsonl --stage T2 --split heldout")
+    assert again.code == 0
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == SMALL, "the file is replaced"
+    as_json = json.loads(command(f"evaluate {trained} --json --stage T0 T1").out)
+    assert [(count["stage"], count["split"]) for count in as_json["counts"]] == [
+        ("T0", "train"),
+        ("T0", "heldout"),
+        ("T1", "train"),
+        ("T1", "heldout"),
+    ]
+    sampled = command(f"evaluate {trained} --sampled")
+    assert re.search(r"/40 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", sampled.out), "an interval where chance had a part"
+
+
+def test_evaluating_while_it_trains(command: Command, stopped: Path) -> None:
+    assert command(f"evaluate {stopped}").code == 0, "the newest checkpoint stands in for the weights"
+    done = command(f"resume {stopped}")
+    assert done.code == 0
+    assert "Next: modelnative evaluate" in done.out
+
+
+def test_explaining(command: Command, trained: Path) -> None:
+    done = command(f"explain {trained} --stage T2 --problem '3 7 2 4 5'")
+    assert done.code == 0
+    assert done.out.startswith("T2: a=3 b=7 c=2 d=4 e=5; compute (a*b + c) - d*e\n")
+    for column in ("step", "token", "prob.", "value", "entropy", "copied", "memory", "display", "oracle"):
+        assert column in done.out
+    assert re.search(r"(Right|Wrong): ", done.out)
+
+
+def test_tasks(command: Command) -> None:
+    assert "arithmetic" in command("tasks").out
+    assert "4 MUL" in command("tasks arithmetic").out
+
+
+def test_certifying(command: Command) -> None:
+    sound = command("certify echoes:Echo --no-train")
+    assert sound.code == 0
+    assert re.search(r"E +100 +1\.000 .* 0\.100 +0\.100 +– +– +0", sound.out)
+    assert "Certified: no defect" in sound.out
+    assert "E: the best constant program\n" in sound.err
+    spoilt = command("certify echoes:Mistaken --stage E --no-train")
+    assert spoilt.code == 1
+    flat = " ".join(spoilt.out.split())
+    assert "Counterexample: the second digit of 37; its program 3 SAY answers 3, the target is 7" in flat
+    assert "Not certified: 2 defects" in flat
+    written = command("certify echoes:Seven --no-train --json")
+    assert written.code == 1
+    (stage,) = json.loads(written.out)["stages"]
+    assert (stage["constant"]["rate"], stage["constant"]["exact"], stage["memoryless"]) == (0.91, True, None)
+    page = command("certify echoes:Seven --no-train --markdown").out.splitlines()
+    assert page[:3] == ["## echoes:Seven", "", "| stage | problems | " + page[2].removeprefix("| stage | problems | ")]
+    assert re.match(r"\| E \| 100 \| 1\.000 \| 0\.\d+ \[0\.\d+, 0\.\d+\] \| 0\.000 \| 0\.910 \| 0\.910 \|", page[4])
+
+
+def test_a_task_of_the_current_folder_is_found(tmp_path: Path) -> None:
+    """As the installed command starts it: without the current folder on Python's path."""
+    (tmp_path / "mine.py").write_text("from modelnative.tasks.tutorial.task import Tutorial as Mine\n")
+    code = "import sys; sys.path.remove(''); sys.argv[:] = sys.argv[0:1] + ['tasks', 'mine:Mine']; "
+    code += "from modelnative.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mine:Mine: ")
+
+
+def test_sweeping(command: Command, tmp_path: Path) -> None:
+    base = 'task = "worlds:Small"\nupdates = 2\nepisodes = 16\npolicy.width = 8\n'
+    rates = "[grid]\noptimizer.learning_rate = [0.01, 1e30]\n"
+    (tmp_path / "two.toml").write_text(f"[base]\n{base}{rates}")
+    planned = command("sweep two.toml --dry-run --on local")
+    assert planned.code == 0, planned.err
+    assert planned.out.count("starts") == 2
+    assert "2 trials, to be written to sweeps/two; nothing was written or trained" in planned.out
+    assert not (tmp_path / "sweeps").exists()
+    done = command("sweep two.toml --on local --jobs 2")
+    assert done.code == 1, done.err
+    assert done.err == ""
+    flat = " ".join(done.out.split())
+    for part in (
+        "two: 2 trials, 2 at a time, in local processes → sweeps/two",
+        "optimizer.learning_rate: 1e+30 made the numbers overflow at update",
+        "0 of 1 0.00 to 0.79",
+        "1 seed in the smallest group: too few for a claim",
+        "1 of 2 trials failed",
+    ):
+        assert part in flat
+    again = re.search(r"modelnative (sweep --resume .*)", done.out)
+    assert again
+    resumed = command(f"{again[1]} --on local")
+    assert resumed.code == 1
+    assert "2 trials, 1 of them finished already" in resumed.out, "what it proposes works"
+    for name in ("results.csv", "comparison.svg", "comparison.png"):
+        assert (tmp_path / "sweeps" / "two" / name).is_file()
+    (run,) = (tmp_path / "sweeps" / "two" / "trials").glob("optimizer.learning_rate=0.01*")
+    assert (run / "report.html").is_file()
+    assert command(f"evaluate {run}").code == 0, "a trial is a run as any other"
+    (tmp_path / "two.toml").write_text(f"seeds = 3\n[base]\n{base}{rates}")
+    assert "made from another spec: seeds: [0, 1, 2] instead of []" in refused(command("sweep two.toml --on local"))
+
+
+def test_measuring(command: Command) -> None:
+    tiny = "--task worlds:Small --episodes 16 --policy.width 8 --seconds 0.02 --processes 1"
+    shown = command(f"bench {tiny}")
+    assert shown.code == 0
+    assert re.search(r"training +steps/s +\S+ +\S+–\S+ +\d+\.\d%", shown.out)
+    assert "rollout, update and training, 1 process: 0.02 s\n" in shown.err
+    written = json.loads(command(f"bench {tiny} --json").out)
+    assert {"modelnative", "machine", "config", "rates", "ceiling", "share", "memory", "solved"} <= set(written)
+    assert written["share"]["1"]["training"] > 0
+
+
+def test_profiling(command: Command) -> None:
+    tiny = "--task worlds:Small --episodes 16 --policy.width 8"
+    shown = command(f"bench --profile {tiny}")
+    assert (shown.code, shown.err) == (0, "")
+    assert "One update, 1 thread:" in shown.out
+    assert json.loads(command(f"bench --profile --json {tiny}").out)[0]["share"] > 0
+
+
+def test_the_tutorial(command: Command) -> None:
+    done = command("tutorial --updates 2 --seed 1")
+    assert done.code == 0
+    flat = " ".join(done.out.split())
+    for part in (
+        "published recipe",
+        "mended recipe",
+        "27.1%",
+        "T0=1.061 T1=0.000 T2=0.176",
+        "4,096 problems",
+        "seed 1",
+    ):
+        assert part in flat
+
+
+# Processes of their own
+
+
+def start(line: str, folder: Path) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(SOURCE), str(HELPERS)])
+    command = [sys.executable, "-m", "modelnative", *shlex.split(line)]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    process = start("train --task worlds:Small --episodes 16 --policy.width 8 --threads 1 --out run", tmp_path)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err == ""
+    assert re.search(r"stopped at update (\d+); continue with: modelnative resume run\n$", out)
+    assert Run.open(tmp_path / "run").checkpoints()
+
+
+def test_a_signal_ends_a_measurement(tmp_path: Path) -> None:
+    process = start("bench --task worlds:Small --episodes 16 --policy.width 8 --seconds 600", tmp_path)
+    assert process.stderr is not None
+    while "matrix product" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
+
+
+def test_a_signal_shows_what_was_certified(tmp_path: Path) -> None:
+    process = start("certify echoes:Echo --seconds 600", tmp_path)
+    assert process.stderr is not None
+    while "training" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == ""
+    assert re.search(r"E +100 +1\.000 ", out)
+    assert re.search(r"Interrupted after \d+ s: what is missing was not measured\.\n$", out)
+
+
+def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:
+    process = start("tasks arithmetic", tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(timeout=60) != 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(SOURCE), str(HELPERS)])
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "modelnative", "tasks"]
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "modelnative: error: output: No space left on device\n"

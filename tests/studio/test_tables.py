@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from worlds import SMALL
+
+from modelnative.errors import UserError
+from modelnative.evidence.evaluate import Count, Evaluation
+from modelnative.evidence.explain import Explanation, Row
+from modelnative.studio import tables
+
+
+def draw(*parts: object, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    for part in parts:
+        console.print(part)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def row(token: str, oracle: str, **changes: object) -> Row:
+    plain = Row(token, oracle, 0.9, 0.5, 0.1, "", 0.0, {"entry": "3", "display": "3"}, True)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def explanation(
+    written: str, oracle: str, answer: int | None, *, success: bool, truncated: bool = False
+) -> Explanation:
+    words, right = written.split(), oracle.split()
+    rows = tuple(row(word, right[t] if t < len(right) else "") for t, word in enumerate(words))
+    return Explanation("T0", "a=3", {"answer": answer, "target": 3}, rows, success, truncated, tuple(right))
+
+
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        (
+            explanation("3 ANS", "3 ANS", 3, success=True),
+            "Right: it answered 3, the target, in 2 tokens: the oracle's program, token for token.",
+        ),
+        (
+            explanation("1 3 ANS", "3 ANS", 3, success=True),
+            "Right: it answered 3, the target, in 3 tokens, 1 more than the oracle. "
+            "It first differs from the oracle at step 1: 1 instead of 3.",
+        ),
+        (
+            explanation("ANS", "3 ANS", 3, success=True),
+            "Right: it answered 3, the target, in 1 tokens, 1 fewer than the oracle. "
+            "It first differs from the oracle at step 1: ANS instead of 3.",
+        ),
+        (
+            explanation("3 MUL ANS", "3 ANS", 7, success=False),
+            "Wrong: it answered 7 after 3 tokens; the target is 3. "
+            "It first differs from the oracle at step 2: MUL instead of ANS.",
+        ),
+        (
+            explanation("EOS", "3 ANS", None, success=False),
+            "Wrong: it ended without an answer after 1 tokens; the target is 3. "
+            "It first differs from the oracle at step 1: EOS instead of 3.",
+        ),
+        (
+            explanation("3 3 3", "3 ANS", None, success=False, truncated=True),
+            "Wrong: no answer within the horizon of 3 tokens; the target is 3. "
+            "It first differs from the oracle at step 2: 3 instead of ANS.",
+        ),
+    ],
+)
+def test_the_verdict_in_words(case: Explanation, sentence: str) -> None:
+    assert tables.verdict(case) == sentence
+
+
+def test_a_trajectory_shows_what_stands_out() -> None:
+    rows = (row("3", "3", source="a", copied=0.997), row("RCL", "MUL", valid=False), row("4", ""))
+    case = replace(explanation("3", "3 MUL 7 ANS", None, success=False), rows=rows)
+    lines = draw(tables.trajectory(case)).splitlines()
+    assert "a 100%" in next(line for line in lines if line.split()[:2] == ["1", "3"])
+    assert "differs, no effect" in next(line for line in lines if " RCL " in line)
+    assert [line.split() for line in lines if line.split()[:1] == ["4"]] == [["4", "ANS"]], (
+        "what the oracle went on with"
+    )
+
+
+def test_results_are_exact_when_greedy_and_intervals_when_sampled() -> None:
+    counts = (Count("T0", "train", 80, 80), Count("T0", "heldout", 19, 20))
+    greedy = draw(tables.results(Evaluation(counts, greedy=True)))
+    assert "80/80 1.000" in greedy
+    assert "19/20 0.950" in greedy
+    assert "99/100 0.990" in greedy
+    assert "[" not in greedy
+    assert "99/100 0.990 [0.946, 0.998]" in draw(tables.results(Evaluation(counts, greedy=False)))
+    alone = draw(tables.results(Evaluation(counts[1:], greedy=True)))
+    assert "held-out" in alone
+    assert "all" not in alone, "one split has no sum"
+
+
+def test_the_list_of_tasks() -> None:
+    shown = draw(tables.task_list())
+    assert "arithmetic" in shown
+    assert "tutorial" in shown
+
+
+def test_the_page_of_a_task() -> None:
+    shown = draw(*tables.task_page("worlds:Small"))
+    assert f"T2     {2 * SMALL:>8}   {SMALL:>8}".replace(" ", "") in shown.replace(" ", "")
+    assert "MUL 5 STO 4 MUL 5 ADD 9 SUB RCL ANS" in shown
+    assert "0 1 2 3 4 5 6 7 8 9 CTX MUL ADD SUB ANS STO RCL EOS" in shown
+    arithmetic = draw(*tables.task_page("arithmetic"))
+    for option in ("feedback", "reward", "horizon", "gamma"):
+        assert option in arithmetic
+    assert "`none` is open loop" in arithmetic
+    assert "(not always right)" in draw(*tables.task_page("tutorial"))
+    with pytest.raises(UserError, match="did you mean 'arithmetic'"):
+        list(tables.task_page("arithmetc"))
+
+
+def test_the_page_of_a_task_that_is_made_already_has_no_dials() -> None:
+    made, function = draw(*tables.task_page("toolbox:TASK")), draw(*tables.task_page("toolbox:make"))
+    assert "double x double R1 ANS R2" in made
+    assert "option" not in made
+    assert function.startswith("toolbox:make: Reach the target by calling tools")
+    assert "modelnative train --task toolbox:make --options count=40" in function
