@@ -1,4 +1,4 @@
-"""From a hidden state to the next token and the value."""
+"""From a hidden state to the next action and the value."""
 
 from __future__ import annotations
 
@@ -7,19 +7,79 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modelnative import native
+from modelnative.native import operator
 
-QUERY = 32  # dimensions in which what was read is compared with what is looked for
-TINY = 1e-30  # keeps logarithms finite; far below any probability whose gradient could still matter
+QUERY = 32  # dimensions in which a query is compared with the keys of the context
+TINY = 1e-30  # the least probability; keeps logarithms finite, and its gradient could not matter
+
+
+@operator("copy_heads")
+def copy_heads(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    context: Tensor,
+    vocabulary: int,
+    padding: int,
+    selected: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Policy, value and copy head from one matrix product.
+
+    Args:
+        hidden: float [T * n, width], of T steps of n episodes, time first.
+        weight, bias: float [S, width] and [S]: scores of V tokens, the value and, with a copy head, scores of C places
+            and of V contents. A place's score is that of the place plus that of the token there.
+        context: int64 [n, C].
+        vocabulary: V.
+        padding: the token that pads contexts; it is never copied.
+        selected: int64 [M], which hidden states are meant; None for all.
+
+    Returns:
+        Log-probabilities float [M, V]; value float [M]; the part of the probability that is copied from each context
+        position, float [M, C] (C = 0 without a copy head).
+    """
+    hidden, context = select_states(hidden, context, selected)
+    places = context.shape[1] if len(bias) > vocabulary + 1 else 0
+    sizes = [vocabulary, 1, places, len(bias) - vocabulary - 1 - places]
+    write, value, by_place, by_content = torch.addmm(bias, hidden, weight.t()).split(sizes, 1)
+    context = context[:, :places]
+    copy = by_place + by_content.gather(1, context) if places else by_place
+    log_probs, copied = mix_copies(write, copy, context, padding)
+    return log_probs, value[:, 0], copied
+
+
+def select_states(hidden: Tensor, context: Tensor, selected: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Selected hidden states, and the rows of `context` (the episodes', [n, ...]) that belong to them."""
+    if selected is None:
+        selected = torch.arange(len(hidden), device=hidden.device)
+    return hidden.index_select(0, selected), context.index_select(0, selected % len(context))
+
+
+def mix_copies(write: Tensor, copy: Tensor, context: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """One distribution over tokens that are written or copied.
+
+    Generated and copied tokens share one softmax, and a token's probability is the sum over all ways to produce it
+    (CopyNet, Gu et al., 2016, eq. 4-6; pointer-generator, See et al., 2017).
+
+    Args:
+        write: float [M, V], a score for each token.
+        copy: float [M, C], a score for each context position.
+        context: int64 [M, C].
+        padding: the token whose positions are not copied.
+
+    Returns:
+        Log-probabilities float [M, V], and the probability copied from each position, float [M, C].
+    """
+    copy = copy.masked_fill(context == padding, -torch.inf)
+    written, copied = torch.cat([write, copy], 1).softmax(1).split([write.shape[1], copy.shape[1]], 1)
+    return written.scatter_add(1, context, copied).clamp_min(TINY).log(), copied
 
 
 class Heads(nn.Module):
-    """Policy, value and copy head, one matrix product for all.
+    """Policy, value and copy head.
 
-    The copy head scores every context position. Generated and copied tokens share one softmax, and a token's
-    probability is the sum over all ways to write it (CopyNet, Gu et al., 2016, eq. 4-6; pointer-generator, See et al.,
-    2017). The score is by place and by content, both linear in the hidden state; or, where the context was read, it is
-    how well what was read there answers to a query (Vaswani et al., 2017, eq. 1), linear in the hidden state too.
+    With `query`, positions are scored by how well what was read there matches a query (Vaswani et al., 2017, eq. 1);
+    else by place and by content.
 
     Args:
         width: units of the hidden state.
@@ -27,59 +87,36 @@ class Heads(nn.Module):
         context: context positions C.
         padding: the token that pads contexts; it is never copied.
         copy: whether there is a copy head.
-        reads: whether it goes by what was read.
+        query: whether it compares a query with keys of the context.
     """
 
     def __init__(
-        self, width: int, vocabulary: int, context: int, padding: int, copy: bool, reads: bool = False
+        self, width: int, vocabulary: int, context: int, padding: int, copy: bool, query: bool = False
     ) -> None:
         super().__init__()
-        self.vocabulary, self.points = vocabulary, copy and reads
-        scores = [QUERY] if reads else [context, vocabulary]
-        self.sizes = [vocabulary, 1, *(scores if copy else [])]
-        self.padding = padding
-        self.out = nn.Linear(width, sum(self.sizes))
+        self.vocabulary, self.padding = vocabulary, padding
+        self.query = copy and query
+        scores = [QUERY] if query else [context, vocabulary]
+        self.out = nn.Linear(width, vocabulary + 1 + (sum(scores) if copy else 0))
         nn.init.orthogonal_(self.out.weight, 0.01)
         nn.init.zeros_(self.out.bias)
-        if self.points:
-            nn.init.orthogonal_(self.out.weight.data[-QUERY:])  # else query and key would both begin at nothing
+        if self.query:
+            nn.init.orthogonal_(self.out.weight.data[-QUERY:])  # else query and key would both begin near 0
             self.key = nn.Linear(width, QUERY)
 
     def keys(self, read: Tensor) -> Tensor:
-        """What queries are compared with, of what was read at each place, float [n, C, width]: float [n, C, QUERY]."""
+        """The keys of what was read at each place: float [n, C, width] -> float [n, C, QUERY]."""
         return self.key(read) / math.sqrt(QUERY)
 
-    def forward(self, hidden: Tensor, context: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Read the next token's distribution and the value.
-
-        Args:
-            hidden: float [M, width].
-            context: int64 [M, C].
-            keys: float [M, C, QUERY], where the context was read.
-
-        Returns:
-            log-probabilities float [M, V]; value float [M]; the probability that the token is copied from each context
-            position, float [M, C] (C = 0 without a copy head).
-        """
-        return self.read(self.out(hidden), context, keys)
-
-    def weigh(self, hidden: Tensor, context: Tensor, heed: Tensor | None, episode: Tensor | None) -> native.Choices:
-        """What the native kernels choose from and judge by, instead of `forward`; see `native.Choices`."""
-        weight, bias = self.out.weight, self.out.bias
-        return native.Choices(hidden, weight, bias, context, heed, episode, self.vocabulary, self.padding)
-
-    def read(self, out: Tensor, context: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from the product with the heads' matrix, float [M, sum of sizes]."""
-        write, value, *copy = out.split(self.sizes, -1)
-        value = value.squeeze(-1)
-        if not copy:
-            return write.log_softmax(-1).clamp_min(math.log(TINY)), value, write[..., :0]
-        if self.points:
-            assert keys is not None, "the context was not read"
-            score = (keys @ copy[0][..., None])[..., 0]
-        else:
-            by_place, by_content = copy
-            score = by_place + by_content.gather(-1, context)
-        score = score.masked_fill(context == self.padding, -torch.inf)
-        written, copied = torch.cat([write, score], -1).softmax(-1).split([write.shape[-1], score.shape[-1]], -1)
-        return written.scatter_add(-1, context, copied).clamp_min(TINY).log(), value, copied
+    def forward(
+        self, hidden: Tensor, context: Tensor, keys: Tensor | None = None, selected: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `copy_heads`, with the keys of the context, float [n, C, QUERY], where a query is compared with them."""
+        if not self.query:
+            return copy_heads(hidden, self.out.weight, self.out.bias, context, self.vocabulary, self.padding, selected)
+        assert keys is not None, "a query needs keys"
+        keys = select_states(hidden, keys, selected)[1]
+        hidden, context = select_states(hidden, context, selected)
+        write, value, query = self.out(hidden).split([self.vocabulary, 1, QUERY], 1)
+        log_probs, copied = mix_copies(write, (keys @ query[..., None])[..., 0], context, self.padding)
+        return log_probs, value[:, 0], copied

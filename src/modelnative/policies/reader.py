@@ -1,4 +1,4 @@
-"""How a network reads its problem before it acts, where the sum of its tokens would not say enough."""
+"""How a network reads its problem before it acts, where the sum of its tokens does not say enough."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
-from modelnative.policies.cores import GRULayer
-from modelnative.policies.recurrence import gru
+from modelnative.policies.cores.gru import GRULayer, gru
 
 
 class Reader(nn.Module):
     """Two GRUs, one reading forwards and one backwards (Schuster and Paliwal, 1997; Bahdanau et al., 2015).
 
-    What is read at a place knows all that stands around it: of a sign in an expression, say, which operands it has.
+    The features of a place depend on all that stands around it: those of an operator, say, on its operands.
 
     Args:
         vocabulary: number of tokens V.
-        width: of what is read at each place, even: half from each direction.
+        width: size of the features of a place, even: half from each direction.
         padding: the token that pads contexts, at their ends.
     """
 
@@ -34,17 +32,19 @@ class Reader(nn.Module):
         """Read contexts, int64 [n, C].
 
         Returns:
-            What is read at each place, float [n, C, width]; and in all, float [n, width]: what the two know at their
-            ends, the one at the last token that is no padding, the other at the first.
+            The features of each place, float [n, C, width]; and of the whole, float [n, width]: the last states of
+            the two, the one's at the last token that is not padding, the other's at the first token.
         """
         n, places = context.shape
-        layers = [cast(GRULayer, layer) for layer in self.directions]
-        orders = (context.t(), context.t().flip(0))
-        tables = [self.token.weight @ layer.weight.t() + layer.bias for layer in layers]
-        gates = torch.stack([embedding(order.flatten(), table) for order, table in zip(orders, tables, strict=True)])
-        recurrent, inner = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("recurrent", "inner"))
-        hidden = gru(gates, gates.new_zeros(2, n, self.each), recurrent, inner, [n] * places)
-        onwards, backwards = hidden.view(2, places, n, self.each)
-        read = torch.cat([onwards, backwards.flip(0)], 2).transpose(0, 1)
+        forwards, backwards = (cast(GRULayer, layer) for layer in self.directions)
+        onward = self._read(forwards, context.t())
+        back = self._read(backwards, context.t().flip(0))
+        features = torch.cat([onward, back.flip(0)], 2).transpose(0, 1)
         last = places - 1 - (context != self.padding).long().flip(1).argmax(1)
-        return read, torch.cat([onwards[last, torch.arange(n, device=last.device)], backwards[-1]], 1)
+        return features, torch.cat([onward[last, torch.arange(n, device=last.device)], back[-1]], 1)
+
+    def _read(self, layer: GRULayer, tokens: Tensor) -> Tensor:
+        """The hidden states of one direction: int64 [C, n] -> float [C, n, width / 2]."""
+        table = self.token.weight @ layer.weight.t() + layer.bias
+        initial = table.new_zeros(tokens.shape[1], self.each)
+        return gru(table, tokens[..., None], initial, layer.recurrent, layer.inner)

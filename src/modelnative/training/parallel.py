@@ -1,8 +1,8 @@
 """Sharing one batch among threads and processes without changing what is learned.
 
-Whatever is random is drawn for the whole batch before it is shared, every thread and process takes some of its
-episodes, and gradients are added up. So the number of threads changes nothing at all, and the number of processes
-nothing but the order of additions.
+All random numbers are drawn for the whole batch before it is shared; every thread and process takes some of its
+episodes, and gradients are added up. So the number of threads changes nothing, and the number of processes nothing but
+the order of additions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -22,18 +23,23 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
+from modelnative.native import kernel_threads
+from modelnative.tasks.contract.task import Problems
+from modelnative.training.rollout import COLUMNS, Rollout
 
 A = TypeVar("A")
 R = TypeVar("R")
 
-PATIENCE = timedelta(minutes=30)  # how long to wait for a process that neither answers nor is known to be gone
+TIMEOUT = timedelta(minutes=30)  # how long to wait for a process that neither answers nor is known to be gone
+# Columns of a rollout that only the process that played an episode learns from.
+PRIVATE = ("token", "feedback", "action", "behavior_log_prob")
 
 
-def cores(most: int = 8) -> int:
-    """How many cores this process may use: as OMP_NUM_THREADS says, or all; `most` at most."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
+def cores(limit: int = 8) -> int:
+    """How many cores this process may use: OMP_NUM_THREADS if it is set, else all; at most `limit`."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(most, int(told) if told.isdigit() and int(told) else usable)
+    return min(limit, int(wanted) if wanted.isdigit() and int(wanted) else usable)
 
 
 class Pool:
@@ -51,6 +57,12 @@ class Pool:
         self._executor: ThreadPoolExecutor | None = None
         if threads > 1:
             self._executor = ThreadPoolExecutor(threads, "modelnative", initializer=lambda: torch.set_num_threads(1))
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within the block, this thread's operations share the pool's cores; results do not depend on how many."""
+        with kernel_threads(self.threads):
+            yield
 
     def map(self, function: Callable[[A], R], items: Iterable[A]) -> list[R]:
         """`function` of every item, in their order."""
@@ -89,20 +101,20 @@ class Group:
         if not torch.distributed.is_initialized():
             try:
                 # Numbers that decide what to do next are on the CPU, so that no GPU has to wait for them.
-                torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+                torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"WORLD_SIZE: {self.size} processes cannot be joined ({_reason(error)})") from error
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this is the process that verifies and writes."""
         return self.rank == 0
 
-    def share(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """Those of some rows that are this process's: every `size`th of the batch."""
         return rows if self.size == 1 else rows[rows % self.size == self.rank]
 
-    def spread(self, tensor: Tensor, n: int) -> Tensor:
+    def scatter(self, tensor: Tensor, n: int) -> Tensor:
         """This process's rows in their places among n; the others are 0."""
         if self.size == 1:
             return tensor
@@ -119,7 +131,7 @@ class Group:
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def join(self, tensor: Tensor, n: int) -> Tensor:
+    def gather(self, tensor: Tensor, n: int) -> Tensor:
         """What all processes have of n rows that they shared, put together along the first dimension."""
         if self.size == 1:
             return tensor
@@ -132,30 +144,30 @@ class Group:
             whole[:, rank] = part
         return whole.flatten(0, 1)[:n]
 
-    def copy(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """Rank 0's tensor, on every process; the others give one of the same type and, but for its length, shape."""
         if self.size == 1:
             return tensor
-        length = int(self.tell([len(tensor)])[0])
+        length = int(self.broadcast_numbers([len(tensor)])[0])
         copied = tensor.contiguous() if self.rank == 0 else tensor.new_empty(length, *tensor.shape[1:])
         self._agree(lambda: torch.distributed.broadcast(copied, 0))
         return copied
 
-    def tell(self, values: Sequence[float]) -> list[float]:
+    def broadcast_numbers(self, values: Sequence[float]) -> list[float]:
         """Rank 0's numbers, on every process."""
         if self.size == 1:
             return list(values)
-        told = torch.tensor(values, dtype=torch.float64)
-        self._agree(lambda: torch.distributed.broadcast(told, 0))
-        return told.tolist()
+        numbers = torch.tensor(values, dtype=torch.float64)
+        self._agree(lambda: torch.distributed.broadcast(numbers, 0))
+        return numbers.tolist()
 
-    def say(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         """Rank 0's text, on every process."""
         if self.size == 1:
             return text
-        return bytes(self.copy(torch.tensor(list(text.encode()), dtype=torch.uint8)).tolist()).decode()
+        return bytes(self.broadcast(torch.tensor(list(text.encode()), dtype=torch.uint8)).tolist()).decode()
 
-    def most(self, value: int) -> int:
+    def max(self, value: int) -> int:
         """The largest of the processes' numbers."""
         if self.size == 1:
             return value
@@ -165,7 +177,7 @@ class Group:
 
     def close(self) -> None:
         """Wait until all processes are at their end, so that none misses another that has nothing more to do."""
-        self.most(0)
+        self.max(0)
         # Not now: the same processes may train again, and gloo cannot join them a second time.
         if self.size > 1 and not Group._parting:
             Group._parting = True
@@ -181,6 +193,26 @@ class Group:
                 f"rank {self.rank}: another of the {self.size} processes is gone ({_reason(error)}); the newest "
                 "checkpoint stands, and any number of processes can continue from it with: modelnative resume RUN"
             ) from error
+
+
+def gather_rollout(
+    columns: dict[str, Tensor], problems: Problems, length: int, group: Group, private: Sequence[str] = PRIVATE
+) -> Rollout:
+    """One rollout of all `problems` from the columns that this process and the others have played, each its shard.
+
+    The columns in `private` are not exchanged; rows of other processes are 0 in them.
+    """
+    length, n = group.max(length), len(problems)
+
+    def whole(name: str) -> Tensor:
+        own = columns[name][:length]
+        if group.size == 1:
+            return own
+        rows = own.transpose(0, 1)
+        return (group.scatter(rows, n) if name in private else group.gather(rows, n)).transpose(0, 1).contiguous()
+
+    success = group.gather(columns["success"], n)
+    return Rollout(problems, success=success, final=None, **{name: whole(name) for name in COLUMNS})
 
 
 def own_device(name: str) -> str:

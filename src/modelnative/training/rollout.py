@@ -2,55 +2,43 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modelnative import native
-from modelnative.native import Choices
-from modelnative.policies.policy import Policy, Thought
-from modelnative.policies.stack import Stack
+from modelnative.native import operator
+from modelnative.policies.contract import select_rows
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State, TaskSpec
-from modelnative.training.parallel import Group
 
-CROWDED = 0.75  # share of episodes still running below which the others are taken out of the batch
-TOKENS, NUMBERS = ("token", "feedback", "action"), ("behavior_log_prob", "value", "reward")
-COLUMNS = (*TOKENS, *NUMBERS, "running", "free", "explored", "invalid")  # of a rollout, time first
-PRIVATE = (
-    "token",
-    "feedback",
-    "action",
-    "behavior_log_prob",
-)  # nobody but the process that played an episode learns from it
+COMPACT_BELOW = 0.75  # share of running episodes below which the finished ones are taken out of the batch
+INTEGERS, FLOATS = ("token", "feedback", "action"), ("behavior_log_prob", "value", "reward")
+COLUMNS = (*INTEGERS, *FLOATS, "running", "loss_mask", "explored", "invalid")  # of a rollout, time first
 
 
 @dataclass
 class Plan(Batch):
-    """How n episodes are to be played: all chance, and all that does not come from the policy.
+    """How n episodes are to be played: all random numbers, and all that does not come from the policy.
 
     Attributes:
         uniform: float [n, horizon] in [0, 1), what each action is drawn with.
-        program: int64 [n, horizon], tokens to force (the oracle's).
-        forced: int64 [n], how many tokens of `program` are forced at the start of the episode.
-        explore: float [n], probability that an action is drawn blindly (see `_blind`) at `reach` tokens, after the
-            forced ones and `delay` more.
+        program: int64 [n, horizon], the oracle's tokens.
+        hints: int64 [n], how many tokens of `program` are written at the start of the episode.
+        explore: float [n], probability that an action is drawn blindly (see `blind_distribution`) at `reach` tokens,
+            after the hint and `delay` more.
         delay, reach: int64 [n].
     """
 
     uniform: Tensor
     program: Tensor
-    forced: Tensor
+    hints: Tensor
     explore: Tensor
     delay: Tensor
     reach: Tensor
 
     @classmethod
-    def free(cls, problems: Problems, horizon: int, generator: torch.Generator) -> Plan:
+    def sampled(cls, problems: Problems, horizon: int, generator: torch.Generator) -> Plan:
         """Every action is the policy's own, drawn at temperature 1."""
         stage = problems.stage
         uniform = torch.rand(len(stage), horizon, generator=generator, device=stage.device)
@@ -70,13 +58,13 @@ class Rollout:
         value: float [T, n], the critic's.
         reward: float [T, n].
         running: bool [T, n], the episode had not ended before the action.
-        free: bool [T, n], running and not forced by a hint: the tokens that the loss sees.
-        explored: bool [T, n], free, and drawn with exploration.
-        invalid: bool [T, n], pressed without effect.
+        loss_mask: bool [T, n], running and not written by a hint: the tokens that the policy gradient sees.
+        explored: bool [T, n], drawn with exploration; means nothing outside `loss_mask`.
+        invalid: bool [T, n], the action had no effect.
         success: bool [n], the verifier's verdict.
-        final: the task's state after the last action; None where nobody asked for it.
+        final: the task's state after the last action; None where it was not asked for.
 
-    Where an episode is not free, `behavior_log_prob` and `value` mean nothing; where it is not running, nothing does.
+    Outside `loss_mask`, `behavior_log_prob` and `value` mean nothing; outside `running`, nothing does.
     """
 
     problems: Problems
@@ -87,7 +75,7 @@ class Rollout:
     value: Tensor
     reward: Tensor
     running: Tensor
-    free: Tensor
+    loss_mask: Tensor
     explored: Tensor
     invalid: Tensor
     success: Tensor
@@ -99,17 +87,27 @@ class Rollout:
         return self.running.sum(0)
 
     @property
+    def hint_mask(self) -> Tensor:
+        """Tokens that a hint wrote: bool [T, n]."""
+        return self.running & ~self.loss_mask
+
+    @property
     def truncated(self) -> Tensor:
         """Episodes that the horizon cut, no action having ended them: bool [n]."""
         assert self.final is not None, "played without `final`"
         return ~self.final.done
 
+    def select(self, rows: Tensor) -> Rollout:
+        """Some of the episodes, int64 [m], without `final`."""
+        columns = {name: getattr(self, name).index_select(1, rows) for name in COLUMNS}
+        return Rollout(self.problems[rows], success=self.success.index_select(0, rows), final=None, **columns)
 
-def blank(task: AnyTask, n: int, device: torch.device) -> dict[str, Tensor]:
+
+def empty_columns(task: AnyTask, n: int, device: torch.device) -> dict[str, Tensor]:
     """Columns for n episodes of full length, and `success`, before anything was played."""
     columns = {}
     for name in COLUMNS:
-        dtype = torch.int64 if name in TOKENS else torch.float32 if name in NUMBERS else torch.bool
+        dtype = torch.int64 if name in INTEGERS else torch.float32 if name in FLOATS else torch.bool
         shape = (task.spec.feedback_width,) if name == "feedback" else ()
         columns[name] = torch.zeros(task.spec.horizon, n, *shape, dtype=dtype, device=device)
     return {**columns, "success": torch.zeros(n, dtype=torch.bool, device=device)}
@@ -117,7 +115,7 @@ def blank(task: AnyTask, n: int, device: torch.device) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def play(
-    policy: Policy | Stack,
+    policy: nn.Module,
     task: AnyTask,
     problems: Problems,
     plan: Plan | None = None,
@@ -128,126 +126,125 @@ def play(
     """Play every problem once.
 
     Args:
-        policy: acts; its parameters are not changed and no gradient is kept.
+        policy: see `Policy`; its parameters are not changed and no gradient is kept.
         task: answers.
         problems: n of them.
         plan: how; None is greedily, without any hint.
         final: keep the task's last state of every episode.
-        into: where to write, see `blank`; may be some episodes of a larger batch.
+        into: where to write, see `empty_columns`; may be some episodes of a larger batch.
 
     Returns:
-        The episodes. Forced tokens are in it, but not among the free ones.
+        The episodes. Tokens that a hint wrote are in it, outside `loss_mask`.
     """
     spec, n, device = task.spec, len(problems), problems.stage.device
-    looks = device.type == "cpu" and policy.packs  # a look at the data is free there; elsewhere it stalls the device
-    columns = blank(task, n, device) if into is None else into
-    success = columns["success"]
-    state, thoughts = task.begin(problems), policy.begin(problems.context, problems.stage)
-    think = _thinker(policy)
+    columns = empty_columns(task, n, device) if into is None else into
+    state, memory = task.begin(problems), policy.initial_state(problems)
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
-    running, rows, finished = ~success, torch.arange(n, device=device), []
-    blind = None if plan is None else _blind(problems.context, spec)
-    length = spec.horizon if n else 0  # a process may have no episode of a small batch, and no core thinks about none
+    running, rows = torch.ones(n, dtype=torch.bool, device=device), torch.arange(n, device=device)
+    finished: list[tuple[Tensor, State]] = []
+    steps = None if plan is None else _StepPlan.of(plan, problems, spec)
+    length = spec.horizon if n else 0
     for t in range(length):
-        choosing = running if plan is None else running & (plan.forced <= t)
-        heed = choosing.nonzero()[:, 0] if looks and not bool(choosing.all()) else None
-        thought, thoughts = think(token, feedback, thoughts, [len(rows)], heed)
-        action, chance, expected, blindly = _choose(thought, t, plan, blind, heed)
-        if heed is not None:
-            forced = torch.zeros_like(token) if plan is None else plan.program[:, t].clone()
-            action = forced.index_copy_(0, heed, action)
-        elif plan is not None:
-            action = torch.where(choosing, action, plan.program[:, t])
+        output = policy(token[None], feedback[None], memory)
+        action, log_prob, chosen, explored = _choose(output.logits[0], t, steps, running)
         step = task.step(state, action)
-
+        written: dict[str, Tensor] = {
+            "token": token,
+            "feedback": feedback,
+            "action": action,
+            "behavior_log_prob": log_prob,
+            "value": output.value[0],
+            "reward": step.reward,
+            "running": running,
+            "loss_mask": chosen,
+            "explored": explored,
+            "invalid": step.invalid,
+        }
         at = slice(None) if len(rows) == n else rows
-        asked = at if heed is None else rows.index_select(0, heed)
-        now = {"token": token, "feedback": feedback, "action": action, "reward": step.reward}
-        for name, told in {**now, "running": running, "free": choosing, "invalid": step.invalid}.items():
-            columns[name][t, at] = told
-        columns["behavior_log_prob"][t, asked], columns["value"][t, asked] = chance, expected
-        if blindly is not None:
-            columns["explored"][t, asked] = blindly & (True if heed is not None else choosing)
-        success[at] |= step.success
+        for name, column in written.items():
+            columns[name][t, at] = column
+        columns["success"][at] |= step.success
 
-        state, token, feedback, running = step.state, action, step.feedback, ~step.done
-        if looks:
-            left = int(running.sum())
-            if left == 0:
-                length = t + 1
-                break
-            if left < CROWDED * len(rows):
-                if final:
-                    finished.append((rows[~running], state[~running]))
-                keep = running.nonzero()[:, 0]
-                rows, token, feedback, running = (x.index_select(0, keep) for x in (rows, token, feedback, running))
-                state, thoughts = state[keep], thoughts[keep]
-                if plan is not None and blind is not None:
-                    plan, blind = plan[keep], blind.index_select(0, keep)
+        state, memory, token, feedback, running = step.state, output.state, action, step.feedback, ~step.done
+        if device.type != "cpu":
+            continue  # counting what still runs would make the device wait
+        left = int(running.sum())
+        if left == 0:
+            length = t + 1
+            break
+        if left < COMPACT_BELOW * len(rows):
+            if final:
+                finished.append((rows[~running], state[~running]))
+            keep = running.nonzero()[:, 0]
+            rows, token, feedback, running = (x.index_select(0, keep) for x in (rows, token, feedback, running))
+            state, memory = state[keep], select_rows(memory, keep)
+            steps = None if steps is None else steps[keep]
     if finished:
         order = torch.cat([*(part for part, _ in finished), rows]).argsort()
         state = Batch.cat([*(part for _, part in finished), state])[order]
     kept = {name: columns[name][:length] for name in COLUMNS}
-    return Rollout(problems, success=success, final=state if final else None, **kept)
+    return Rollout(problems, success=columns["success"], final=state if final else None, **kept)
 
 
-def _thinker(policy: Policy | Stack) -> Callable[..., tuple[Any, Any]]:
-    """How a policy thinks as long as its parameters stay as they are."""
-    if getattr(policy, "weighs", False):
-        return functools.partial(policy.weigh, table=policy.table())
-    return policy.think
+@dataclass
+class _StepPlan(Batch):
+    """A plan in the form that a step needs: [n, ...], `share` being the weight of `blind` at each token."""
 
+    uniform: Tensor
+    program: Tensor
+    hints: Tensor
+    share: Tensor
+    blind: Tensor
 
-def joined(columns: dict[str, Tensor], problems: Problems, length: int, group: Group) -> Rollout:
-    """One rollout of all `problems` from the columns that this process and the others have played, each its share.
-
-    What only its own process will read (see `PRIVATE`) stays there: in the others these rows are 0.
-    """
-    length, n = group.most(length), len(problems)
-
-    def whole(name: str) -> Tensor:
-        own = columns[name][:length]
-        if group.size == 1:
-            return own
-        rows = own.transpose(0, 1)
-        return (group.spread(rows, n) if name in PRIVATE else group.join(rows, n)).transpose(0, 1).contiguous()
-
-    success = group.join(columns["success"], n)
-    return Rollout(problems, success=success, final=None, **{name: whole(name) for name in COLUMNS})
+    @classmethod
+    def of(cls, plan: Plan, problems: Problems, spec: TaskSpec) -> _StepPlan:
+        time = torch.arange(spec.horizon, device=plan.hints.device)
+        first = (plan.hints + plan.delay)[:, None]
+        explores = (first <= time) & (time < first + plan.reach[:, None])
+        share = torch.where(explores, plan.explore[:, None], 0.0)
+        return cls(plan.uniform, plan.program, plan.hints, share, blind_distribution(problems.context, spec))
 
 
 def _choose(
-    thought: Thought | Choices | list[Choices], t: int, plan: Plan | None, blind: Tensor | None, heed: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The next action of M episodes, the log-probability it was drawn with, the value, and whether it was explored.
+    logits: Tensor, t: int, steps: _StepPlan | None, running: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The next action of n episodes, the log-probability it was drawn with, and whether it was chosen and explored."""
+    if steps is None:
+        return *sample_actions(logits), running, torch.zeros_like(running)
+    chosen, share = running & (steps.hints <= t), steps.share[:, t]
+    action, log_prob = sample_actions(logits, steps.uniform[:, t], share, steps.blind)
+    return torch.where(chosen, action, steps.program[:, t]), log_prob, chosen, share > 0
 
-    The episodes are those at `heed` of the plan's and of `blind`, or all.
+
+@operator("sample_actions")
+def sample_actions(
+    logits: Tensor, uniform: Tensor | None = None, share: Tensor | None = None, blind: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Actions int64 [n], and the log-probabilities they were drawn with, float [n].
+
+    Args:
+        logits: float [n, V].
+        uniform: float [n] in [0, 1), what they are drawn with; None: the most likely action.
+        share: float [n], the weight of `blind` in the mixture that they are drawn from; None: 0.
+        blind: float [n, V], a distribution.
     """
-    if plan is None or blind is None:
-        if not isinstance(thought, Thought):
-            return *native.choose(thought), None
-        log_prob, action = thought.log_probs.max(-1)
-        return action, log_prob.float(), thought.value.float(), None
-    uniform, forced, explore, delay, reach = (
-        x if heed is None else x.index_select(0, heed)
-        for x in (plan.uniform[:, t], plan.forced, plan.explore, plan.delay, plan.reach)
-    )
-    first = forced + delay
-    explored = (first <= t) & (t < first + reach) & (explore > 0)
-    share = torch.where(explored, explore, 0.0)
-    blind = blind if heed is None else blind.index_select(0, heed)
-    if not isinstance(thought, Thought):
-        return *native.choose(thought, uniform, share, blind), explored
-    chances = torch.lerp(thought.log_probs.exp(), blind, share[:, None])
-    sums = chances.cumsum(-1)
-    action = (sums < uniform[:, None] * sums[:, -1:]).sum(-1).clamp_max(chances.shape[-1] - 1)
-    return action, chances.gather(-1, action[:, None])[:, 0].log().float(), thought.value.float(), explored
+    log_probs = logits.log_softmax(-1)
+    if uniform is None:
+        log_prob, action = log_probs.max(-1)
+        return action, log_prob.float()
+    probabilities = log_probs.exp()
+    if share is not None and blind is not None:
+        share, blind = share.to(probabilities.dtype), blind.to(probabilities.dtype)
+        probabilities = torch.lerp(probabilities, blind, share[:, None])
+    sums = probabilities.cumsum(-1)
+    action = (sums < uniform[:, None] * sums[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+    return action, probabilities.gather(-1, action[:, None])[:, 0].log().float()
 
 
-def _blind(context: Tensor, spec: TaskSpec) -> Tensor:
-    """How explored actions are drawn: half uniformly from the vocabulary, half from the problem's tokens. [n, V].
+def blind_distribution(context: Tensor, spec: TaskSpec) -> Tensor:
+    """How explored actions are drawn: half uniformly from the vocabulary, half from the context's tokens. [n, V].
 
-    Where the context says nothing, all of them uniformly.
+    Where the context is blank, all of them uniformly.
     """
     vocabulary = len(spec.vocabulary)
     own = torch.zeros(len(context), vocabulary, device=context.device)

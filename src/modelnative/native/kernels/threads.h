@@ -10,7 +10,7 @@
 #include <thread>
 
 // Threads that wait for work, for as long as the process lives. Only one caller at a time has them; others do without.
-class Crew {
+class Workers {
     using Part = std::function<void(int64_t)>;
     static constexpr int LOOKS = 2000;  // for the next work, before a thread goes to sleep; some 50 microseconds
     std::mutex owner, door;
@@ -69,7 +69,7 @@ class Crew {
     }
 };
 
-inline Crew& crew() {
-    static Crew* const one = new Crew;  // never deleted: its threads may outlive main
+inline Workers& workers() {
+    static Workers* const one = new Workers;  // never deleted: its threads may outlive main
     return *one;
 }

@@ -163,6 +163,11 @@ class Task(ABC, Generic[P, S]):
     def registers(self, state: S, i: int) -> dict[str, str]:
         """The tool's registers in episode i, by name, as a person would read them; the display is one of them."""
 
+    @property
+    def has_oracle(self) -> bool:
+        """Whether the task has an oracle."""
+        return type(self).oracle is not Task.oracle
+
     def count(self, stage: int, split: Split = "all") -> int:
         """How many problems `enumerate` would yield."""
         return sum(len(problems) for problems in self.enumerate(stage, split))

@@ -1,0 +1,59 @@
+"""The cores by name. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelnative.errors import UserError, choose
+from modelnative.tasks.importing import imported
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from modelnative.policies.config import PolicyConfig
+    from modelnative.tasks.contract.task import TaskSpec
+
+CORES: dict[str, str] = {
+    "gru": "modelnative.policies.cores.gru:GRU",
+    "transformer": "modelnative.policies.cores.transformer:Transformer",
+    "mingru": "modelnative.policies.cores.mingru:MinGRU",
+    "memoryless": "modelnative.policies.cores.memoryless:Memoryless",
+}
+
+
+def named(field: str, name: str, registry: dict[str, str], base: type = object) -> Any:
+    """The class that a registered name, or `module:Name` of the user's own, stands for.
+
+    Raises:
+        UserError: the name is unknown (the message has the nearest one), the module cannot be imported, or what it
+            names is no subclass of `base`.
+    """
+    if ":" not in name and name not in registry:
+        try:
+            choose(field, name, registry)
+        except UserError as error:
+            raise UserError(f"{error}; or your own as module:Name") from error
+    try:
+        kind = imported(registry.get(name, name))
+    except UserError as error:
+        raise UserError(f"{field}: {name!r} is not allowed; {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        expected = f"a subclass of {base.__name__}" if base is not object else "a class"
+        raise UserError(f"{field}: {name!r} is not allowed; expected {expected}")
+    return kind
+
+
+def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> nn.Module:
+    """A new policy: `TokenPolicy` around a core, or the user's own policy, made by `Class(spec, config)`.
+
+    Raises:
+        UserError: there is no such name, or it names neither a core nor a policy.
+    """
+    from torch import nn
+
+    from modelnative.policies.core import Core
+    from modelnative.policies.policy import TokenPolicy
+
+    kind = named("core", core, CORES, nn.Module)
+    policy: nn.Module = TokenPolicy(spec, config, kind) if issubclass(kind, Core) else kind(spec, config)
+    return policy

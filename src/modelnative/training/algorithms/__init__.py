@@ -1,0 +1,1 @@
+"""The algorithms that are shipped, one a file, each with its recipe."""

@@ -1,0 +1,57 @@
+"""A training as tensors and counters, and back: all that a continuation needs, bit for bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from modelnative.training.trainer import Trainer
+
+COUNTERS = ("updates", "episodes", "steps")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
+
+
+def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The tensors by name (policy, curriculum, optimizer, practice problems), and the counters."""
+    tensors = {f"policy.{name}": value for name, value in trainer.policy.state_dict().items()}
+    tensors |= {f"curriculum.{name}": value for name, value in trainer.curriculum.state_dict().items()}
+    names = [name for name, _ in trainer.policy.named_parameters()]
+    for index, moments in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items()}
+    if trainer.practice is not None:
+        tensors |= {f"practice.{i}": value for i, value in enumerate(trainer.practice.fields())}
+    return tensors, {name: getattr(trainer, name) for name in COUNTERS}
+
+
+def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
+    """Put what `state_of` gave into a new trainer of the same task and configuration.
+
+    Raises:
+        KeyError, RuntimeError: a tensor is missing, left over, or of another shape.
+    """
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+    names = [name for name, _ in trainer.policy.named_parameters()]
+    practice, moments = part("practice."), part("optimizer.")
+    known = {*state_of(trainer)[0], *(f"optimizer.{name}.{key}" for name in names for key in MOMENTS)}
+    unknown = set(tensors) - known - {f"practice.{i}" for i in practice}
+    if unknown:
+        raise KeyError(f"left over: {', '.join(sorted(unknown)[:3])}")
+    trainer.policy.load_state_dict(part("policy."))
+    trainer.curriculum.load_state_dict(part("curriculum."))
+    state = {
+        index: {key: moments[f"{name}.{key}"] for key in MOMENTS}
+        for index, name in enumerate(names)
+        if f"{name}.step" in moments
+    }
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    kind = type(trainer.task.sample(torch.zeros(1, dtype=torch.int64), torch.Generator()))
+    trainer.practice = kind(*(practice[str(i)] for i in range(len(practice)))) if practice else None
+    for name in COUNTERS:
+        setattr(trainer, name, counters[name])

@@ -1,0 +1,1 @@
+"""The curricula that are shipped, one a file, each with its recipe."""

@@ -1,0 +1,9 @@
+"""All stages alike."""
+
+from __future__ import annotations
+
+from modelnative.training.curriculum import Curriculum
+
+
+class Uniform(Curriculum):
+    """All stages alike, from the start."""

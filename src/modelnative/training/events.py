@@ -1,0 +1,101 @@
+"""What a training reports while it runs, and how to listen.
+
+A callback is any callable that takes one event. `Callback` is a base class with a method for each kind of event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from modelnative.training.metrics import Metrics
+
+if TYPE_CHECKING:
+    from modelnative.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a training.
+
+    Attributes:
+        trainer: the training; callbacks may read it.
+    """
+
+    method: ClassVar[str] = ""  # of `Callback`
+    trainer: Trainer
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The first event.
+
+    Attributes:
+        update: updates that an earlier part of the training has done.
+        parameters: numbers in the network.
+        run: the run folder; None without one.
+    """
+
+    method: ClassVar[str] = "on_start"
+    update: int
+    parameters: int
+    run: Any = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the task's stages."""
+        return self.trainer.task.spec.stages
+
+
+@dataclass(frozen=True)
+class Updated(Event):
+    """An update is done.
+
+    Attributes:
+        metrics: what it did.
+        elapsed: seconds of training so far, verification included.
+    """
+
+    method: ClassVar[str] = "on_update"
+    metrics: Metrics
+    elapsed: float
+
+
+class Callback:
+    """The base class of callbacks: override the methods of the events that you need.
+
+    Example:
+        >>> class Entropy(Callback):
+        ...     def on_update(self, event: Updated) -> None:
+        ...         print(event.metrics.update, event.metrics.entropy)
+    """
+
+    def __call__(self, event: Any) -> None:
+        """Call the method of the event."""
+        getattr(self, event.method, _ignore)(event)
+
+    def on_start(self, event: Started) -> None:
+        """The training starts, or continues after an interruption."""
+
+    def on_update(self, event: Updated) -> None:
+        """An update is done."""
+
+    def on_verify(self, event: Any) -> None:
+        """Every training problem was played greedily: `Verified`."""
+
+    def on_checkpoint(self, event: Any) -> None:
+        """The state must be kept now: `Checkpointed`."""
+
+    def on_finish(self, event: Any) -> None:
+        """The training has ended and its best weights were evaluated: `Finished`."""
+
+    def on_interrupt(self, event: Any) -> None:
+        """A signal ended the training after an update: `Interrupted`."""
+
+
+def _ignore(event: Any) -> None:
+    pass
+
+
+CallbackLike = Callable[[Any], None]
