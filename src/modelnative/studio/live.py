@@ -170,10 +170,10 @@ def stage_note(state: str) -> str:
 
     Example:
         >>> stage_note("11/12 free")
-        'oracle writes the first 1 of 12 tokens'
+        'hint: 1 of 12 tokens'
     """
     match = HINT.fullmatch(state)
-    return f"oracle writes the first {int(match[2]) - int(match[1])} of {match[2]} tokens" if match else state
+    return f"hint: {int(match[2]) - int(match[1])} of {match[2]} tokens" if match else state
 
 
 def rate(value: float | None) -> str:
