@@ -23,16 +23,14 @@ from modelnative.evidence.explain import explain as _explain
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import append_lines, begin_lines
 from modelnative.runs.run import Run
-from modelnative.runs.team import Team
 from modelnative.runs.training import Event, Finished, Interrupted, Training
-from modelnative.studio.report import write_report, write_seeds
-from modelnative.studio.sweep_plot import write_comparison
+from modelnative.studio.report import write_report, write_sweep_report
 from modelnative.studio.tutorial import Comparison, compare
+from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupted
 from modelnative.sweeps.folder import Sweep
-from modelnative.sweeps.options import Options, carry_out, check_all
+from modelnative.sweeps.options import SweepOptions, check_all, run_sweep
 from modelnative.sweeps.results import Cell, Row, cells, read_row
-from modelnative.sweeps.scheduler import Event as SweepEvent
-from modelnative.sweeps.scheduler import SweepEnded, SweepInterrupted
+from modelnative.sweeps.seeds import seeds_sweep
 from modelnative.sweeps.spec import parse_spec, read_spec
 from modelnative.tasks import make_task, require_task, task_name
 from modelnative.tasks.contract.task import AnyTask, Split, require
@@ -41,7 +39,7 @@ from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
 Watch = Callable[[Event], None]
-TeamWatch = Callable[[int, Event], None]
+SweepCallback = Callable[[SweepEvent], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,40 +89,18 @@ def train(
     return train_config(config, out, watch)
 
 
+def train_seeds(
+    config: TrainConfig, seeds: int, out: str | Path | None = None, callbacks: Sequence[SweepCallback] = ()
+) -> SweepResult:
+    """Train several seeds of one configuration in parallel, each in a process of its own; see `seeds_sweep`."""
+    path = Path(out) if out is not None else _new_folder(config, f"{seeds}-seeds")
+    return _sweep(seeds_sweep(config, seeds, path), SweepOptions(on="local"), False, callbacks)
+
+
 def train_config(config: TrainConfig, out: str | Path | None = None, watch: Watch | None = None) -> Finished:
     """As `train`, from a whole configuration."""
     path = Path(out) if out is not None else _new_folder(config, str(config.seed))
     return _follow(Training.start(path, config), watch)
-
-
-def train_seeds(
-    config: TrainConfig, seeds: int, out: str | Path | None = None, watch: TeamWatch | None = None
-) -> list[Finished]:
-    """Train several seeds of one configuration side by side as one computation, from `config.seed` on.
-
-    Cheaper than one after the other; `out` gets a run folder `seed-N` for each, and a report of all. Each result is
-    that of the seed alone but for rounding.
-
-    Raises:
-        UserError: a field is wrong, the core is not a gru, or the folder cannot be written.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; `resume_seeds` continues.
-
-    Example:
-        >>> import modelnative as mn
-        >>> finished = mn.train_seeds(mn.recipe(), 10)  # doctest: +SKIP
-    """
-    path = Path(out) if out is not None else _new_folder(config, f"{seeds}-seeds")
-    return _follow_team(Team.start(path, config, seeds), watch)
-
-
-def resume_seeds(folder: str | Path, watch: TeamWatch | None = None) -> list[Finished]:
-    """Continue the unfinished seeds of an interrupted `train_seeds`.
-
-    Raises:
-        UserError: it has no runs, all are finished, or a checkpoint is damaged.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; they can be resumed again.
-    """
-    return _follow_team(Team.resume(Path(folder)), watch)
 
 
 def resume(run: str | Path, *, watch: Watch | None = None) -> Finished:
@@ -271,8 +247,8 @@ def tutorial(*, seed: int = 0, updates: int = 100) -> Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Swept:
-    """What a sweep has come to: its folder, a row a trial, and the rows of all seeds together."""
+class SweepResult:
+    """The result of a sweep: its folder, one row for each trial, and the rows grouped over seeds."""
 
     sweep: Sweep
     rows: tuple[Row, ...]
@@ -297,8 +273,8 @@ def sweep(
     on: str = "auto",
     address: str | None = None,
     dry_run: bool = False,
-    watch: Callable[[SweepEvent], None] | None = None,
-) -> Swept:
+    callbacks: Sequence[SweepCallback] = (),
+) -> SweepResult:
     """Train every trial of a sweep, each in a process of its own; what is finished already is not repeated.
 
     Args:
@@ -309,7 +285,7 @@ def sweep(
         on: `local` processes, `ray`, or `auto`: Ray where it is installed.
         address: of a Ray cluster; by default Ray runs on this machine.
         dry_run: check everything, and return the rows as they stand; train and write nothing.
-        watch: is given every event as it happens.
+        callbacks: each is called with every event, in order; see `modelnative.sweeps.events`.
 
     Raises:
         UserError: the spec or an argument is wrong, or the folder is another sweep's or cannot be written.
@@ -323,7 +299,7 @@ def sweep(
     """
     read = parse_spec(spec) if isinstance(spec, dict) else read_spec(Path(spec))
     planned = Sweep.planned(Path(out) if out is not None else Path("sweeps") / read.name, read)
-    return _sweep(planned, Options(jobs, retries, on, address), dry_run, watch)
+    return _sweep(planned, SweepOptions(jobs, retries, on, address), dry_run, callbacks)
 
 
 def resume_sweep(
@@ -334,10 +310,10 @@ def resume_sweep(
     on: str = "auto",
     address: str | None = None,
     dry_run: bool = False,
-    watch: Callable[[SweepEvent], None] | None = None,
-) -> Swept:
+    callbacks: Sequence[SweepCallback] = (),
+) -> SweepResult:
     """Continue a sweep from its folder alone; all else is as for `sweep`."""
-    return _sweep(Sweep.open(Path(folder)), Options(jobs, retries, on, address), dry_run, watch)
+    return _sweep(Sweep.open(Path(folder)), SweepOptions(jobs, retries, on, address), dry_run, callbacks)
 
 
 def bench(
@@ -390,41 +366,24 @@ def profile(config: TrainConfig | None = None) -> list[Operation]:
     return profile_updates(config)
 
 
-def _sweep(planned: Sweep, options: Options, dry_run: bool, watch: Callable[[SweepEvent], None] | None) -> Swept:
-    """Follow a sweep to its end, tell `watch`, draw the comparison."""
+def _sweep(planned: Sweep, options: SweepOptions, dry_run: bool, callbacks: Sequence[SweepCallback]) -> SweepResult:
+    """Run a sweep to its end, with the reports as the first callback."""
     if dry_run:
         check_all(planned, options)
-        return Swept(planned, tuple(read_row(planned, trial) for trial in planned.trials))
-    for event in carry_out(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
-        if isinstance(event, SweepEnded) and (grouped := cells(event.rows)):
-            write_comparison(planned.path, planned.spec.name, grouped)
-        if watch is not None:
-            watch(event)
+        return SweepResult(planned, tuple(read_row(planned, trial) for trial in planned.trials))
+    for event in run_sweep(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
+        for callback in (write_sweep_report, *callbacks):
+            callback(event)
         if isinstance(event, SweepInterrupted):
-            raise KeyboardInterrupt(f"resume with: modelnative sweep --resume {planned.path}")
-        if isinstance(event, SweepEnded):
-            return Swept(planned, event.rows)
-    raise AssertionError("a sweep ends with SweepEnded or SweepInterrupted")
+            raise KeyboardInterrupt(f"resume with: {planned.resume_command}")
+        if isinstance(event, SweepFinished):
+            return SweepResult(planned, event.rows)
+    raise AssertionError("a sweep ends with SweepFinished or SweepInterrupted")
 
 
 def _new_folder(config: TrainConfig, ending: str) -> Path:
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{ending}"
     return Path("runs") / name.replace(":", ".")
-
-
-def _follow_team(team: Team, watch: TeamWatch | None) -> list[Finished]:
-    """Run to the end of all seeds, tell `watch`, write the reports."""
-    finished = []
-    for seed, event in team.events():
-        if watch is not None:
-            watch(seed, event)
-        if isinstance(event, Interrupted):
-            raise KeyboardInterrupt(f"resume with: modelnative resume {team.path}")
-        if isinstance(event, Finished):
-            write_report(event.run)
-            finished.append(event)
-    write_seeds(team.path)
-    return finished
 
 
 def _follow(training: Training, watch: Watch | None) -> Finished:
@@ -444,7 +403,7 @@ def _follow(training: Training, watch: Watch | None) -> Finished:
 
 __all__ = [
     "Agent",
-    "Swept",
+    "SweepResult",
     "bench",
     "certify",
     "evaluate",
@@ -453,7 +412,6 @@ __all__ = [
     "make_task",
     "profile",
     "resume",
-    "resume_seeds",
     "resume_sweep",
     "sweep",
     "train",

@@ -1,4 +1,4 @@
-"""Small sweeps, and what is the same however often a trial was killed."""
+"""Small sweeps, and fingerprints that do not depend on how often a trial was killed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TINY = {
     "policy": {"width": 8},
     "loss": {"num_generations": 4},
 }
-UPDATES = 30  # of a trial that lasts long enough to be killed
+UPDATES = 30  # enough for a trial to be killed while it runs
 
 
 def fingerprint(run: Run) -> dict[str, str]:
-    """Hashes of what a run has learned, without how long it took."""
+    """Hashes of the results of a run, without times."""
     result = {k: v for k, v in read_json(run.result_path).items() if k not in ("seconds", "machine")}
     metrics = [{k: v for k, v in line.items() if k != "timing"} for line in run.metrics()]
     contents = {"result": json.dumps(result), "metrics": json.dumps(metrics)}
@@ -37,7 +37,7 @@ def fingerprint(run: Run) -> dict[str, str]:
 
 
 def processes(folder: Path) -> list[int]:
-    """The trials under way in a sweep's folder, by the arguments of all processes."""
+    """Process ids of the running trials of a sweep folder, found by the arguments of all processes."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -50,16 +50,16 @@ def processes(folder: Path) -> list[int]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """What the condition says once it says something."""
+    """Wait until the condition returns a true value; returns it."""
     deadline = time.monotonic() + seconds
-    while not (said := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.005)
-    return said
+    return value
 
 
 def when(condition: Callable[[], Any], act: Callable[[], Any]) -> threading.Thread:
-    """Act, in a thread, as soon as the condition says something: a trial lasts a second, and must not get away."""
+    """Call `act` in a thread as soon as the condition is true, because a trial lasts only about a second."""
 
     def wait() -> None:
         wait_for(condition)
@@ -71,7 +71,7 @@ def when(condition: Callable[[], Any], act: Callable[[], Any]) -> threading.Thre
 
 
 def updates(run: Run) -> int:
-    """How many updates a run has written; 0 once it is finished."""
+    """Number of updates that a run has written; 0 when it is finished."""
     path = run.metrics_path
     return path.read_bytes().count(b"\n") if path.exists() and not run.result_path.exists() else 0
 
@@ -82,7 +82,7 @@ def environment() -> dict[str, str]:
 
 
 def write_result(run: Run, share: float = 1.0, seconds: float = 2.0) -> None:
-    """What a finished training would leave, as far as a table needs it."""
+    """Write the part of a result that a table needs."""
     counts = [
         {"stage": stage, "split": split, "successes": int(share * 10), "problems": 10}
         for stage in ("T0", "T1")

@@ -1,6 +1,6 @@
-"""Trains each job twice: without a break, and killed (SIGKILL) at random moments. Prints a JSON line a job.
+"""Trains each job twice: without interruption, and killed (SIGKILL) at random moments. Prints one JSON line per job.
 
-Everything happens in forks of this one process, so that torch is imported once. Usage: zygote.py FOLDER JOBS SEED
+All trainings are forks of this process, so torch is imported only once. Usage: zygote.py FOLDER JOBS SEED
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def fork(work: Callable[[], Any]) -> int:
 
 
 def train(path: Path, job: dict[str, Any]) -> None:
-    choice, others = job.copy(), job.get("fields", {})
-    choice.pop("fields", None)
-    config = with_fields(with_fields(recipe(**choice), FIELDS), others)
+    names = {name: value for name, value in job.items() if name != "fields"}
+    config = with_fields(with_fields(recipe(**names), FIELDS), job.get("fields", {}))
     for _ in Training.start(path, config).events():
         pass
 
@@ -61,7 +60,7 @@ def resume(path: Path) -> None:
 
 
 def kill(child: int, path: Path, chance: random.Random) -> int | None:
-    """Kill a training at a random moment after a random update; the updates that it had written, None if too late."""
+    """Kill a training at a random moment. Returns the number of updates written, or None if it had finished."""
 
     def written() -> int:
         return (path / "metrics.jsonl").read_bytes().count(b"\n") if (path / "metrics.jsonl").exists() else 0

@@ -57,6 +57,23 @@ def test_a_crash_while_writing_leaves_what_stood_there(tmp_path: Path, monkeypat
     assert path.read_bytes() == b"old"
 
 
+def test_where_a_folder_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def windows(path: Any, flags: int, *rest: Any) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", windows)
+    with pytest.raises(PermissionError):
+        os.open(tmp_path, os.O_RDONLY)
+    write(tmp_path / "file", b"old")
+    write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here first")
     for action in (lambda p: write(p, b""), begin_lines, lambda p: append_lines(p, [1])):

@@ -10,7 +10,7 @@ from rich.console import Console
 from modelnative.evidence.evaluate import Count, Evaluation
 from modelnative.runs.run import Run
 from modelnative.runs.training import Event, Interrupted, Started, Updated, Verified
-from modelnative.studio.live import EVERY, LiveView, clock
+from modelnative.studio.live import LOG_UPDATES, LiveView, clock
 from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Metrics, Timing
 
@@ -45,7 +45,7 @@ def updated(update: int) -> Updated:
 
 def events() -> list[Event]:
     started = Started(RUN, 0, ("T0", "T1", "T2"), 46_379)
-    return [started, *(updated(u) for u in range(1, 2 * EVERY + 1)), Verified(2 * EVERY, UNSOLVED, 10.0)]
+    return [started, *(updated(u) for u in range(1, 2 * LOG_UPDATES + 1)), Verified(2 * LOG_UPDATES, UNSOLVED, 10.0)]
 
 
 def watch(*, terminal: bool) -> tuple[str, LiveView]:
@@ -62,25 +62,42 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert len(lines) == 1 + 2 + 1
     assert "46,379 parameters" in lines[0]
     assert "somewhere/run" in lines[0]
-    assert lines[1] == "update   10  T0 0.750  T1 0.500 (7/8 free)  T2   –   (3/12 free)  12,345 steps/s  5.0 s"
-    assert lines[-1] == "update   20  verified: T0=0.750 (3/4 problems)  10.0 s"
+    assert lines[1] == (
+        "update   10  T0 0.750  T1 0.500 (hint: 1 of 8 tokens)  T2   –   (hint: 9 of 12 tokens)  12,345 steps/s  5.0 s"
+    )
+    assert lines[-1] == "update   20  greedy check: T0=0.750 (3/4 problems)  10.0 s"
     assert "\x1b" not in shown
 
 
 def test_a_picture_on_a_terminal() -> None:
     shown, view = watch(terminal=True)
-    for part in ("T0", "7/8 free", "12,345 steps/s", "/2000", "verified"):
+    for part in ("T0", "hint: 1 of 8 tokens", "12,345 steps/s", "/2000", "greedy check"):
         assert part in shown
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is given back"
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is restored"
     assert view.live is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_says_how_to_go_on(number: int) -> None:
+def test_the_message_after_an_interruption(number: int) -> None:
     _, view = watch(terminal=False)
     view(Interrupted(RUN, 20, number))
     assert view.signal == number
-    assert view.farewell() == "stopped at update 20; continue with: modelnative resume somewhere/run"
+    assert view.interrupt_message() == "stopped at update 20; continue with: modelnative resume somewhere/run"
+
+
+@pytest.mark.parametrize(("solved", "printed"), [(True, True), (False, False)])
+def test_a_greedy_check_without_failures_is_not_called_the_end(solved: bool, printed: bool) -> None:
+    console = Console(file=io.StringIO(), width=60)
+    view = LiveView(console)
+    view(events()[0])
+    view(Verified(LOG_UPDATES, Evaluation((Count("T0", "train", 4 if solved else 3, 4),), greedy=True), 5.0))
+    assert "final evaluation" not in console.file.getvalue()  # type: ignore[attr-defined]
+    for update in (LOG_UPDATES + 1, LOG_UPDATES + 2):
+        view(updated(update))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("sampled success has not reached 0.994 in every stage yet; training continues") == int(printed)
+    view(Verified(RUN.config.updates, UNSOLVED, 5.0))
+    assert "final evaluation: every problem is played" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_clock() -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeping import TINY, write_result
 
 from modelnative.errors import UserError
+from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
-from modelnative.studio.report import POINTS, charts, write_report
+from modelnative.studio.report import POINTS, charts, write_report, write_seeds
+from modelnative.sweeps.results import read_row
+from modelnative.sweeps.seeds import seeds_sweep
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
@@ -18,7 +23,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and keeps what the tests ask for."""
+    """Checks that tags nest, and stores tags and text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +40,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes what is not open"
+        assert self.open.pop() == tag, f"</{tag}> has no opening tag"
 
     def handle_data(self, data: str) -> None:
         if not self.open or self.open[-1] != "style":
@@ -59,16 +64,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return training.run
 
 
-def test_the_report_is_whole(run: Run) -> None:
+def test_the_report_is_complete(run: Run) -> None:
     path = write_report(run)
     assert path == run.path / "report.html"
     page = read(path)
     flat = " ".join(page.text.split())
     assert "240 problems solved" in flat, "the verdict"
     assert "120 held-out problems were never seen" in flat
-    for heading in ("Results", "Learning curves", "Token by token", "Again", "Configuration", "Machine"):
+    for heading in ("Results", "Learning curves", "Token by token", "Reproduce", "Configuration", "Machine"):
         assert heading in flat
-    for title in ("Hint frontier", "Entropy", "Approximate KL", "Clip fraction", "Gradient norm", "Speed"):
+    for title in (
+        "Hint frontier",
+        "Entropy",
+        "Approximate KL",
+        "Clip fraction",
+        "Gradient norm",
+        "Wasted actions",
+        "Speed",
+    ):
         assert title in flat
     assert "optimizer.learning_rate" in flat
     assert sum(tag == "svg" for tag, _ in page.tags) >= 8
@@ -77,7 +90,7 @@ def test_the_report_is_whole(run: Run) -> None:
     assert flat.count("Wrong: ") >= 3, "each stage has a failure, and it is shown"
 
 
-def test_the_report_needs_nothing_else(run: Run) -> None:
+def test_the_report_is_self_contained(run: Run) -> None:
     html = write_report(run).read_text(encoding="utf-8")
     for tag, attributes in read(run.path / "report.html").tags:
         assert tag not in ("script", "link", "iframe", "object", "image", "img")
@@ -104,6 +117,59 @@ def test_a_run_without_a_result(tmp_path: Path) -> None:
         write_report(training.run)
 
 
+@pytest.fixture(scope="module")
+def partly_trained(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of two stages, all solved, and a third that is only tested; T0 is too large to be listed."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    shutil.copytree(run.path, path)
+    write_json(path / "config.json", read_json(path / "config.json") | {"stages": 2})
+    result = read_json(path / "result.json")
+    for kind in ("evaluation", "sampled"):
+        for count in result[kind]["counts"]:
+            count["successes"] = count["problems"] - (count["stage"] == "T2")
+            count["whole"] = count["stage"] != "T0"
+    write_json(path / "result.json", result)
+    return Run.open(path)
+
+
+def test_stages_that_are_only_tested_stand_apart(partly_trained: Run) -> None:
+    html = write_report(partly_trained).read_text(encoding="utf-8")
+    text = " ".join(read(partly_trained.path / "report.html").text.split())
+    assert '<p class="verdict good">' in html, "every trained stage is solved"
+    assert "Tested only, never trained: T2 (" in text
+    assert "T2 (tested only)" in text
+    assert "T1 (tested only)" not in text
+
+
+def test_drawn_stages_are_called_estimates(run: Run, partly_trained: Run) -> None:
+    write_report(run)
+    exact = " ".join(read(run.path / "report.html").text.split())
+    write_report(partly_trained)
+    drawn = " ".join(read(partly_trained.path / "report.html").text.split())
+    assert "exact counts, not estimates" in exact
+    assert "estimates" not in drawn.replace("figures are estimates from a random sample", "")
+    assert "Stages T0 have too many problems to play them all: their figures are estimates" in drawn
+    assert "sampled problems solved" in drawn
+    assert "Every one of" not in drawn
+
+
+def test_the_report_of_seeds(tmp_path: Path) -> None:
+    sweep = seeds_sweep(with_fields(recipe(), TINY), 3, tmp_path / "seeds")
+    for trial, share in zip(sweep.trials, (1.0, 0.5), strict=False):
+        run = Run.create(sweep.run(trial).path, trial.config)
+        run.append([line(1), line(2)])
+        write_result(run, share)
+    path = write_seeds(sweep, [read_row(sweep, trial, "out of <memory>") for trial in sweep.trials])
+    page, html = read(path), path.read_text(encoding="utf-8")
+    text = " ".join(page.text.split())
+    assert "1 of 3 seeds solved every problem, 1 failed." in text
+    assert "failed: out of <memory>" in text
+    assert "median32.0s0.7500.750" in text.replace(" ", "")
+    assert f"modelnative train --config {sweep.run(sweep.trials[0]).path}/config.json --seeds 3 --out NEW" in text
+    assert [a["href"] for tag, a in page.tags if tag == "a"] == [f"trials/seed-{s}/report.html" for s in (0, 1)]
+    assert html.count("<svg") == 2, "one drawing for each stage"
+
+
 def line(update: int, **changes: Any) -> dict[str, Any]:
     names = ("entropy", "approximate_kl", "clip_fraction", "explained_variance", "gradient_norm", "invalid")
     return {
@@ -124,6 +190,16 @@ def test_charts_show_what_was_measured() -> None:
     assert "Hint frontier" not in titles([line(1)], hints=False)
     assert "Success" not in titles([line(1, success=[None, None])], hints=True)
     assert titles([], hints=True) == []
+
+
+def test_many_stages_have_a_legend_that_wraps() -> None:
+    stages = [f"a long stage <name> {s}" for s in range(9)]
+    lines = [line(update, success=[0.5] * 9, stages=[""] * 9) for update in (1, 2)]
+    (_, _, drawing), *_ = charts(lines, stages, hints=False)
+    legend, _, svg = drawing.partition("</div>")
+    assert legend.count("<span>") == 9
+    assert "a long stage &lt;name&gt; 8" in legend
+    assert "a long stage" not in svg
 
 
 def test_long_curves_are_thinned() -> None:

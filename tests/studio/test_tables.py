@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,7 +12,11 @@ from worlds import SMALL
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation
 from modelnative.evidence.explain import Explanation, Row
+from modelnative.runs.run import Run
+from modelnative.runs.training import Finished
 from modelnative.studio import tables
+from modelnative.training.config import with_fields
+from modelnative.training.recipes import recipe
 
 
 def draw(*parts: object, width: int = 120) -> str:
@@ -89,7 +95,7 @@ def test_results_are_exact_when_greedy_and_intervals_when_sampled() -> None:
     assert "19/20 0.950" in greedy
     assert "99/100 0.990" in greedy
     assert "[" not in greedy
-    assert "99/100 0.990 [0.946, 0.998]" in draw(tables.results(Evaluation(counts, greedy=False)))
+    assert "99/100 0.990 [0.945, 0.999]" in draw(tables.results(Evaluation(counts, greedy=False)))
     alone = draw(tables.results(Evaluation(counts[1:], greedy=True)))
     assert "held-out" in alone
     assert "all" not in alone, "one split has no sum"
@@ -115,9 +121,40 @@ def test_the_page_of_a_task() -> None:
         list(tables.task_page("arithmetc"))
 
 
-def test_the_page_of_a_task_that_is_made_already_has_no_dials() -> None:
+def test_the_page_of_a_task_that_is_made_already_has_no_options() -> None:
     made, function = draw(*tables.task_page("toolbox:TASK")), draw(*tables.task_page("toolbox:make"))
     assert "double x double R1 ANS R2" in made
     assert "option" not in made
     assert function.startswith("toolbox:make: Reach the target by calling tools")
     assert "modelnative train --task toolbox:make --options count=40" in function
+
+
+@pytest.mark.parametrize("count", [Count("T0", "train", 345_069, 345_761), Count("T0", "train", 19_999, 20_000)])
+def test_an_interval_contains_its_rate(count: Count) -> None:
+    rate, low, high = re.fullmatch(r"\d+/\d+ (\S+) \[(\S+), (\S+)\]", tables.share(count, exact=False)).groups()  # type: ignore[union-attr]
+    assert float(low) <= float(rate) <= float(high)
+
+
+def finished(changes: dict[str, object], *counts: Count) -> Finished:
+    config = with_fields(recipe(), {"task": "worlds:Small", **changes})
+    evaluation = Evaluation(counts, greedy=True)
+    return Finished(Run(Path("run"), config), evaluation, evaluation, 9, 90, 900, 1.0)
+
+
+def test_a_training_that_used_up_its_budget_names_remedies_that_are_not_in_use() -> None:
+    unsolved = Count("T0", "train", 3, 4)
+    text = "\n".join(tables.finished(finished({"loss": {"hint_weight": 1.0}, "minutes": 2.0}, unsolved)))
+    assert "the budget is used up and 1 training problems still fail" in text
+    assert "--minutes 4" in text
+    assert "--policy.reader gru" in text
+    assert "--curriculum hints" not in text, "the curriculum gives hints already"
+    assert "--loss.hint-weight" not in text
+    uniform = "\n".join(tables.finished(finished({"curriculum": "uniform"}, unsolved)))
+    assert "--curriculum hints" in uniform
+    assert "--minutes" not in uniform
+
+
+def test_a_stage_that_is_only_tested_does_not_count_as_unsolved() -> None:
+    counts = Count("T0", "train", 4, 4), Count("T1", "train", 3, 4)
+    assert "budget is used up" not in "\n".join(tables.finished(finished({"stages": 1}, *counts)))
+    assert "budget is used up" in "\n".join(tables.finished(finished({}, *counts)))

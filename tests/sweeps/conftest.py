@@ -1,4 +1,4 @@
-"""Sweeps as processes of their own."""
+"""Sweeps in child processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sweeping import environment
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `modelnative …` as a process of its own; whatever is left of it is killed in the end."""
-    begun: list[subprocess.Popen[str]] = []
+    """Start `modelnative …` as a child process, which is killed at the end if it still runs."""
+    started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "modelnative", *arguments]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True)
-        begun.append(process)
+        started.append(process)
         return process
 
     yield run
-    for process in begun:
+    for process in started:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         process.communicate()

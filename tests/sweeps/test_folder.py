@@ -1,4 +1,4 @@
-"""The folder of a sweep: what it keeps, whose it is, and that one process at a time works on it."""
+"""The folder of a sweep: what it stores, and that one process at a time works on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modelnative.sweeps.spec import Spec, parse_spec
 SPEC = parse_spec({"name": "x", "seeds": 2, "base": TINY})
 
 
-def test_it_opens_as_it_was_planned(tmp_path: Path) -> None:
+def test_a_sweep_opens_as_planned(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", SPEC)
     assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
     sweep.write()
@@ -52,7 +52,7 @@ def test_folders_that_are_not_sweeps(tmp_path: Path) -> None:
         Sweep.open(tmp_path)
 
 
-def test_a_lock_keeps_others_out_and_falls_with_its_holder(tmp_path: Path) -> None:
+def test_a_lock_excludes_others_until_its_holder_dies(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", SPEC)
     sweep.write()
     code = f"""
@@ -73,5 +73,5 @@ with Sweep.open(Path({str(sweep.path)!r})).lock("sweep"):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        with sweep.lock("sweep", patience=10):
+        with sweep.lock("sweep", timeout=10):
             pass

@@ -1,4 +1,4 @@
-"""On Ray: the same trials, and errors that do not take minutes."""
+"""Ray: the same trials as locally, and errors that come without a long wait."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates
 
 from modelnative.errors import UserError
 from modelnative.runs.training import Training
+from modelnative.sweeps.events import SweepEvent, SweepInterrupted, TrialCrashed, TrialStarted
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.on_ray import _require_listener
-from modelnative.sweeps.options import Options, carry_out
-from modelnative.sweeps.scheduler import Event, SweepInterrupted, TrialBegun, TrialDied
+from modelnative.sweeps.options import SweepOptions, run_sweep
 from modelnative.sweeps.spec import parse_spec
 
 
@@ -26,11 +26,11 @@ def test_what_is_not_an_address(address: str) -> None:
         _require_listener(address)
 
 
-def test_an_address_where_nobody_listens() -> None:
+def test_an_address_that_does_not_accept_connections() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        with pytest.raises(UserError, match="because no Ray cluster lets us in there"):
+        with pytest.raises(UserError, match="because no Ray cluster accepts connections there"):
             _require_listener(f"127.0.0.1:{port}")  # bound, but not listening
         listener.listen()
         _require_listener(f"127.0.0.1:{port}")
@@ -38,7 +38,7 @@ def test_an_address_where_nobody_listens() -> None:
 
 @pytest.fixture
 def _ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray itself: its processes find the package and the small world."""
+    """The processes of Ray find the package and the small test task."""
     pytest.importorskip("ray", reason="needs the extra: ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
@@ -51,26 +51,26 @@ def sweep_of(path: Path, **table: Any) -> Sweep:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_on_ray_what_is_killed_is_tried_again_and_a_signal_stops(tmp_path: Path) -> None:
+def test_on_ray_a_killed_trial_is_retried_and_a_signal_stops(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, seeds=2)
     run, folder = sweep.run(sweep.trials[0]), sweep.path.absolute()
     when(lambda: updates(run) >= 3, lambda: os.kill(processes(folder)[0], signal.SIGKILL))
-    first: list[Event] = []
-    for event in carry_out(sweep, Options(on="ray", jobs=1), "builtins:id"):
+    first: list[SweepEvent] = []
+    for event in run_sweep(sweep, SweepOptions(on="ray", jobs=1), "builtins:id"):
         first.append(event)
-        if isinstance(event, TrialDied):
+        if isinstance(event, TrialCrashed):
             when(lambda: updates(run) >= 8, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert isinstance(first[-1], SweepInterrupted)
-    (died,) = (event for event in first if isinstance(event, TrialDied))
-    assert died.reason == "killed by SIGKILL"
+    (crashed,) = (event for event in first if isinstance(event, TrialCrashed))
+    assert crashed.reason == "killed by SIGKILL"
     wait_for(lambda: not processes(folder), 30)
 
-    second = list(carry_out(sweep, Options(on="ray", jobs=1), "builtins:id"))
-    assert [event.update >= 8 for event in second if isinstance(event, TrialBegun)] == [True, False]
+    second = list(run_sweep(sweep, SweepOptions(on="ray", jobs=1), "builtins:id"))
+    assert [event.update >= 8 for event in second if isinstance(event, TrialStarted)] == [True, False]
     assert [row.status for row in second[-1].rows] == ["finished", "finished"]  # type: ignore[union-attr]
-    untouched = Training.start(tmp_path / "untouched", died.trial.config)
+    untouched = Training.start(tmp_path / "untouched", crashed.trial.config)
     list(untouched.events())
-    assert fingerprint(untouched.run) == fingerprint(sweep.run(died.trial))
+    assert fingerprint(untouched.run) == fingerprint(sweep.run(crashed.trial))
 
 
 @pytest.mark.slow
@@ -83,8 +83,8 @@ def test_on_ray_what_is_killed_is_tried_again_and_a_signal_stops(tmp_path: Path)
     ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_what_the_cluster_can_never_give_is_an_error(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_a_trial_too_large_for_every_machine_is_an_error(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     sweep = sweep_of(tmp_path, base={**TINY, **fields})
     with pytest.raises(UserError, match=message):
-        list(carry_out(sweep, Options(on="ray"), "builtins:id"))
+        list(run_sweep(sweep, SweepOptions(on="ray"), "builtins:id"))
     assert list(tmp_path.iterdir()) == []

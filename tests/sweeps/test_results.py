@@ -1,4 +1,4 @@
-"""The table and the groups: what is counted, and over what."""
+"""The table of results, and the groups over seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modelnative.sweeps.spec import parse_spec
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """Two cells of seven seeds: the first all solved but one that failed, the second half done and not solved."""
+    """Two cells of seven seeds. First: six solved. Second: two finished, not solved."""
     table = {"seeds": 7, "base": TINY, "grid": {"policy.width": [8, 16]}, "trials": [{"options.feedback": "none"}]}
     made = Sweep.planned(tmp_path / "sweep", parse_spec(table))
     made.write()
@@ -29,7 +29,7 @@ def sweep(tmp_path: Path) -> Sweep:
     return made
 
 
-def test_a_row_has_all_that_a_trial_came_to(sweep: Sweep) -> None:
+def test_a_row_has_the_result_of_a_trial(sweep: Sweep) -> None:
     solved, unsolved = (read_row(sweep, trial) for trial in sweep.trials[:2])
     assert (solved.status, solved.solved, solved.success) == ("finished", True, 1.0)
     assert solved.costs == {"updates": 3, "episodes": 48, "steps": 100, "seconds": 0.0}
@@ -64,6 +64,7 @@ def test_cells_group_over_seeds_and_a_failure_is_not_solved(sweep: Sweep) -> Non
     assert (first.seconds, first.median) == ((0.0, 1.0, 2.0, 3.0, 4.0, 5.0), 2.5)
     assert first.median_interval == median_interval(first.seconds)
     assert not first.censored
+    assert (first.success, second.success, third.success) == (1.0, 0.5, None)
     assert (second.solved, second.trials, second.median_interval, second.censored) == (0, 3, None, True)
     assert (third.solved, third.trials, third.median) == (0, 1, None)
 

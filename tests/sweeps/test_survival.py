@@ -1,4 +1,4 @@
-"""A sweep survives `kill -9`: of a trial's process, and of the sweep's own. Twenty trials, from the command line."""
+"""A sweep of twenty trials survives `kill -9` of a trial process and of its own process."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from modelnative.sweeps.folder import Sweep
 TRIALS = 20
 
 
-def under_way(sweep: Sweep) -> list[str]:
-    """Trials in the middle of their training."""
+def running(sweep: Sweep) -> list[str]:
+    """Names of the trials that are training."""
     runs = [(trial.name, sweep.run(trial)) for trial in sweep.trials]
     return [name for name, run in runs if not run.result_path.exists() and len(run.checkpoints()) >= 2]
 
 
 def kill_one(folder: Path) -> str:
-    """Kill the process of a trial in the middle of its training; returns the trial's name."""
+    """Kill the process of a running trial; returns the name of the trial."""
 
     def victim() -> tuple[str, int] | None:
-        names = under_way(Sweep.open(folder))
+        names = running(Sweep.open(folder))
         for pid in processes(folder):
             try:
                 arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
@@ -62,10 +62,10 @@ def test_twenty_trials_survive(on: str, tmp_path: Path, start: Callable[..., sub
     sweep = Sweep.open(folder)
     assert len(sweep.trials) == TRIALS
     wait_for(lambda: sum(map(sweep.finished, sweep.trials)) >= 3)
-    wait_for(lambda: under_way(sweep))
+    wait_for(lambda: running(sweep))
     driver.send_signal(signal.SIGKILL)
     first = driver.communicate()[0]
-    assert f"died     {killed}: killed by SIGKILL" in first
+    assert f"crashed  {killed}: killed by SIGKILL" in first
 
     wait_for(lambda: not processes(folder), 30)  # no trial outlives its sweep
     done = {
@@ -78,7 +78,7 @@ def test_twenty_trials_survive(on: str, tmp_path: Path, start: Callable[..., sub
     out, err = again.communicate(timeout=600)
     assert again.returncode == 0, out + err
     assert f"{len(done)} of them finished already" in out
-    assert "from update" in out, "what had a checkpoint was continued"
+    assert "from update" in out, "trials with a checkpoint were continued"
     for name, time in done.items():
         assert f"start    {name}" not in out
         assert sweep.run(sweep.trial(name)).result_path.stat().st_mtime_ns == time, "it was not repeated"

@@ -41,14 +41,14 @@ class Train:
     config_file: Annotated[Path | None, arg(name="config", metavar="FILE")] = None
     """TOML or JSON with the fields below, such as another run's config.json; flags override it."""
     seeds: int = 1
-    """Train so many seeds side by side as one computation, --seed and those after it; cheaper than one by one."""
+    """Train N seeds (--seed and those after it), each in a process of one thread, as many at a time as cores."""
     config: Annotated[TrainConfig, arg(name="")] = field(default_factory=recipe)
 
     def run(self) -> int:
         from modelnative import api
 
         if self.seeds != 1:
-            return _watched_seeds(lambda watch: api.train_seeds(self.config, self.seeds, self.out, watch))
+            return _watched_sweep(lambda view: api.train_seeds(self.config, self.seeds, self.out, [view]))
         return _watched(lambda watch: api.train_config(self.config, self.out, watch))
 
 
@@ -57,14 +57,14 @@ class Resume:
     """Continue an interrupted run from its newest checkpoint, bit for bit as if it had never stopped."""
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """The run folder, or that of `train --seeds` (where rounding may differ from what it would have been)."""
+    """The run folder, or the folder of `train --seeds`."""
 
     def run(self) -> int:
         from modelnative import api
-        from modelnative.runs.team import seeds_of
+        from modelnative.sweeps.folder import Sweep
 
-        if seeds_of(self.folder):
-            return _watched_seeds(lambda watch: api.resume_seeds(self.folder, watch))
+        if Sweep.exists(self.folder):
+            return _watched_sweep(lambda view: api.resume_sweep(self.folder, on="local", callbacks=[view]))
         return _watched(lambda watch: api.resume(self.folder, watch=watch))
 
 
@@ -110,32 +110,13 @@ class Sweep:
             if self.resume is not None and value is not None:
                 raise UserError(f"{name}: '{value}' is not allowed beside --resume; the folder says it all")
         from modelnative import api
-        from modelnative.studio import sweep as pictures
-        from modelnative.studio import tables
 
-        console = tables.console()
         options = {name: getattr(self, name) for name in ("jobs", "retries", "on", "address", "dry_run")}
-        with pictures.SweepView(console) as view:
-            try:
-                if self.spec is not None:
-                    swept = api.sweep(self.spec, self.out, watch=view, **options)
-                else:
-                    swept = api.resume_sweep(cast(Path, self.resume), watch=view, **options)
-            except KeyboardInterrupt:
-                view.close()
-                print(view.farewell(), flush=True)
-                return 128 + view.signal
-        if self.dry_run:
-            console.print(pictures.plan_table(swept.sweep))
-            print(f"{len(swept.rows)} trials, to be written to {swept.sweep.path}; nothing was written or trained")
-            return 0
-        if swept.cells:
-            console.print(pictures.comparison_table(swept.cells))
-            for line in pictures.notes(swept.cells):
-                print(line)
-        for line in pictures.farewell(swept.sweep, swept.rows):
-            print(line)
-        return 1 if swept.failed else 0
+        if self.spec is not None:
+            spec = self.spec
+            return _watched_sweep(lambda view: api.sweep(spec, self.out, callbacks=[view], **options), self.dry_run)
+        folder = cast(Path, self.resume)
+        return _watched_sweep(lambda view: api.resume_sweep(folder, callbacks=[view], **options), self.dry_run)
 
 
 @dataclass(frozen=True)
@@ -636,29 +617,33 @@ def _watched(start: Any) -> int:
         except KeyboardInterrupt:
             view.close()
             if _rank() == 0:
-                print(view.farewell(), flush=True)
+                print(view.interrupt_message(), flush=True)
             return 128 + view.signal
     for line in tables.finished(finished) if _rank() == 0 else []:
         print(line)
     return 0
 
 
-def _watched_seeds(start: Any) -> int:
-    """As `_watched`, of several seeds; their table at the end."""
+def _watched_sweep(start: Any, dry_run: bool = False) -> int:
+    """As `_watched`, for a sweep; its tables at the end."""
+    from modelnative.studio import sweep as pictures
     from modelnative.studio import tables
-    from modelnative.studio.live import TeamView
 
-    with TeamView() as view:
-        try:
-            finished = start(view.tell)
-        except KeyboardInterrupt:
-            print(view.farewell(), flush=True)
-            return 128 + view.signal
     console = tables.console()
-    console.print(tables.seeds(finished))
-    print(f"{sum(end.evaluation.perfect for end in finished)} of {len(finished)} seeds solved every problem")
-    print(f"report: {finished[0].run.path.parent / 'report.html'}")
-    return 0
+    with pictures.SweepView(console) as view:
+        try:
+            result = start(view)
+        except KeyboardInterrupt:
+            view.close()
+            print(view.interrupt_message(), flush=True)
+            return 128 + view.signal
+    if dry_run:
+        console.print(pictures.plan_table(result.sweep))
+        print(f"{len(result.rows)} trials, to be written to {result.sweep.path}; nothing was written or trained")
+        return 0
+    for part in pictures.final_report(result.sweep, result.rows):
+        console.print(part, soft_wrap=isinstance(part, str))
+    return 1 if result.failed else 0
 
 
 def _rank() -> int:

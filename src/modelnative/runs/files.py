@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed to disk, then renamed."""
+"""Atomic files: each is written under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMAT = "modelnative/1"  # of every file that this version writes
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file as one step: after a crash there is the old one or the new one, never a part.
+    """Replace a file atomically. After a crash the path holds the old content or the new content, never a part.
 
     Raises:
-        UserError: the disk is full or read-only; what stood there before still stands.
+        UserError: the disk is full or read-only. The old content is unchanged.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -33,15 +33,23 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _flush_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
+
+
+def _flush_folder(path: Path) -> None:
+    """Flush a folder, so that a rename inside it survives a power failure."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows cannot open a folder; it makes renames durable by itself
+        return
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
@@ -57,7 +65,7 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: the file is not there, not readable or not JSON.
+        UserError: the file is missing, not readable or not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -68,10 +76,10 @@ def read_json(path: Path) -> Any:
 
 
 def begin_lines(path: Path) -> None:
-    """Make an empty file of JSON lines, in place: it may be a pipe or a terminal.
+    """Create an empty file of JSON lines. An existing file is truncated in place, because it may be a pipe or a device.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +103,7 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Read JSON lines; a last line that a crash cut short is left out."""
+    """Read JSON lines. An incomplete last line, which a crash can leave behind, is skipped."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -111,9 +119,9 @@ def read_lines(path: Path) -> list[Any]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors as safetensors; `about` goes into the same file, so that the two cannot part."""
+    """Write tensors and JSON metadata `about` to one safetensors file."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    # One entry, because safetensors writes several in a random order: the same content is the same file.
+    # One metadata entry, because safetensors writes several in a random order: equal content gives equal bytes.
     write(path, save(plain, {"modelnative": json.dumps({"format": FORMAT, "about": about})}))
 
 
@@ -121,7 +129,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote.
 
     Raises:
-        UserError: the file is not there, cut short, or not one of ours.
+        UserError: the file is missing, truncated, or not a modelnative file.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")

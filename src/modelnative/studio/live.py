@@ -1,13 +1,14 @@
-"""Following a training: a live view on a terminal, plain lines anywhere else."""
+"""The view of a training in progress: live on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,30 +18,22 @@ from modelnative.runs.training import Event, Interrupted, Started, Updated, Veri
 from modelnative.studio.tables import console as make_console
 from modelnative.training.trainer import Metrics
 
-EVERY = 10  # updates between plain lines
-REFRESH = 0.1  # seconds between pictures
+LOG_UPDATES = 10  # updates between plain lines
+REFRESH_SECONDS = 0.1  # between redraws of the live view
+HINT = re.compile(r"(\d+)/(\d+) free")  # how the curriculum reports a stage with hints
 
 
-class LiveView:
-    """Give it to `modelnative.train` as `watch`; use it as a context, so that the terminal is restored.
+class View:
+    """A context that prints lines and may redraw a live display below them. On exit it restores the terminal.
 
     Args:
-        console: where to show; standard output by default.
-
-    Example:
-        >>> import modelnative as mn
-        >>> with LiveView() as view:  # doctest: +SKIP
-        ...     mn.train(watch=view)
+        console: where to print; standard output by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or make_console()
         self.live: Live | None = None
-        self.started: Started | None = None
-        self.verified: Verified | None = None
         self.signal = int(signal.SIGINT)
-        self.update = 0
-        self._speed: float | None = None
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -52,46 +45,85 @@ class LiveView:
         self.close()
 
     def close(self) -> None:
-        """Leave the last picture and give the terminal back."""
+        """Keep the last picture on the screen and restore the terminal."""
         if self.live is not None:
             self.live.stop()
             self.live = None
 
+    def _start(self) -> None:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self.live = Live(console=self.console, auto_refresh=False)
+            self.live.start()
+
+    def _print(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)  # one event is one line of a log
+
+    def _draw(self, picture: RenderableType) -> None:
+        if self.live is not None:
+            self._drawn = time.perf_counter()
+            self.live.update(picture, refresh=True)
+
+
+class LiveView(View):
+    """A callback that shows the progress of one training. Use it as a context manager, which restores the terminal.
+
+    Args:
+        console: where to print; standard output by default.
+
+    Example:
+        >>> import modelnative as mn
+        >>> with LiveView() as view:  # doctest: +SKIP
+        ...     mn.train(callbacks=[view])
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self.started: Started | None = None
+        self.update = 0
+        self._speed: float | None = None
+        self._solved_greedily = False  # the newest event is a verification without a failure
+
     def __call__(self, event: Event) -> None:
-        """Show what happened."""
+        """Show an event."""
         if isinstance(event, Started):
             self.started = event
-            self._say(headline(event))
-            if self.console.is_terminal and not self.console.is_dumb_terminal:
-                self.live = Live(console=self.console, auto_refresh=False)
-                self.live.start()
+            self._print(headline(event))
+            self._start()
         elif isinstance(event, Updated):
-            self.update = event.metrics.update
-            now = event.metrics.timing.steps_per_second
-            self._speed = now if self._speed is None else 0.9 * self._speed + 0.1 * now
-            if self.live is None:
-                if self.update % EVERY == 0:
-                    self._say(self._line(event))
-            elif time.perf_counter() - self._drawn > REFRESH:
-                self._drawn = time.perf_counter()
-                self.live.update(self._picture(event), refresh=True)
+            self._updated(event)
         elif isinstance(event, Verified):
-            self.verified = event
-            self._say(f"update {event.update:4}  verified: {event.evaluation.line()}  {clock(event.elapsed)}")
-            if self.started and (event.evaluation.perfect or event.update >= self.started.run.config.updates):
-                self._say("playing every problem with the best weights, greedily and sampled, for the report")
+            self._verified(event)
         elif isinstance(event, Interrupted):
             self.signal, self.update = event.signal, event.update
 
-    def farewell(self) -> str:
-        """What to say after an interruption."""
+    def interrupt_message(self) -> str:
+        """What to print after an interruption."""
         if self.started is None:
             return "interrupted before the first update; nothing is lost"
         return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path}"
 
-    def _say(self, line: str) -> None:
-        # Not wrapped: a line in a log is one line.
-        self.console.print(Text(line), soft_wrap=True)
+    def _updated(self, event: Updated) -> None:
+        assert self.started is not None, "Started is the first event"
+        self.update = event.metrics.update
+        now = event.metrics.timing.steps_per_second
+        self._speed = now if self._speed is None else 0.9 * self._speed + 0.1 * now
+        if self._solved_greedily:
+            self._solved_greedily = False
+            target = self.started.run.config.target_success
+            self._print(f"sampled success has not reached {target:g} in every stage yet; training continues")
+        if self.live is None:
+            if self.update % LOG_UPDATES == 0:
+                self._print(self._line(event))
+        elif time.perf_counter() - self._drawn > REFRESH_SECONDS:
+            self._draw(self._picture(event))
+
+    def _verified(self, event: Verified) -> None:
+        assert self.started is not None, "Started is the first event"
+        config, evaluation = self.started.run.config, event.evaluation
+        self._solved_greedily = evaluation.reaches(config.target_success)
+        self._print(f"update {event.update:4}  greedy check: {evaluation.line()}  {clock(event.elapsed)}")
+        if event.update >= config.updates:
+            self._print("final evaluation: every problem is played with the best weights, greedily and sampled")
 
     def _line(self, event: Updated) -> str:
         metrics = event.metrics
@@ -99,8 +131,8 @@ class LiveView:
         return f"update {metrics.update:4}  {stages}  {self._speed:,.0f} steps/s  {clock(event.elapsed)}"
 
     def _stage(self, metrics: Metrics, s: int) -> str:
-        note = f" ({metrics.stages[s]})" if metrics.stages[s] else ""
-        return f"{self._name(s)} {rate(metrics.success[s])}{note}"
+        note = stage_note(metrics.stages[s])
+        return f"{self._name(s)} {rate(metrics.success[s])}{f' ({note})' if note else ''}"
 
     def _name(self, s: int) -> str:
         assert self.started is not None, "Started is the first event"
@@ -112,62 +144,36 @@ class LiveView:
         stages = Table.grid(padding=(0, 1))
         for s, success in enumerate(metrics.success):
             bar = ProgressBar(total=1.0, completed=success or 0.0, width=24)
-            stages.add_row(Text(self._name(s), "bold"), bar, rate(success), Text(metrics.stages[s], "dim"))
+            note = Text(stage_note(metrics.stages[s]), "dim")
+            stages.add_row(Text(self._name(s), "bold"), bar, rate(success), note)
         left = event.elapsed / metrics.update * (config.updates - metrics.update)
         if config.minutes:
             left = min(left, config.minutes * 60 - event.elapsed)
         done = ProgressBar(total=config.updates, completed=metrics.update, width=24)
         stages.add_row(Text("update", "bold"), done, f"{metrics.update}/{config.updates}")
-        pace = f"{self._speed:,.0f} steps/s · {clock(event.elapsed)} gone · at most {clock(max(0.0, left))} to go"
-        return Group(stages, Text(pace, "dim"))
-
-
-class TeamView(LiveView):
-    """The same for several seeds: a line of all of them every few updates, and one for each verification."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        super().__init__(console)
-        self.newest: dict[int, Updated] = {}
-
-    def tell(self, seed: int, event: Event) -> None:
-        """Show what happened to a seed."""
-        if isinstance(event, Started):
-            self.started = self.started or event
-            self._say(headline(event))
-        elif isinstance(event, Updated):
-            self.newest[seed] = event
-            if seed == max(self.newest) and event.metrics.update % EVERY == 0:
-                self._say(self._together(event))
-        elif isinstance(event, Verified):
-            self._say(
-                f"seed {seed:3}  update {event.update:4}  verified: {event.evaluation.line()}  {clock(event.elapsed)}"
-            )
-        elif isinstance(event, Interrupted):
-            self.signal, self.update = event.signal, event.update
-
-    def _together(self, event: Updated) -> str:
-        assert self.started is not None, "Started is the first event"
-        now = [other.metrics for other in self.newest.values() if other.metrics.update == event.metrics.update]
-        stages = []
-        for s, stage in enumerate(self.started.stages):
-            known = sorted(value for metrics in now if (value := metrics.success[s]) is not None)
-            stages.append(f"{stage} {rate(known[0])}–{rate(known[-1])}" if known else f"{stage}   –  ")
-        return f"update {event.metrics.update:4}  {len(now)} seeds  {'  '.join(stages)}  {clock(event.elapsed)}"
-
-    def farewell(self) -> str:
-        if self.started is None:
-            return "interrupted before the first update; nothing is lost"
-        return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path.parent}"
+        times = f"{clock(event.elapsed)} elapsed · at most {clock(max(0.0, left))} left"
+        return Group(stages, Text(f"{self._speed:,.0f} steps/s · {times}", "dim"))
 
 
 def headline(event: Started) -> str:
-    """What is being trained, in one line."""
+    """What is trained, in one line."""
     config = event.run.config
-    again = f", from update {event.update}" if event.update else ""
+    continued = f", from update {event.update}" if event.update else ""
     return (
         f"{config.task}: {config.core} with {event.parameters:,} parameters, {config.algorithm}, curriculum "
-        f"{config.curriculum}, seed {config.seed}{again} → {event.run.path}"
+        f"{config.curriculum}, seed {config.seed}{continued} → {event.run.path}"
     )
+
+
+def stage_note(state: str) -> str:
+    """The state of a stage, as the curriculum reports it, in words.
+
+    Example:
+        >>> stage_note("11/12 free")
+        'hint: 1 of 12 tokens'
+    """
+    match = HINT.fullmatch(state)
+    return f"hint: {int(match[2]) - int(match[1])} of {match[2]} tokens" if match else state
 
 
 def rate(value: float | None) -> str:
@@ -176,7 +182,7 @@ def rate(value: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person reads them.
+    """A duration.
 
     Example:
         >>> clock(7.25), clock(83), clock(3700)

@@ -1,122 +1,110 @@
-"""Following a sweep, and its trials side by side: a live view on a terminal, plain lines anywhere else."""
+"""The view of a sweep in progress, and its results: live on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
-from types import TracebackType
+import statistics
+import time
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from modelnative.evidence.evaluate import floor
-from modelnative.studio.live import clock, rate
-from modelnative.studio.tables import console as make_console
+from modelnative.studio.live import View, clock, rate
 from modelnative.studio.tables import table
+from modelnative.sweeps.events import (
+    SweepEvent,
+    SweepFinished,
+    SweepInterrupted,
+    SweepProgress,
+    SweepStarted,
+    SweepStopping,
+    TrialCrashed,
+    TrialFailed,
+    TrialFinished,
+    TrialProgress,
+    TrialStarted,
+)
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.plan import Trial
-from modelnative.sweeps.results import ENOUGH, Cell, Row, cells, text
-from modelnative.sweeps.scheduler import (
-    Event,
-    Pulse,
-    SweepBegun,
-    SweepEnded,
-    SweepInterrupted,
-    SweepStopping,
-    TrialBegun,
-    TrialDied,
-    TrialEnded,
-)
+from modelnative.sweeps.results import MIN_SEEDS, Cell, Row, cells, text
 
-SHOWN = 8  # running trials that the picture shows; a cluster may have hundreds
+MAX_RUNNING = 8  # running trials that are shown; a cluster may have hundreds
+LOG_SECONDS = 10.0  # between plain lines
 
 
-class SweepView:
-    """Give it to `modelnative.sweep` as `watch`; use it as a context, so that the terminal is restored.
+class SweepView(View):
+    """A callback that shows the progress of a sweep. Use it as a context manager, which restores the terminal.
 
     Args:
-        console: where to show; standard output by default.
+        console: where to print; standard output by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or make_console()
-        self.live: Live | None = None
-        self.begun: SweepBegun | None = None
-        self.signal = int(signal.SIGINT)
+        super().__init__(console)
+        self.started: SweepStarted | None = None
         self.unfinished = 0
         self._ended = 0
-        self._left: float | None = None
+        self._seconds_left: float | None = None
 
-    def __enter__(self) -> SweepView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the last picture and give the terminal back."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-    def __call__(self, event: Event) -> None:
-        """Show what happened."""
-        if isinstance(event, SweepBegun):
-            self.begun, self._ended = event, event.done
-            self._say(headline(event))
-            if self.console.is_terminal and not self.console.is_dumb_terminal:
-                self.live = Live(console=self.console, auto_refresh=False)
-                self.live.start()
-        elif isinstance(event, TrialBegun):
+    def __call__(self, event: SweepEvent) -> None:
+        """Show an event."""
+        if isinstance(event, SweepStarted):
+            self.started, self._ended, self._drawn = event, event.finished, time.perf_counter()
+            self._print(headline(event))
+            self._start()
+        elif isinstance(event, TrialStarted):
             if self.live is None or event.update:
-                self._say(f"start    {event.trial.name}{f', from update {event.update}' if event.update else ''}")
-        elif isinstance(event, TrialDied):
-            tries = f"{event.left} tries left" if event.left != 1 else "1 try left"
-            self._say(f"died     {event.trial.name}: {event.reason}; it is tried again ({tries} after that)")
-        elif isinstance(event, TrialEnded):
+                self._print(f"start    {event.trial.name}{f', from update {event.update}' if event.update else ''}")
+        elif isinstance(event, TrialCrashed):
+            retries = f"{event.retries_left} retries left" if event.retries_left != 1 else "1 retry left"
+            self._print(f"crashed  {event.trial.name}: {event.reason}; it is retried ({retries} after that)")
+        elif isinstance(event, (TrialFinished, TrialFailed)):
             self._ended += 1
-            self._say(f"{event.row.status:<8} {event.trial.name}: {self._outcome(event.row)}")
-        elif isinstance(event, Pulse):
-            self._left = event.left
-            if self.live is not None:
-                self.live.update(picture(event), refresh=True)
+            self._print(f"{event.row.status:<8} {event.trial.name}: {outcome(event.row)}  {self._counts()}")
+        elif isinstance(event, SweepProgress):
+            self._progress(event)
         elif isinstance(event, SweepStopping):
             self.signal = event.signal
-            self._say("stopping: each trial finishes its update and writes a checkpoint; Ctrl-C again ends them now")
+            self._print("stopping: each trial finishes its update and writes a checkpoint; Ctrl-C again kills them")
         elif isinstance(event, SweepInterrupted):
             self.signal, self.unfinished = event.signal, event.unfinished
-        elif isinstance(event, SweepEnded):
+        elif isinstance(event, SweepFinished):
             self.close()
 
-    def farewell(self) -> str:
-        """What to say after an interruption."""
-        if self.begun is None:
+    def interrupt_message(self) -> str:
+        """What to print after an interruption."""
+        if self.started is None:
             return "interrupted before the first trial; nothing is lost"
-        again = f"continue with: modelnative sweep --resume {self.begun.sweep.path}"
+        sweep = self.started.sweep
+        command = f"continue with: {sweep.resume_command}"
         if not self.unfinished:
-            return f"ended at once; each trial is at its newest checkpoint; {again}"
-        return f"stopped with {self.unfinished} of {len(self.begun.sweep.trials)} trials unfinished; {again}"
+            return f"killed; each trial keeps its newest checkpoint; {command}"
+        return f"stopped with {self.unfinished} of {len(sweep.trials)} trials unfinished; {command}"
 
-    def _outcome(self, row: Row) -> str:
-        assert self.begun is not None, "SweepBegun is the first event"
-        total = len(self.begun.sweep.trials)
-        left = f", about {clock(self._left)} left" if self._left is not None and self._ended < total else ""
-        return f"{outcome(row)}  [{self._ended} of {total}{left}]"
+    def _progress(self, event: SweepProgress) -> None:
+        self._seconds_left = event.seconds_left
+        if self.live is not None:
+            self._draw(picture(event))
+        elif event.running and time.perf_counter() - self._drawn >= LOG_SECONDS:
+            self._drawn = time.perf_counter()
+            running = [f"{name} {newest(trial)}" for name, trial in event.running.items()]
+            more = [f"and {len(running) - MAX_RUNNING} more"] if len(running) > MAX_RUNNING else []
+            self._print(f"running  {'; '.join([*running[:MAX_RUNNING], *more])}")
 
-    def _say(self, line: str) -> None:
-        # Not wrapped: a line in a log is one line.
-        self.console.print(Text(line), soft_wrap=True)
+    def _counts(self) -> str:
+        assert self.started is not None, "SweepStarted is the first event"
+        total, seconds = len(self.started.sweep.trials), self._seconds_left
+        left = f", about {clock(seconds)} left" if seconds is not None and self._ended < total else ""
+        return f"[{self._ended} of {total}{left}]"
 
 
-def headline(event: SweepBegun) -> str:
-    """What is about to be done, in one line."""
+def headline(event: SweepStarted) -> str:
+    """What is run, in one line."""
     sweep = event.sweep
-    done = f", {event.done} of them finished already" if event.done else ""
+    done = f", {event.finished} of them finished already" if event.finished else ""
     return f"{sweep.spec.name}: {len(sweep.trials)} trials{done}, {event.jobs} at a time, {event.place} → {sweep.path}"
 
 
@@ -128,18 +116,26 @@ def outcome(row: Row) -> str:
     return f"{stages}, {'solved' if row.solved else 'not solved'}, {row.costs['seconds']:.1f} s"
 
 
-def picture(pulse: Pulse) -> Group:
-    """How far the sweep is."""
-    ended = pulse.finished + pulse.failed
+def newest(trial: TrialProgress) -> str:
+    """The newest update of a running trial, and the success of each stage."""
+    if not trial.update:
+        return "starting"
+    return " ".join([f"update {trial.update}, success", *(rate(value).strip() for value in trial.success)])
+
+
+def picture(progress: SweepProgress) -> Group:
+    """The progress of a sweep."""
+    ended = progress.finished + progress.failed
     trials = Table.grid(padding=(0, 1))
-    for name, (update, success) in list(pulse.running.items())[:SHOWN]:
-        trials.add_row(Text(name), Text(f"update {update}" if update else "starting", "dim"), rate(success))
-    if len(pulse.running) > SHOWN:
-        trials.add_row(Text(f"… and {len(pulse.running) - SHOWN} more", "dim"))
+    for name, trial in list(progress.running.items())[:MAX_RUNNING]:
+        trials.add_row(Text(name), Text(newest(trial), "dim", no_wrap=True, overflow="ellipsis"))
+    if len(progress.running) > MAX_RUNNING:
+        trials.add_row(Text(f"… and {len(progress.running) - MAX_RUNNING} more", "dim"))
     bar = Table.grid(padding=(0, 1))
-    left = f"about {clock(pulse.left)} left" if pulse.left is not None else "time left: known after the first trial"
-    counts = f"{pulse.finished} finished · {len(pulse.running)} running · {pulse.failed} failed · {left}"
-    bar.add_row(ProgressBar(total=pulse.total, completed=ended, width=24), f"{ended}/{pulse.total}", Text(counts))
+    seconds = progress.seconds_left
+    left = f"about {clock(seconds)} left" if seconds is not None else "time left: known after the first trial"
+    counts = f"{progress.finished} finished · {len(progress.running)} running · {progress.failed} failed · {left}"
+    bar.add_row(ProgressBar(total=progress.total, completed=ended, width=24), f"{ended}/{progress.total}", Text(counts))
     return Group(trials, bar)
 
 
@@ -147,17 +143,17 @@ def picture(pulse: Pulse) -> Group:
 
 
 def plan_table(sweep: Sweep) -> Table:
-    """Every trial, and what a call would do with it now."""
+    """Every trial, and what a call would do with it."""
     fields = list(dict.fromkeys(name for trial in sweep.trials for name in trial.fields))
     shown = table("trial", *fields, "now")
     for trial in sweep.trials:
         values = (text(trial.fields[name]) for name in fields)
-        shown.add_row(trial.name.rpartition("-")[2], *values, standing(sweep, trial))
+        shown.add_row(trial.name.rpartition("-")[2], *values, next_step(sweep, trial))
     return shown
 
 
-def standing(sweep: Sweep, trial: Trial) -> str:
-    """Where a trial stands."""
+def next_step(sweep: Sweep, trial: Trial) -> str:
+    """What a call would do with a trial."""
     if sweep.finished(trial):
         return "finished"
     paths = sweep.run(trial).checkpoints()
@@ -168,9 +164,9 @@ def standing(sweep: Sweep, trial: Trial) -> str:
 
 
 def comparison_table(grouped: Sequence[Cell]) -> Table:
-    """A row for all seeds of a combination."""
+    """One row for all seeds of a combination of fields."""
     fields = list(dict.fromkeys(name for cell in grouped for name in cell.fields))
-    numbers = ("solved", "95% (Wilson)", "median seconds", "95% (bootstrap)", "range")
+    numbers = ("solved", "95% (Wilson)", "median success", "median seconds", "95% (bootstrap)", "range")
     shown = table(*fields, *numbers, "", right=numbers)
     for cell in grouped:
         low, high = cell.interval
@@ -179,6 +175,7 @@ def comparison_table(grouped: Sequence[Cell]) -> Table:
             *(text(cell.fields[name]) for name in fields),
             f"{cell.solved} of {cell.trials}",
             f"{low:.2f} to {high:.2f}",
+            "–" if cell.success is None else floor(cell.success),
             "–" if cell.median is None else f"{'≥ ' if cell.censored else ''}{cell.median:.1f}",
             "–" if cell.median_interval is None else "{:.1f} to {:.1f}".format(*cell.median_interval),
             f"{min(cell.seconds):.1f} to {max(cell.seconds):.1f}" if cell.seconds else "–",
@@ -187,32 +184,78 @@ def comparison_table(grouped: Sequence[Cell]) -> Table:
     return shown
 
 
+def seeds_table(rows: Sequence[Row]) -> Table:
+    """One row for each seed of a sweep over seeds."""
+    stages = list(dict.fromkeys(name for row in rows for name in row.rates if name.startswith("greedy.")))
+    numbers = ("seed", "updates", "seconds", *(name.partition(".")[2] for name in stages))
+    shown = table("seed", "verdict", *numbers[1:], right=numbers)
+    for row in rows:
+        rates = (floor(row.rates[name]) if name in row.rates else "–" for name in stages)
+        costs = (f"{row.costs['updates']}", f"{row.costs['seconds']:.1f}") if row.costs else ("–", "–")
+        shown.add_row(str(row.seed), verdict(row), *costs, *rates)
+    return shown
+
+
+def verdict(row: Row) -> str:
+    """The verdict on a trial: solved, not solved, or why it has no result."""
+    if row.solved is None:
+        return f"{row.status}: {row.reason}" if row.reason else row.status
+    return "solved" if row.solved else "not solved"
+
+
+def seeds_summary(rows: Sequence[Row]) -> str:
+    """All seeds in one sentence. A seed without a result counts as unsolved."""
+    finished = [row for row in rows if row.costs]
+    failed = sum(row.status == "failed" for row in rows)
+    line = f"{sum(row.solved is True for row in rows)} of {len(rows)} seeds solved every problem"
+    if failed:
+        line += f", {failed} failed"
+    if finished:
+        updates, seconds = (statistics.median(row.costs[name] for row in finished) for name in ("updates", "seconds"))
+        line += f"; median {updates:g} updates, {seconds:.1f} s"
+    return line
+
+
 def notes(grouped: Sequence[Cell]) -> list[str]:
-    """What a reader of the comparison must know."""
-    said = [
+    """How to read the comparison."""
+    lines = [
         "solved: every problem of every stage, held-out ones included, greedily. A failed trial counts as unsolved."
     ]
     if any(cell.censored for cell in grouped):
-        said.append("≥: with trials that stopped unsolved because their budget was spent; solving would take longer.")
-    least = min((cell.trials for cell in grouped), default=ENOUGH)
-    if least < ENOUGH:
-        seeds = "1 seed" if least == 1 else f"{least} seeds"
-        said.append(f"{seeds} in the smallest group: too few for a claim; say seeds = {ENOUGH}.")
-    return said
+        lines.append("≥: some trials used up their budget without solving every problem; solving would take longer.")
+    fewest = min((cell.trials for cell in grouped), default=MIN_SEEDS)
+    if fewest < MIN_SEEDS:
+        seeds = "1 seed" if fewest == 1 else f"{fewest} seeds"
+        lines.append(f"{seeds} in the smallest group: too few for a claim; use seeds = {MIN_SEEDS}.")
+    return lines
 
 
-def farewell(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    """The last lines of a sweep."""
+def final_report(sweep: Sweep, rows: Sequence[Row]) -> Iterator[RenderableType]:
+    """What to print at the end of a sweep."""
+    grouped = cells(rows)
+    if sweep.seeds_only:
+        yield seeds_table(rows)
+        yield seeds_summary(rows)
+    elif grouped:
+        yield comparison_table(grouped)
+        yield from notes(grouped)
+    yield from closing_lines(sweep, rows)
+
+
+def closing_lines(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """The last lines of a sweep: where its files are, and what failed."""
     failed = [row for row in rows if row.status == "failed"]
     lines = [f"  results     {sweep.results_path}"]
-    if cells(rows):
+    if sweep.seeds_only:
+        lines.append(f"  report      {sweep.report_path}")
+    elif cells(rows):
         lines.append(f"  comparison  {sweep.path / 'comparison.svg'} and .png")
     lines.append(f"  runs        {sweep.path / 'trials'}")
     if failed:
         lines += [
             "",
-            f"{len(failed)} of {len(rows)} trials failed; the reasons are in the table, all that they said in "
-            f"{sweep.path / 'logs'}.",
-            f"To try them again: modelnative sweep --resume {sweep.path}",
+            f"{len(failed)} of {len(rows)} trials failed. The table has the reasons; {sweep.path / 'logs'} has the "
+            "whole output.",
+            f"To retry them: {sweep.resume_command}",
         ]
     return lines

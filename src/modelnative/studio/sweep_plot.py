@@ -1,4 +1,4 @@
-"""The trials of a sweep side by side: every seed a dot, and an interval for every combination of fields."""
+"""A plot of the trials of a sweep: one dot for each seed, one interval for each combination of fields."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from modelnative.runs.files import write
-from modelnative.sweeps.results import ENOUGH, Cell
+from modelnative.sweeps.results import MIN_SEEDS, Cell
 
 DOT, BAR = "#5b7fd1", "#d1495b"
-SPREAD = 0.24  # of the dots of one combination, above and below its line
+DOT_OFFSET = 0.24  # greatest distance of a dot from the line of its combination
 
 
 def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> list[Path]:
@@ -29,8 +29,8 @@ def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> list[Pa
 
 
 def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
-    """The picture: solved, success and seconds of training, a line for each combination."""
-    import matplotlib as mpl  # half a second, which only a picture costs
+    """The plot: solved, success and seconds of training, one line for each combination."""
+    import matplotlib as mpl  # takes half a second
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
@@ -38,7 +38,7 @@ def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "text.parse_math": False,  # a task may be named with a $
+        "text.parse_math": False,  # a task name may contain $
     }
     with mpl.rc_context(style):
         figure = Figure(figsize=(11, 1.6 + 0.38 * len(cells)), layout="constrained", dpi=120)
@@ -60,20 +60,22 @@ def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
         success.set_xlim(-0.02, 1.02)
         seconds.set_xlim(left=0)
         solved.set_title("solved every problem\n(share of trials, 95% Wilson)", fontsize=9)
-        success.set_title("success over all problems\n(a dot a seed)", fontsize=9)
-        seconds.set_title("seconds of training\n(a dot a seed; median, 95% bootstrap)", fontsize=9)
+        success.set_title("success over all problems\n(one dot per seed)", fontsize=9)
+        seconds.set_title("seconds of training\n(one dot per seed; median, 95% bootstrap)", fontsize=9)
         for axes in (solved, success, seconds):
             axes.grid(alpha=0.2, linewidth=0.6)
-        few = min((cell.trials for cell in cells), default=ENOUGH)
-        warning = f" – {few} seed{'s' * (few != 1)} in the smallest group, too few for a claim" if few < ENOUGH else ""
+        few = min((cell.trials for cell in cells), default=MIN_SEEDS)
+        warning = (
+            f" – {few} seed{'s' * (few != 1)} in the smallest group, too few for a claim" if few < MIN_SEEDS else ""
+        )
         figure.suptitle(f"{title}{warning}", fontsize=10)
-        said = io.BytesIO()
-        figure.savefig(said, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return said.getvalue()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
 
 
 def _dots(axes: Any, place: int, values: Sequence[float]) -> None:
-    """Equal values beside each other, not on top of each other."""
+    """Draw one dot for each value; equal values are drawn next to each other."""
     count = len(values)
-    heights = [place + (SPREAD * (2 * i / (count - 1) - 1) if count > 1 else 0.0) for i in range(count)]
+    heights = [place + (DOT_OFFSET * (2 * i / (count - 1) - 1) if count > 1 else 0.0) for i in range(count)]
     axes.plot(values, heights, "o", color=DOT, alpha=0.7, markersize=4, markeredgewidth=0)

@@ -1,12 +1,13 @@
-"""What the terminal shows: results, trajectories, tasks. Rich tables, so that a narrow terminal folds them."""
+"""Tables for the terminal: results, trajectories, tasks."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -18,22 +19,24 @@ from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, floor
 from modelnative.evidence.explain import Explanation, Row
 from modelnative.evidence.statistics import wilson
+from modelnative.runs.run import Run
 from modelnative.runs.training import Finished
 from modelnative.studio.tutorial import DECLARED, PUBLISHED_RESULT, Comparison
 from modelnative.tasks import make_task, option_parameters, task_entries
 from modelnative.tasks.contract.task import AnyTask, program_length
+from modelnative.training.config import TrainConfig
 
-WIDE = 120  # columns where standard output is a file or a pipe
+PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
 
 def console() -> Console:
-    """Standard output; a file or a pipe is as wide as the tables need."""
+    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(file=sys.stdout, highlight=False, width=WIDE if piped else None)
+    return Console(file=sys.stdout, highlight=False, width=PIPE_WIDTH if piped else None)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An empty table in the house's style."""
+    """An empty table in the common style."""
     empty = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in columns:
         empty.add_column(column, justify="right" if column in right else "left")
@@ -44,7 +47,7 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def results(evaluation: Evaluation) -> Table:
-    """Stage × train, held-out and all; greedy counts are exact, sampled ones carry a 95% Wilson interval."""
+    """Stages by splits. Sampled actions and drawn problems give estimates, shown with a 95% Wilson interval."""
     splits = list(dict.fromkeys(count.split for count in evaluation.counts))
     columns = [*splits, "all"] if len(splits) > 1 else splits
     names = ["held-out" if column == "heldout" else column for column in columns]
@@ -57,7 +60,7 @@ def results(evaluation: Evaluation) -> Table:
 
 
 def share(count: Count, *, exact: bool) -> str:
-    """Successes, problems, rate; and where every problem was tried only once by chance, the interval of the rate.
+    """Successes, problems and rate; with a 95% Wilson interval unless the count is `exact`.
 
     Example:
         >>> share(Count("T0", "all", 999, 1000), exact=True)
@@ -69,18 +72,7 @@ def share(count: Count, *, exact: bool) -> str:
     if exact or not count.problems:
         return text
     low, high = wilson(count.successes, count.problems)
-    return f"{text} [{low:.3f}, {high:.3f}]"
-
-
-def seeds(ends: Sequence[Finished]) -> Table:
-    """Every seed of a training of several."""
-    shown = table(
-        "seed", "greedy, every problem", "sampled", "updates", "seconds", right=("seed", "updates", "seconds")
-    )
-    for end in ends:
-        seed = str(end.run.config.seed)
-        shown.add_row(seed, end.evaluation.line(), end.sampled.line(), str(end.updates), f"{end.seconds:.1f}")
-    return shown
+    return f"{text} [{floor(low)}, {math.ceil(high * 1000 - 1e-9) / 1000:.3f}]"  # rounded outwards: it holds the rate
 
 
 def finished(end: Finished) -> list[str]:
@@ -90,8 +82,8 @@ def finished(end: Finished) -> list[str]:
     lines = [evaluation.line(), ""]
     for split, name in splits.items():
         counts = [c for c in evaluation.counts if c.split == split]
-        seen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
-        lines.append(f"  {name}  {Evaluation(tuple(counts), greedy=True).line()} {seen}".rstrip())
+        unseen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
+        lines.append(f"  {name}  {Evaluation(tuple(counts), greedy=True).line()} {unseen}".rstrip())
     lines += [
         f"  sampled      {end.sampled.line()} at temperature 1",
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
@@ -101,27 +93,48 @@ def finished(end: Finished) -> list[str]:
         f"  weights      {run.weights_path}",
         "",
     ]
-    taught = run.task().spec.stages[: run.config.stages or None]
-    counts = [c for c in evaluation.counts if c.stage in taught and run.config.split in ("all", c.split)]
+    trained = trained_part(evaluation, run)
+    counts = [c for c in trained.counts if run.config.split in ("all", c.split)]
     if not Evaluation(tuple(counts), True).reaches(run.config.target_success):
         missing = sum(c.problems - c.successes for c in counts)
         lines += [
-            f"Not solved: {missing} training problems still fail after the whole budget. To go on, try another seed, "
-            "more --updates",
-            "or --minutes, --curriculum hints with --loss.hint-weight 1, --policy.reader gru where words depend on "
-            "their neighbours,",
-            "or a wider --policy.width; the report shows where it stands still.",
+            f"Not solved: the budget is used up and {missing} training problems still fail. Start a new run with one "
+            "of:",
+            f"  {', '.join(remedies(run.config))}",
         ]
-    stage = evaluation.counts[-1].stage
     lines += [
         f"Next: modelnative evaluate {run.path}",
-        f"      modelnative explain {run.path} {example(run.task(), stage)}",
+        f"      modelnative explain {run.path} {example(run.task(), evaluation.counts[-1].stage)}",
     ]
     return lines
 
 
+def trained_part(evaluation: Evaluation, run: Run) -> Evaluation:
+    """The counts of the stages that a run trained on; the other stages were tested only."""
+    stages = list(dict.fromkeys(count.stage for count in evaluation.counts))[: run.config.stages or None]
+    return Evaluation(tuple(count for count in evaluation.counts if count.stage in stages), evaluation.greedy)
+
+
+def remedies(config: TrainConfig) -> list[str]:
+    """Flags that may help a training that used up its budget."""
+    flags = [
+        f"--seed {config.seed + 1}",
+        f"--updates {2 * config.updates}",
+        f"--policy.width {2 * config.policy.width}",
+    ]
+    if config.minutes:
+        flags.append(f"--minutes {2 * config.minutes:g}")
+    if config.curriculum != "hints":
+        flags.append("--curriculum hints")
+    if not config.loss.hint_weight:
+        flags.append("--loss.hint-weight 1")
+    if config.policy.reader == "sum":
+        flags.append("--policy.reader gru")
+    return flags
+
+
 def example(task: AnyTask, stage: str) -> str:
-    """The flags of `explain` for some problem of a stage."""
+    """The flags of `explain` for one problem of a stage."""
     problems = task.sample(torch.tensor([task.spec.stage_index(stage)]), torch.Generator().manual_seed(0), "heldout")
     record = task.records(problems, task.begin(problems))[0]
     return f'--stage {stage} --problem "{record.get("problem", "…")}"'
@@ -131,7 +144,7 @@ def example(task: AnyTask, stage: str) -> str:
 
 
 def verdict(explanation: Explanation) -> str:
-    """What became of an episode, in a sentence or two."""
+    """The outcome of an episode, in one or two sentences."""
     rows, oracle, record = explanation.rows, explanation.oracle, explanation.record
     answer, target = record.get("answer"), record.get("target")
     first = next((t for t, row in enumerate(rows) if row.token != row.oracle), None)
@@ -139,30 +152,30 @@ def verdict(explanation: Explanation) -> str:
         return f"Right: it answered {answer}, the target, in {len(rows)} tokens: the oracle's program, token for token."
     if explanation.success:
         more = len(rows) - len(oracle)
-        beside = f"{abs(more)} {'more' if more > 0 else 'fewer'} than" if more else "as many as"
-        said = f"Right: it answered {answer}, the target, in {len(rows)} tokens, {beside} the oracle."
+        comparison = f"{abs(more)} {'more' if more > 0 else 'fewer'} than" if more else "as many as"
+        outcome = f"Right: it answered {answer}, the target, in {len(rows)} tokens, {comparison} the oracle."
     elif explanation.truncated:
-        said = f"Wrong: no answer within the horizon of {len(rows)} tokens; the target is {target}."
+        outcome = f"Wrong: no answer within the horizon of {len(rows)} tokens; the target is {target}."
     elif answer is None:
-        said = f"Wrong: it ended without an answer after {len(rows)} tokens; the target is {target}."
+        outcome = f"Wrong: it ended without an answer after {len(rows)} tokens; the target is {target}."
     else:
-        said = f"Wrong: it answered {answer} after {len(rows)} tokens; the target is {target}."
+        outcome = f"Wrong: it answered {answer} after {len(rows)} tokens; the target is {target}."
     instead = f"instead of {rows[first].oracle}" if rows[first].oracle else "past the end of the oracle's program"
-    return f"{said} It first differs from the oracle at step {first + 1}: {rows[first].token} {instead}."
+    return f"{outcome} It first differs from the oracle at step {first + 1}: {rows[first].token} {instead}."
 
 
 def marks(row: Row) -> list[str]:
-    """What stands out about a token."""
+    """What is unusual about a token."""
     return [*(["differs"] if row.token != row.oracle else []), *(["no effect"] if not row.valid else [])]
 
 
 def copied(row: Row) -> str:
-    """Where a token was copied from, and how much of its probability came from there."""
+    """Where a token was copied from, and the share of its probability that came from there."""
     return f"{row.source} {row.copied:.0%}" if row.source else ""
 
 
 def trajectory(explanation: Explanation) -> Table:
-    """A row a token."""
+    """One row for each token."""
     numbers = ("step", "prob.", "value", "entropy")
     registers = list(explanation.rows[0].registers)
     shown = table("step", "token", *numbers[1:], "copied", *registers, "oracle", "", right=(*numbers, *registers))
@@ -188,8 +201,8 @@ def trajectory(explanation: Explanation) -> Table:
 
 
 def task_list() -> Table:
-    """Every task that can be named, a line each."""
-    shown = table("task", "what it is")
+    """All built-in tasks, one line each."""
+    shown = table("task", "description")
     for name, entry in task_entries().items():
         shown.add_row(Text(name, "bold"), entry.summary)
     return shown
@@ -201,9 +214,7 @@ def task_page(name: str) -> Iterator[RenderableType]:
     spec = task.spec
     documentation = inspect.getdoc(type(task)) or ""
     yield Text(f"{name}: {documentation.splitlines()[0] if documentation else ''}", "bold")
-    stages = table(
-        "stage", "problems", "held out", "an example", "the oracle's program", right=("problems", "held out")
-    )
+    stages = table("stage", "problems", "held out", "example", "program of the oracle", right=("problems", "held out"))
     generator = torch.Generator().manual_seed(0)
     for s, stage in enumerate(spec.stages):
         problem = task.sample(torch.tensor([s]), generator)
@@ -221,9 +232,9 @@ def task_page(name: str) -> Iterator[RenderableType]:
     yield f"vocabulary  {' '.join(spec.vocabulary)}"
     yield f"horizon     {spec.horizon} tokens; feedback after each: {spec.feedback_width or 'no'} tokens"
     options = table("option", "default", "meaning")
-    explained = arguments(documentation)
+    meanings = arguments(documentation)
     for parameter in option_parameters(name).values():
-        options.add_row(Text(parameter.name, "bold"), str(parameter.default), explained.get(parameter.name, ""))
+        options.add_row(Text(parameter.name, "bold"), str(parameter.default), meanings.get(parameter.name, ""))
     if options.row_count:
         yield options
         first = next(iter(option_parameters(name).values()))
@@ -231,7 +242,7 @@ def task_page(name: str) -> Iterator[RenderableType]:
 
 
 def arguments(documentation: str) -> dict[str, str]:
-    r"""The section `Args:` of a docstring in Google's style.
+    r"""The section `Args:` of a Google-style docstring.
 
     Example:
         >>> arguments("Sums.\n\nArgs:\n    a: one,\n        first.\n    b: two.\n\nReturns:\n    c: no.")
@@ -267,9 +278,14 @@ def _numbers(shown: Table, columns: Iterable[int]) -> None:
 
 
 def comparison(both: Comparison) -> Iterator[RenderableType]:
-    """The published recipe and the mended one, side by side, and what the figures mean."""
+    """The published recipe and the corrected one side by side, and what the figures mean."""
     versions = both.versions
-    yield Text("The published tutorial, and what its score measures", "bold")
+    best = both.by_score[0]
+    yield Text(
+        f"A published accuracy of {best.score:.2f} at {both.stages[0]} means {best.success:.0%} correct answers "
+        f"(fixed program {best.program})",
+        "bold",
+    )
     shown = table("stage", *(f"{v.name}: {kind}" for v in versions for kind in ("score", "success")), "declared target")
     _numbers(shown, range(1, len(shown.columns) - 1))
     for s, stage in enumerate(both.stages):
@@ -301,14 +317,14 @@ def comparison(both: Comparison) -> Iterator[RenderableType]:
         )
     yield ""
     yield (
-        f"Both were played greedily on {both.problems:,} problems a stage, seed {both.seed}; the fixed programs on all "
-        f"100,000. The published result is {PUBLISHED_RESULT} by the published score. That score pays in full for a "
-        "value one step short of the declared target (a*b at T0, a*b + c at T1, a*b + c - d at T2) and adds credit for "
-        "other sub-results, so it passes 1, and whoever is best by it gives the declared answer to few problems. "
-        "Success here is the declared target alone. The tools know their operands, so a constant program does as well "
-        "as reading the problem; at T2, by the declared target, the best of them is right on "
-        f"{both.by_success[-1].success:.1%}. Our network has the published faults mended (each problem is read by "
-        "itself, tokens after ANS stay out of the loss), so the published recipe need not end where it was published. "
-        "The mended recipe draws all stages throughout, with a larger batch and step, until the score is learned. "
+        f"Each recipe was evaluated greedily on {both.problems:,} problems per stage, seed {both.seed}; the fixed "
+        f"programs on all 100,000. The published result is {PUBLISHED_RESULT} by the published score. That score pays "
+        "in full for a value one step short of the declared target (a*b at T0, a*b + c at T1, a*b + c - d at T2). It "
+        "adds credit for other sub-results, so it can exceed 1, and a policy that maximizes it gives few correct "
+        "answers. Success is the declared target alone. The tools know their operands, so a constant program does as "
+        "well as a policy that reads the problem. At T2 the best constant program is correct on "
+        f"{both.by_success[-1].success:.1%}. Our network does not have the published faults (it reads each problem "
+        "separately, and tokens after ANS stay out of the loss), so its result with the published recipe can differ "
+        "from the published one. The corrected recipe draws all stages from the start, with larger batches and steps. "
         "For a task on which success can be learned: modelnative train."
     )

@@ -1,1 +1,1 @@
-"""Many trainings as one: a plan from a file, trials in processes of their own, one table of results."""
+"""Sweeps: many trainings planned from one specification, run in separate processes, collected in one table."""

@@ -1,4 +1,4 @@
-"""Who carries the trials out: processes of this machine. Each trial has its own, so that a death is one trial's."""
+"""Executors run the trials of a sweep. Each trial has its own process, so a crash affects one trial only."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.worker import FINISHED, REFUSED, STOPPED
 
 CODE = "import sys; from modelnative.sweeps.worker import main; sys.exit(main(sys.argv[1:]))"
-STEP = 0.05  # seconds between two looks at the processes
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial's process ended.
+    """How the process of a trial ended.
 
     Attributes:
-        code: its exit code; below 0 the signal that killed it.
-        said: the reason in one line, where it did not finish.
+        code: exit code; a negative number is the signal that killed the process.
+        reason: one line, if the trial did not finish.
     """
 
     code: int
-    said: str = ""
+    reason: str = ""
 
     @property
     def finished(self) -> bool:
@@ -38,115 +38,117 @@ class Outcome:
 
     @property
     def refused(self) -> bool:
-        """The trial itself is at fault: another try would end the same."""
+        """The trial itself is at fault, so a retry would end in the same way."""
         return self.code == REFUSED
 
     @property
     def stopped(self) -> bool:
-        """It stopped because it was asked to; it can be continued."""
+        """The trial stopped on request and can be continued."""
         return self.code in (STOPPED, -signal.SIGTERM)
 
 
-class Crew(Protocol):
-    """Carries trials out, several at once.
+class Executor(Protocol):
+    """Runs several trials at the same time.
 
     Attributes:
-        jobs: how many at once.
-        place: where, for people.
+        jobs: number of trials at the same time.
+        place: where they run, in words.
     """
 
     jobs: int
     place: str
 
     def start(self, trial: Trial) -> None:
-        """Begin or continue a trial."""
+        """Start or continue a trial."""
 
-    def ended(self, seconds: float) -> list[tuple[str, Outcome]]:
-        """The names of trials that have ended since the last call; waits at most so long for the first."""
+    def poll(self, seconds: float) -> list[tuple[str, Outcome]]:
+        """Names and outcomes of the trials that ended since the last call; waits up to `seconds` for the first."""
 
     def stop(self) -> None:
-        """Ask all trials to stop after the update under way, with a checkpoint; `ended` tells when they have."""
+        """Ask all trials to stop with a checkpoint after the current update; `poll` reports when they have."""
 
     def close(self) -> None:
-        """End whatever still runs, at once; may be called twice."""
+        """Kill what still runs. May be called twice."""
 
 
-class Process:
-    """One trial in a process at the end of a pipe. When the pipe closes, also because we died, the trial stops.
+class TrialProcess:
+    """One trial in a child process. The trial stops when its standard input closes, which includes our own death.
 
     Args:
-        folder: the sweep's.
-        name: the trial's.
-        log: gets what the process says.
+        folder: the sweep folder.
+        name: the name of the trial.
+        log: file for the output of the process.
         threads: CPU threads.
-        afterwards: `module:function`, to be given the finished run.
+        after_run: `module:function`; the child process calls it with the finished run.
     """
 
-    def __init__(self, folder: Path, name: str, log: Path, threads: int, afterwards: str) -> None:
+    def __init__(self, folder: Path, name: str, log: Path, threads: int, after_run: str) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
-            # The trial imports what this process could: a task beside the script that asked for the sweep, say.
+            # The trial can import what this process can, such as a task next to the user's script.
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "OMP_NUM_THREADS": str(threads),  # of verification, too, which would take all cores
+            "OMP_NUM_THREADS": str(threads),  # limits verification too, which would use all cores
         }
         with open(log, "ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", CODE, str(folder), name, afterwards],
+                [sys.executable, "-c", CODE, str(folder), name, after_run],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the sweep, which passes it on
+                # Ctrl-C must reach the sweep only, which then stops its trials. The first is for POSIX.
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
 
     def wait(self, seconds: float) -> Outcome | None:
-        """How it ended; None if it still runs after so many seconds."""
+        """The outcome, or None if the process still runs after `seconds`."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
         self.stop()
         if code < 0:
-            return Outcome(code, f"killed by {_signal(-code)}")
+            return Outcome(code, f"killed by {_signal_name(-code)}")
         last = _last_line(self.log)
         return Outcome(code, "" if code == FINISHED else last or f"exit code {code}")
 
     def stop(self) -> None:
-        """Ask it to stop after the update under way."""
+        """Ask the trial to stop after the current update."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
     def kill(self) -> None:
-        """End it at once. Its newest checkpoint stands."""
+        """Kill the process. The newest checkpoint remains."""
         self._process.kill()
         self._process.wait()
         self.stop()
 
 
-class LocalCrew:
-    """Processes of this machine.
+class LocalExecutor:
+    """Runs trials in processes on this machine.
 
     Args:
-        sweep: whose trials.
-        jobs: how many at once.
-        afterwards: `module:function`, to be given each finished run.
+        sweep: the sweep.
+        jobs: number of trials at the same time.
+        after_run: `module:function`, called with each finished run.
     """
 
-    def __init__(self, sweep: Sweep, jobs: int, afterwards: str) -> None:
+    def __init__(self, sweep: Sweep, jobs: int, after_run: str) -> None:
         self.jobs = jobs
         self.place = "in local processes"
         self._sweep = sweep
-        self._afterwards = afterwards
-        self._running: dict[str, Process] = {}
+        self._after_run = after_run
+        self._running: dict[str, TrialProcess] = {}
 
     def start(self, trial: Trial) -> None:
-        self._running[trial.name] = Process(
-            self._sweep.path, trial.name, self._sweep.log_path(trial.name), trial.config.threads, self._afterwards
+        self._running[trial.name] = TrialProcess(
+            self._sweep.path, trial.name, self._sweep.log_path(trial.name), trial.config.threads, self._after_run
         )
 
-    def ended(self, seconds: float) -> list[tuple[str, Outcome]]:
+    def poll(self, seconds: float) -> list[tuple[str, Outcome]]:
         deadline = time.monotonic() + seconds
         while True:
             found = [(name, outcome) for name, process in self._running.items() if (outcome := process.wait(0))]
@@ -154,7 +156,7 @@ class LocalCrew:
                 del self._running[name]
             if found or time.monotonic() >= deadline:
                 return found
-            time.sleep(STEP)
+            time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         for process in self._running.values():
@@ -166,10 +168,10 @@ class LocalCrew:
         self._running.clear()
 
 
-def _signal(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # a real-time signal has no name
+    except ValueError:  # real-time signals have no name
         return f"signal {number}"
 
 

@@ -1,11 +1,12 @@
-"""The folder of a sweep. What is in it decides what is still to do; nothing else is remembered.
+"""The folder of a sweep. Its content alone decides which trials are still to be done.
 
-SWEEP/sweep.json            the spec, and every trial's whole configuration
-SWEEP/trials/NAME/          a trial: an ordinary run folder
-SWEEP/logs/NAME.log         what its processes said
-SWEEP/locks/NAME            held by whoever works on it
-SWEEP/results.csv           a row a trial, rewritten whenever one ends
+SWEEP/sweep.json            the specification, and the whole configuration of each trial
+SWEEP/trials/NAME/          an ordinary run folder for each trial
+SWEEP/logs/NAME.log         the output of the trial's processes
+SWEEP/locks/NAME.lock       held by the process that works on the trial
+SWEEP/results.csv           one row for each trial, rewritten when a trial ends
 SWEEP/comparison.svg, .png  the trials side by side, grouped over seeds
+SWEEP/report.html           the seeds side by side, if the trials differ in their seed only
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT, read_json, write_json
@@ -26,12 +28,12 @@ from modelnative.sweeps.plan import Trial, plan
 from modelnative.sweeps.spec import Spec, differences, parse_spec
 from modelnative.training.config import TrainConfig, validate, with_fields
 
-SHOWN = 3  # differences between two specs that an error names
+MAX_DIFFERENCES = 3  # that an error names
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A folder, the spec that it was made from, and the trials that it was planned into."""
+    """A sweep folder, the specification that it was made from, and its trials."""
 
     path: Path
     spec: Spec
@@ -39,10 +41,10 @@ class Sweep:
 
     @classmethod
     def planned(cls, path: Path, spec: Spec) -> Sweep:
-        """The sweep in `path`, if it was made from this spec, or else a new one; nothing is written yet.
+        """The existing sweep in `path` if it was made from this spec, otherwise a new one; nothing is written yet.
 
         Raises:
-            UserError: something else is there already, or the spec asks for what is not allowed.
+            UserError: `path` holds something else, or the spec is not allowed.
         """
         if cls.exists(path):
             return cls.open(path, spec)
@@ -51,10 +53,10 @@ class Sweep:
         return cls(path, spec, plan(spec))
 
     def write(self) -> None:
-        """Write the plan, if it is new.
+        """Write `sweep.json`, unless it exists.
 
         Raises:
-            UserError: the place cannot be written.
+            UserError: the folder cannot be written.
         """
         if not self.exists(self.path):
             trials = [{"name": t.name, "fields": t.fields, "config": dataclasses.asdict(t.config)} for t in self.trials]
@@ -62,14 +64,14 @@ class Sweep:
 
     @classmethod
     def open(cls, path: Path, spec: Spec | None = None) -> Sweep:
-        """Find a sweep. Its trials are those that were planned then, whatever the recipes have become since.
+        """Open an existing sweep. Its trials are read from the folder; later changes of recipes do not affect them.
 
         Args:
             path: the folder.
-            spec: what it must have been made from.
+            spec: if given, the sweep must have been made from this spec.
 
         Raises:
-            UserError: the folder is not a sweep's, is damaged, or was made from another spec.
+            UserError: the folder is not a sweep, is damaged, or was made from another spec.
         """
         if not cls.exists(path):
             raise UserError(f"sweep: {str(path)!r} is not a sweep folder; expected one made by: modelnative sweep SPEC")
@@ -85,25 +87,40 @@ class Sweep:
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path / 'sweep.json'}: damaged ({type(error).__name__}: {error})") from error
         if spec is not None and (found := differences(spec, sweep.spec)):
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            more = f" and {len(found) - MAX_DIFFERENCES} more" if len(found) > MAX_DIFFERENCES else ""
             raise UserError(
-                f"out: {str(path)!r} was made from another spec: {'; '.join(found[:SHOWN])}{more}; choose another "
-                f"folder, or finish the old sweep with: modelnative sweep --resume {path}"
+                f"out: {str(path)!r} was made from another spec: {'; '.join(found[:MAX_DIFFERENCES])}{more}; choose "
+                f"another folder, or finish the old sweep with: {sweep.resume_command}"
             )
         return sweep
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether a sweep was begun there."""
+        """Whether the folder is a sweep."""
         return (path / "sweep.json").is_file()
 
     @property
+    def seeds_only(self) -> bool:
+        """Whether the trials differ in their seed only."""
+        return all(set(trial.fields) == {"seed"} for trial in self.trials)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues this sweep."""
+        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {self.path}"
+
+    @property
+    def report_path(self) -> Path:
+        """The report of all seeds."""
+        return self.path / "report.html"
+
+    @property
     def results_path(self) -> Path:
-        """Where the table is."""
+        """The table of results."""
         return self.path / "results.csv"
 
     def trial(self, name: str) -> Trial:
-        """The trial of that name.
+        """The trial with a name.
 
         Raises:
             UserError: there is none.
@@ -114,11 +131,11 @@ class Sweep:
         raise UserError(f"trial: {name!r} is not one of the sweep {str(self.path)!r}")
 
     def run(self, trial: Trial) -> Run:
-        """The trial's run, whether or not it has begun."""
+        """The run of a trial, whether or not it exists yet."""
         return Run(self.path / "trials" / trial.name, trial.config)
 
     def log_path(self, name: str) -> Path:
-        """Where a trial's processes write what they say."""
+        """The log of a trial."""
         return self.path / "logs" / f"{name}.log"
 
     def finished(self, trial: Trial) -> bool:
@@ -126,38 +143,23 @@ class Sweep:
         return self.run(trial).result_path.exists()
 
     @contextmanager
-    def lock(self, name: str, patience: float = 0.0) -> Iterator[None]:
-        """Hold a name of this folder against all other processes. The system lets go of it however this one ends.
+    def lock(self, name: str, timeout: float = 0.0) -> Iterator[None]:
+        """Hold a lock of this folder against other processes. The system releases it when this process dies.
 
         Args:
-            name: a trial's, or `sweep` for the whole.
-            patience: seconds to wait for another process that holds it.
+            name: the name of a trial, or `sweep` for the whole sweep.
+            timeout: seconds to wait for another process that holds it.
 
         Raises:
-            UserError: it is still held, or the system has no such locks.
+            UserError: another process still holds it.
         """
-        try:
-            import fcntl  # not at the top: where it is missing, all but sweeps must still work
-        except ImportError:
-            raise UserError("sweep: not available on this system; expected one with POSIX file locks") from None
         path = self.path / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        deadline = time.monotonic() + patience
+        holder = path.with_name(f"{name}.holder")  # a file of its own, because Windows locks the content, too
         try:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        holder = os.pread(file, 100, 0).decode(errors="replace").strip()
-                        raise UserError(
-                            f"{path}: held by {holder or 'another process'}, which works on it; wait for it, or end it"
-                        ) from None
-                    time.sleep(0.1)
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {platform.node()}".encode(), 0)
-            yield
-        finally:
-            os.close(file)
+            with FileLock(path.with_name(f"{name}.lock"), timeout=timeout):
+                holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+                yield
+        except Timeout:
+            found = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise UserError(f"{path}: held by {found}; wait until it ends, or stop it") from None

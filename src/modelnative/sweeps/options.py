@@ -1,4 +1,4 @@
-"""From options to a sweep under way: where its trials run, how many at once, and that nobody else works on it."""
+"""How a sweep is run: where, and how many trials at the same time."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelnative.errors import UserError, choose
-from modelnative.sweeps.executors import Crew, LocalCrew
+from modelnative.sweeps.events import SweepEvent
+from modelnative.sweeps.executors import Executor, LocalExecutor
 from modelnative.sweeps.folder import Sweep
-from modelnative.sweeps.on_ray import INSTALL, RayCrew, installed
+from modelnative.sweeps.on_ray import INSTALL, RayExecutor, installed
 from modelnative.sweeps.plan import check
-from modelnative.sweeps.scheduler import Event, drive
+from modelnative.sweeps.scheduler import run_trials
 
 PLACES = ("auto", "local", "ray")
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a sweep is carried out; none of it changes what comes out.
+class SweepOptions:
+    """How a sweep is run. None of these options changes a result.
 
     Attributes:
-        jobs: trials at a time; None for as many as there are cores for.
-        retries: how often a trial that dies is tried again.
-        on: `local`, `ray`, or `auto`: Ray where it is installed.
-        address: of a Ray cluster; None for this machine.
+        jobs: number of trials at the same time; None: as many as there are cores for.
+        retries: how often a trial that crashes is retried.
+        on: `local`, `ray`, or `auto`, which is Ray if it is installed.
+        address: address of a Ray cluster; None: this machine.
     """
 
     jobs: int | None = None
@@ -40,7 +41,7 @@ class Options:
         return "ray" if self.on == "ray" or self.address or (self.on == "auto" and installed()) else "local"
 
 
-def check_all(sweep: Sweep, options: Options) -> None:
+def check_all(sweep: Sweep, options: SweepOptions) -> None:
     """Raise a `UserError` unless every option and every trial is allowed. Nothing is written."""
     choose("on", options.on, PLACES)
     if options.jobs is not None and options.jobs < 1:
@@ -52,39 +53,39 @@ def check_all(sweep: Sweep, options: Options) -> None:
     if options.place == "ray" and not installed():
         field, value = ("address", options.address) if options.address else ("on", options.on)
         raise UserError(f"{field}: {value!r} needs Ray, which is not installed; install it with: {INSTALL}")
-    # What a cluster's machines can compute on, this one cannot know.
+    # The devices of a cluster are not known here.
     check(sweep.trials, devices=options.place == "local")
 
 
-def carry_out(sweep: Sweep, options: Options, afterwards: str) -> Iterator[Event]:
-    """Do what is unfinished; see `drive` for the events.
+def run_sweep(sweep: Sweep, options: SweepOptions, after_run: str) -> Iterator[SweepEvent]:
+    """Run all trials that are not finished; see `run_trials` for the events.
 
     Args:
-        sweep: may be new.
+        sweep: new or existing.
         options: where and how.
-        afterwards: `module:function`, which a trial's own process calls with its finished run.
+        after_run: `module:function`; the process of a trial calls it with the finished run.
 
     Raises:
-        UserError: an option or a trial is not allowed, or another process carries the same sweep out.
+        UserError: an option or a trial is not allowed, or another process runs the same sweep.
     """
     check_all(sweep, options)
     sweep = Sweep(sweep.path.absolute(), sweep.spec, sweep.trials) if options.place == "ray" else sweep
-    with contextlib.closing(_crew(sweep, options, afterwards)) as crew:
+    with contextlib.closing(_executor(sweep, options, after_run)) as executor:
         sweep.write()
         with sweep.lock("sweep"):
-            yield from drive(sweep, crew, options.retries)
+            yield from run_trials(sweep, executor, options.retries)
 
 
-def _crew(sweep: Sweep, options: Options, afterwards: str) -> Crew:
+def _executor(sweep: Sweep, options: SweepOptions, after_run: str) -> Executor:
     if options.place == "ray":
-        return RayCrew(sweep, options.address, options.jobs, afterwards)
+        return RayExecutor(sweep, options.address, options.jobs, after_run)
     threads = max(trial.config.threads for trial in sweep.trials)
-    crew = LocalCrew(sweep, options.jobs or max(1, _cores() // threads), afterwards)
+    executor = LocalExecutor(sweep, options.jobs or max(1, _cores() // threads), after_run)
     if options.on == "auto":
-        crew.place = f"in local processes, as Ray is not installed ({INSTALL})"
-    return crew
+        executor.place = f"in local processes, as Ray is not installed ({INSTALL})"
+    return executor
 
 
 def _cores() -> int:
-    """The cores that this process may use; a container often has fewer than its machine."""
+    """The cores that this process may use; in a container these can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What came out: a row a trial, and the rows of all seeds together."""
+"""The results of a sweep: one row for each trial, and rows grouped over seeds."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.spec import Fields
 
 COSTS = ("updates", "episodes", "steps", "seconds")
-ENOUGH = 10  # seeds for a claim
+MIN_SEEDS = 10  # for a claim
 
 
 @dataclass(frozen=True)
 class Row:
-    """One trial.
+    """The result of one trial.
 
     Attributes:
         trial: its name.
-        fields: the fields that the sweep tries, with its values.
+        fields: values of the fields that vary in the sweep.
         seed: its seed.
         status: finished, failed or unfinished.
         reason: why it failed.
-        solved: every problem of every stage, held-out ones included, was solved greedily; None without a result.
-        success: share of all problems solved greedily.
-        rates: by `greedy.STAGE` (all problems), `heldout.STAGE` (greedily) and `sampled.STAGE` (all problems).
+        solved: the greedy policy solved every problem of every stage, held-out ones included; None without a result.
+        success: share of all problems that the greedy policy solved.
+        rates: success rates by `greedy.STAGE`, `heldout.STAGE` (greedy) and `sampled.STAGE` (train and held-out).
         costs: updates, episodes, steps, seconds of training.
     """
 
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def cell(self) -> Fields:
-        """What it tries, but for the seed."""
+        """The fields without the seed."""
         return {name: value for name, value in self.fields.items() if name != "seed"}
 
 
@@ -59,12 +59,13 @@ class Cell:
     Attributes:
         fields: the combination.
         rows: its finished and failed trials.
-        solved, trials: how many of them solved everything; a failed trial has not.
-        interval: 95%, Wilson, of the share solved.
-        seconds: of training, of each finished trial.
+        solved, trials: number of trials that solved every problem, and of all; a failed trial counts as unsolved.
+        interval: 95% Wilson interval of the share solved.
+        success: median over finished trials of the share of problems solved; None if none has finished.
+        seconds: seconds of training of each finished trial.
         median: of `seconds`; None if none has finished.
-        median_interval: 95%, bootstrapped; None if there are too few.
-        censored: a finished trial did not solve everything: it stopped because its budget was spent.
+        median_interval: 95% bootstrap interval of the median; None for too few trials.
+        censored: a finished trial used up its budget without solving every problem.
     """
 
     fields: Fields
@@ -72,6 +73,7 @@ class Cell:
     solved: int
     trials: int
     interval: tuple[float, float]
+    success: float | None
     seconds: tuple[float, ...]
     median: float | None
     median_interval: tuple[float, float] | None
@@ -79,12 +81,12 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The combination for people."""
+        """The combination in one line."""
         return " ".join(f"{name}={text(value)}" for name, value in self.fields.items()) or "all trials"
 
 
 def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
-    """What a trial's folder says; `failure` is why it has no result, if it never will have one."""
+    """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good."""
     run = sweep.run(trial)
     if not run.result_path.exists():
         status = "failed" if failure else "unfinished"
@@ -111,15 +113,15 @@ def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
 
 
 def write_results(sweep: Sweep, rows: Sequence[Row]) -> None:
-    """Write the table, as one step.
+    """Write the table atomically.
 
     Raises:
-        UserError: the disk is full or read-only; the table before stands.
+        UserError: the disk is full or read-only. The old table is unchanged.
     """
     fields = list(dict.fromkeys(name for row in rows for name in row.cell))
     rates = list(dict.fromkeys(name for row in rows for name in row.rates))
-    said = io.StringIO()
-    table = csv.writer(said, lineterminator="\n")
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
     table.writerow(["trial", *fields, "seed", "status", "solved", "success", *rates, *COSTS, "reason"])
     for row in rows:
         table.writerow(
@@ -134,11 +136,11 @@ def write_results(sweep: Sweep, rows: Sequence[Row]) -> None:
                 row.reason,
             ]
         )
-    write(sweep.results_path, said.getvalue().encode())
+    write(sweep.results_path, buffer.getvalue().encode())
 
 
 def cells(rows: Sequence[Row]) -> list[Cell]:
-    """The rows that have ended, grouped over seeds, in the order of the plan."""
+    """Finished and failed rows, grouped over seeds, in the order of the trials."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.status != "unfinished":
@@ -147,7 +149,8 @@ def cells(rows: Sequence[Row]) -> list[Cell]:
 
 
 def _cell(rows: list[Row]) -> Cell:
-    seconds = tuple(row.costs["seconds"] for row in rows if row.status == "finished")
+    finished = [row for row in rows if row.status == "finished"]
+    seconds = tuple(row.costs["seconds"] for row in finished)
     solved = sum(row.solved is True for row in rows)
     return Cell(
         fields=rows[0].cell,
@@ -155,6 +158,7 @@ def _cell(rows: list[Row]) -> Cell:
         solved=solved,
         trials=len(rows),
         interval=wilson(solved, len(rows)),
+        success=statistics.median(row.success or 0.0 for row in finished) if finished else None,
         seconds=seconds,
         median=statistics.median(seconds) if seconds else None,
         median_interval=median_interval(seconds),
@@ -163,7 +167,7 @@ def _cell(rows: list[Row]) -> Cell:
 
 
 def text(value: Any) -> str:
-    """A field's value as a spec says it."""
+    """The value of a field as it is written in a spec."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

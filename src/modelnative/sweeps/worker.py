@@ -1,9 +1,8 @@
-"""What a trial's own process does: lock the trial's folder, start or continue its training, stop when its leader dies.
+"""The process of one trial: locks the trial, starts or continues its training, stops when its parent process dies.
 
-Arguments: SWEEP TRIAL MODULE:FUNCTION; the function is given the finished run. Standard input is a pipe from the
-process that started this one. Nobody writes to it: it is closed when that process ends, by whatever death, and then
-this one stops after the update under way, with a checkpoint. So no trial outlives its sweep for long; and as long as it
-does, the lock keeps a second process out of its folder.
+Arguments: SWEEP TRIAL MODULE:FUNCTION; the function is called with the finished run. Standard input is a pipe from the
+parent process. Nothing is written to it; it closes when the parent asks the trial to stop, or dies in any way. The
+trial then stops after the current update, with a checkpoint. Until it has stopped, its lock keeps other processes out.
 """
 
 from __future__ import annotations
@@ -20,53 +19,52 @@ from pathlib import Path
 from modelnative.errors import UserError
 
 FINISHED, CRASHED, REFUSED, STOPPED = 0, 1, 2, 128 + signal.SIGTERM  # exit codes
-PATIENCE = 120.0  # seconds for another process to finish its update and leave the folder
+LOCK_SECONDS = 120.0  # to wait for another process that still works on the trial
 
 
 def main(arguments: list[str]) -> int:
-    """Train one trial to its end; returns the exit code. What went wrong is the last line on standard error."""
-    # Before anything slow is imported: until a training has its own handler, the signal ends this process at once.
-    threading.Thread(target=_follow_leader, daemon=True).start()
-    folder, name, afterwards = arguments
+    """Train one trial; returns the exit code. The last line on standard error says what went wrong."""
+    # Before any slow import: until the training has its own handler, the signal ends this process at once.
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    folder, name, after_run = arguments
     try:
-        return _work(Path(folder), name, afterwards)
+        return _train(Path(folder), name, after_run)
     except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201 (into the trial's log)
+        print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201 (into the log of the trial)
         return REFUSED
 
 
-def _follow_leader() -> None:
+def _stop_with_parent() -> None:
     while os.read(0, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # os.kill would end the process without a checkpoint on Windows
 
 
-def _work(folder: Path, name: str, afterwards: str) -> int:
+def _train(folder: Path, name: str, after_run: str) -> int:
     from modelnative.runs.training import Finished, Interrupted, Training
     from modelnative.sweeps.folder import Sweep
 
     if not Sweep.exists(folder):
         raise UserError(
-            f"sweep: {str(folder)!r} is not there on {platform.node()}; expected a folder that all machines share"
+            f"sweep: {str(folder)!r} does not exist on {platform.node()}; expected a folder that all machines share"
         )
     sweep = Sweep.open(folder)
     trial = sweep.trial(name)
     run = sweep.run(trial)
-    with sweep.lock(name, PATIENCE):
+    with sweep.lock(name, LOCK_SECONDS):
         if not run.result_path.exists():
             if run.checkpoints():
                 training = Training.resume(run.path)
                 if training.run.config != trial.config:
                     raise UserError(f"{run.path / 'config.json'}: not the configuration that the sweep planned for it")
             else:
-                # Killed before its first checkpoint, or never begun: nothing is there that could be lost.
-                shutil.rmtree(run.path, ignore_errors=True)
+                shutil.rmtree(run.path, ignore_errors=True)  # without a checkpoint there is nothing to lose
                 training = Training.start(run.path, trial.config)
             for event in training.events():
                 if isinstance(event, Interrupted):
                     return STOPPED
                 if isinstance(event, Finished):
                     run = event.run
-        module, _, function = afterwards.partition(":")
+        module, _, function = after_run.partition(":")
         getattr(importlib.import_module(module), function)(run)
     return FINISHED

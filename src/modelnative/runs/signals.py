@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM as a request to stop at the next safe point."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def collect_signals() -> Iterator[list[int]]:
+    """Append each SIGINT and SIGTERM to a list instead of ending the process. A second Ctrl-C raises KeyboardInterrupt.
+
+    The previous handlers are restored on exit. Python delivers signals to the main thread only; in any other thread the
+    list stays empty.
+
+    Example:
+        >>> with collect_signals() as received:
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> received == [signal.SIGTERM]
+        True
+    """
+    received: list[int] = []
+
+    def record(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            if signal.getsignal(number) is record:  # a handler that the caller has installed since then stays
+                signal.signal(number, handler)

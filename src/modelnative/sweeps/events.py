@@ -1,0 +1,121 @@
+"""What happens during a sweep, as typed events. Callbacks of `modelnative.sweep` receive them one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.plan import Trial
+from modelnative.sweeps.results import Row
+
+
+@dataclass(frozen=True)
+class SweepStarted:
+    """The first event.
+
+    Attributes:
+        sweep: the sweep.
+        finished: number of trials that an earlier call has finished.
+        jobs: number of trials that run at the same time.
+        place: where they run, in words.
+    """
+
+    sweep: Sweep
+    finished: int
+    jobs: int
+    place: str
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """The process of a trial was started. Its training continues from `update`; 0 means from the beginning."""
+
+    trial: Trial
+    update: int
+
+
+@dataclass(frozen=True)
+class TrialCrashed:
+    """The process of a trial crashed or was killed. It will be retried; `retries_left` retries remain after that."""
+
+    trial: Trial
+    reason: str
+    retries_left: int
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial has its result, and the table contains it."""
+
+    trial: Trial
+    row: Row
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """A trial has failed and will not be retried. `row.reason` says why."""
+
+    trial: Trial
+    row: Row
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """The newest update of a running trial, and the smoothed success of each stage (None: not measured yet)."""
+
+    update: int = 0
+    success: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class SweepProgress:
+    """Sent about twice a second.
+
+    Attributes:
+        total, finished, failed: numbers of trials.
+        running: progress of each running trial, by name.
+        seconds_left: estimated seconds to the end; None until a trial has finished.
+    """
+
+    total: int
+    finished: int
+    failed: int
+    running: dict[str, TrialProgress]
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class SweepStopping:
+    """A signal was received. Each running trial finishes its update and writes a checkpoint."""
+
+    signal: int
+
+
+@dataclass(frozen=True)
+class SweepInterrupted:
+    """The last event after a signal: every trial has stopped; `unfinished` of them can be continued."""
+
+    sweep: Sweep
+    signal: int
+    unfinished: int
+
+
+@dataclass(frozen=True)
+class SweepFinished:
+    """The last event: every trial has finished or failed."""
+
+    sweep: Sweep
+    rows: tuple[Row, ...]
+
+
+SweepEvent = (
+    SweepStarted
+    | TrialStarted
+    | TrialCrashed
+    | TrialFinished
+    | TrialFailed
+    | SweepProgress
+    | SweepStopping
+    | SweepInterrupted
+    | SweepFinished
+)

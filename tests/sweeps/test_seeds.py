@@ -1,0 +1,109 @@
+"""Several seeds of one configuration: each is an ordinary run, and all of them are counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from sweeping import TINY, UPDATES, fingerprint, processes, updates, when
+
+from modelnative import api
+from modelnative.errors import UserError
+from modelnative.runs.run import Run
+from modelnative.runs.training import Training
+from modelnative.sweeps.events import SweepEvent, SweepStopping, TrialCrashed
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.seeds import seeds_sweep
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.recipes import recipe
+
+
+def config(**changes: object) -> TrainConfig:
+    return with_fields(recipe(), {**TINY, **changes})
+
+
+def alone(path: Path, seed: int, **changes: object) -> Run:
+    """The run of one seed, trained by itself with one thread."""
+    training = Training.start(path, config(seed=seed, threads=1, **changes))
+    list(training.events())
+    return training.run
+
+
+def test_each_seed_is_a_run_of_its_own_with_a_report_of_all(tmp_path: Path) -> None:
+    result = api.train_seeds(config(seed=5), 3, tmp_path / "seeds")
+    assert [row.seed for row in result.rows] == [5, 6, 7]
+    assert [row.status for row in result.rows] == ["finished"] * 3
+    for row in result.rows:
+        run = Run.open(tmp_path / "seeds" / "trials" / f"seed-{row.seed}")
+        assert len(run.metrics()) == row.costs["updates"] == TINY["updates"]
+        assert fingerprint(run) == fingerprint(alone(tmp_path / f"alone-{row.seed}", row.seed))
+        assert (run.path / "report.html").exists()
+    page = (tmp_path / "seeds" / "report.html").read_text()
+    assert "of 3 seeds solved every problem" in page
+    assert all(f"trials/seed-{seed}/report.html" in page for seed in (5, 6, 7))
+    assert result.sweep.resume_command == f"modelnative resume {tmp_path / 'seeds'}"
+
+
+def test_ctrl_c_stops_every_seed_and_resume_continues(tmp_path: Path) -> None:
+    sweep = seeds_sweep(config(updates=UPDATES), 2, tmp_path / "seeds")
+    runs = [sweep.run(trial) for trial in sweep.trials]
+    when(lambda: all(updates(run) >= 3 for run in runs), lambda: os.kill(os.getpid(), signal.SIGINT))
+    events: list[SweepEvent] = []
+    with pytest.raises(KeyboardInterrupt, match="resume with: modelnative resume"):
+        api.train_seeds(config(updates=UPDATES), 2, sweep.path, [events.append])
+    assert any(isinstance(event, SweepStopping) for event in events)
+    assert not processes(sweep.path)
+    for run in runs:
+        assert run.result_path.exists() or int(run.checkpoints()[-1].stem) == len(run.metrics()) >= 3
+    result = api.resume_sweep(sweep.path, on="local")
+    assert [row.costs["updates"] for row in result.rows] == [UPDATES, UPDATES]
+    assert fingerprint(runs[1]) == fingerprint(alone(tmp_path / "alone", 1, updates=UPDATES))
+
+
+def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
+    path = tmp_path / "seeds"
+    run = Run(path / "trials" / "seed-0", config())
+    when(lambda: updates(run) >= 3, lambda: os.kill(processes(path)[0], signal.SIGKILL))
+    events: list[SweepEvent] = []
+    result = api.train_seeds(config(updates=UPDATES), 1, path, [events.append])
+    assert [event.reason for event in events if isinstance(event, TrialCrashed)] == ["killed by SIGKILL"]
+    assert [row.status for row in result.rows] == ["finished"]
+
+
+def test_a_seed_that_fails_is_counted(tmp_path: Path) -> None:
+    result = api.train_seeds(config(optimizer={"learning_rate": 1e30}), 2, tmp_path / "seeds")
+    assert [row.status for row in result.rows] == ["failed", "failed"]
+    page = (tmp_path / "seeds" / "report.html").read_text()
+    assert "0 of 2 seeds solved every problem, 2 failed" in page
+    assert page.count("made the numbers overflow") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds", "message"),
+    [
+        ({}, 0, "seeds: 0 is not allowed; expected at least 1"),
+        ({"episodes": 0}, 2, "episodes: 0 is not allowed"),
+        ({"seed": 2**31 - 1}, 2, "seed: 2147483648 is not allowed"),
+    ],
+)
+def test_bad_arguments_write_nothing(changes: dict[str, object], seeds: int, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        seeds_sweep(config(**changes), seeds, tmp_path / "seeds")
+    assert not (tmp_path / "seeds").exists()
+
+
+def test_a_folder_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"exists already; choose another folder, or continue it with: modelnative res"):
+        seeds_sweep(config(), 2, tmp_path)
+
+
+def test_the_plan_survives_a_round_trip(tmp_path: Path) -> None:
+    fields = {"options": {"feedback": "none"}, "policy": {"width": 8, "layers": None}, "threads": 2}
+    sweep = seeds_sweep(config(**fields), 2, tmp_path / "seeds")
+    sweep.write()
+    assert Sweep.open(sweep.path) == sweep
+    assert sweep.seeds_only
+    assert sweep.trials[1].config == config(**fields, seed=1)
