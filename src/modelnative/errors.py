@@ -31,9 +31,20 @@ def choose(field: str, value: object, allowed: Iterable[str]) -> str:
     names = list(allowed)
     if isinstance(value, str) and value in names:
         return value
+    raise UserError(f"{field}: {unknown('value', value, names)}")
+
+
+def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
+    """Say that a name is unknown, which known one is nearest, and which are allowed.
+
+    Example:
+        >>> unknown("field", "widht", ["width", "layers"])
+        "unknown field 'widht'; did you mean 'width'? Allowed: width, layers"
+    """
+    names = list(allowed)
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UserError(f"{field}: unknown value {value!r}{hint} Allowed: {', '.join(names)}")
+    return f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}"
 
 
 def in_words(error: BaseException) -> str:

@@ -14,12 +14,25 @@ __all__ = ["describe", "enabled", "kernel_threads", "operator"]
 # TEMPORARY until the calculator's operator is merged
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
+
 import torch
 from torch import Tensor
+
 from modelnative.native.operators import shared
-def computes(device): return device.type=="cpu" and enabled()
-def _lib(): return shared()
-def _at(t): return None if t is None else c_void_p(t.data_ptr())
+
+
+def computes(device):
+    return device.type == "cpu" and enabled()
+
+
+def _lib():
+    return shared()
+
+
+def _at(t):
+    return None if t is None else c_void_p(t.data_ptr())
+
+
 def press(keys: Tensor, state: Sequence[Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
     """One key of each of n pocket calculators (`tasks/arithmetic.py`).
 
@@ -44,5 +57,3 @@ def display(upper: Tensor, lower: Tensor, value: Tensor, places: int) -> Tensor:
     shown, value = torch.empty(len(value), places, dtype=torch.int64), value.contiguous()
     _lib().display(_at(upper), _at(lower), _at(value), c_int64(len(value)), c_int64(places), _at(shown))
     return shown
-
-

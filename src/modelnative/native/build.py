@@ -76,7 +76,14 @@ def _compiled() -> Path:
 def _compile(compiler: Path, target: Path) -> Path:
     said = ""
     for tuned in (*TUNED, None):
-        command = [str(compiler), *FLAGS, *([tuned] if tuned else []), *map(str, sorted(FOLDER.glob("*.cpp"))), "-o", str(target)]
+        command = [
+            str(compiler),
+            *FLAGS,
+            *([tuned] if tuned else []),
+            *map(str, sorted(FOLDER.glob("*.cpp"))),
+            "-o",
+            str(target),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return target

@@ -1,29 +1,40 @@
-"""The shape of a policy. Free of torch, so that the command line answers at once."""
+"""The configuration of a policy. Free of torch, so that the command line answers at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-CoreName = Literal["gru", "transformer", "mingru", "memoryless", "tutorial-gru"]
+from pydantic import Field, model_validator
+
+from modelnative.policies.config_model import ConfigError, ConfigModel, not_allowed
+from modelnative.policies.registry import CORES as CORES
+
 ReaderName = Literal["sum", "gru"]
 READERS: tuple[ReaderName, ...] = ("sum", "gru")
-CORES: tuple[CoreName, ...] = ("gru", "transformer", "mingru", "memoryless", "tutorial-gru")
 
 
-@dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(ConfigModel):
     """The network."""
 
-    width: int = 64
-    """Units of the core's hidden state."""
-    layers: int | None = None
-    """Layers of the core; by default 1 for gru and 2 for the others."""
-    heads: int = 4
-    """Attention heads of the transformer; they divide the width."""
-    reader: str = "sum"
-    """How the context is read: sum (of its tokens, each at its place) or gru (word by word, forwards and backwards)."""
-    copy_head: bool = True
-    """Add a copy head: attention over the context, as probability of the tokens attended to."""
-    stage_aware: bool = True
-    """Tell the network the stage."""
+    width: int = Field(64, ge=1, le=16384, description="Size of the core's hidden state.")
+    layers: int | None = Field(
+        None, ge=1, le=128, description="Number of layers of the core. By default 1 for gru and 2 for the others."
+    )
+    heads: int = Field(
+        4, ge=1, le=1024, description="Number of attention heads of the transformer. Must divide the width."
+    )
+    reader: ReaderName = Field(
+        "sum",
+        description="How the context is encoded: sum (position-dependent embeddings, added up) or gru (a bidirectional "
+        "GRU; the width must be even).",
+    )
+    copy_head: bool = Field(
+        True, description="Add a copy head: attention over the context that puts probability on the attended tokens."
+    )
+    stage_aware: bool = Field(True, description="Give the stage to the network as an input.")
+
+    @model_validator(mode="after")
+    def _check_reader(self) -> Self:
+        if self.reader == "gru" and self.width % 2:
+            raise ConfigError(("width",), not_allowed(self.width, "an even number, because reader is gru"))
+        return self

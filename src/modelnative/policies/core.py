@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
@@ -54,9 +53,7 @@ class Core(nn.Module):
         """
         return embeddings
 
-    def read(
-        self, table: Tensor, rows: Tensor, padding: int, state: Any, lengths: Tensor | None
-    ) -> tuple[Tensor, Any]:
+    def read(self, table: Tensor, rows: Tensor, padding: int, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """As `forward`, of inputs that are sums of rows of a table.
 
         Args:

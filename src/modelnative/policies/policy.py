@@ -133,4 +133,3 @@ class TokenPolicy(Policy):
         if self.spec.feedback_width:
             rows.append(torch.where(feedback == self.spec.end, self.blank, feedback + self.places))
         return torch.cat(rows, -1)
-

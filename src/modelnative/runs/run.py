@@ -2,7 +2,7 @@
 
 RUN/config.json             every field of the training
 RUN/metrics.jsonl           a line an update; all but its `timing` is reproducible
-RUN/checkpoints/000050.safetensors   weights, optimiser, curriculum, counters; the newest three
+RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest three
 RUN/weights.safetensors     the best verified policy
 RUN/result.json             the verdict on it, and what the training cost
 RUN/report.html             learning curves and results, for people
@@ -10,7 +10,6 @@ RUN/report.html             learning curves and results, for people
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from modelnative.errors import UserError
 from modelnative.policies.config import PolicyConfig
-from modelnative.policies.policy import Policy
+from modelnative.policies.registry import make_policy
 from modelnative.runs.files import (
     FORMAT,
     append_lines,
@@ -34,7 +34,8 @@ from modelnative.runs.files import (
 )
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask
-from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.training.checkpoint import restore, state_of
+from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
 
 KEPT = 3  # checkpoints
@@ -61,7 +62,7 @@ class Run:
             )
         run = cls(path, config)
         try:
-            write_json(path / "config.json", {"format": FORMAT, **dataclasses.asdict(config)})
+            write_json(path / "config.json", {"format": FORMAT, **config.model_dump()})
         except UserError:
             run.remove()
             raise
@@ -85,7 +86,7 @@ class Run:
         values = read_json(path / "config.json")
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise UserError(f"{path / 'config.json'}: not a modelnative configuration (expected format {FORMAT!r})")
-        return cls(path, validate(with_fields(TrainConfig(), values)))
+        return cls(path, with_fields(TrainConfig(), values))
 
     def task(self) -> AnyTask:
         """The task that it trains on."""
@@ -125,7 +126,7 @@ class Run:
 
     def save(self, trainer: Trainer, progress: dict[str, Any]) -> Path:
         """Write a checkpoint, then remove the oldest."""
-        tensors, counters = trainer.state()
+        tensors, counters = state_of(trainer)
         path = self.path / "checkpoints" / f"{trainer.updates:06d}.safetensors"
         write_tensors(path, tensors, {**self._about("checkpoint"), "counters": counters, "progress": progress})
         for old in self.checkpoints()[:-KEPT]:
@@ -148,7 +149,7 @@ class Run:
             raise UserError(f"{error}{older}") from error
         self._check(paths[-1], about, "checkpoint")
         try:
-            trainer.restore(tensors, about["counters"])
+            restore(trainer, tensors, about["counters"])
         except (KeyError, RuntimeError) as error:
             raise UserError(
                 f"{paths[-1]}: its tensors are not those of this run's network: {_first_line(error)}"
@@ -163,31 +164,47 @@ class Run:
         """Where the best verified weights are."""
         return self.path / "weights.safetensors"
 
-    def save_weights(self, policy: Policy) -> None:
+    def save_weights(self, policy: nn.Module) -> None:
         """Write the policy."""
         write_tensors(self.weights_path, dict(policy.state_dict()), self._about("weights"))
 
-    def policy(self, task: AnyTask) -> Policy:
+    def weights(self) -> dict[str, Tensor]:
+        """The best verified weights.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another task or network.
+        """
+        tensors, about = read_tensors(self.weights_path)
+        self._check(self.weights_path, about, "weights")
+        return tensors
+
+    def policy(self, task: AnyTask, policy: nn.Module | None = None) -> nn.Module:
         """The best verified policy; the newest checkpoint's where there is none yet.
+
+        Args:
+            task: of the run.
+            policy: the module to load the weights into; by default made by the run's configuration.
 
         Raises:
             UserError: no file is there, it is damaged, or of another task or network.
         """
-        if self.weights_path.exists():
-            tensors, about = read_tensors(self.weights_path)
-            self._check(self.weights_path, about, "weights")
-            policy = Policy(task.spec, self.config.core, self.config.policy)
-            try:
-                policy.load_state_dict(tensors)
-            except RuntimeError as error:
-                raise UserError(f"{self.weights_path}: not this run's network: {_first_line(error)}") from error
-            return policy.eval()
-        trainer = Trainer(task, dataclasses.replace(self.config, device="cpu"))
-        self.restore(trainer)
-        return trainer.policy.eval()
+        if not self.weights_path.exists():
+            trainer = Trainer(task, with_fields(self.config, {"device": "cpu"}), policy)
+            self.restore(trainer)
+            return trainer.policy.eval()
+        if policy is None:
+            policy = make_policy(task.spec, self.config.core, self.config.policy)
+        try:
+            policy.load_state_dict(self.weights())
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.weights_path}: not the weights of {type(policy).__name__}: {_first_line(error)}; if the policy "
+                "was passed as a module, pass it again: policy=..."
+            ) from error
+        return policy.eval()
 
     def _about(self, kind: str) -> dict[str, Any]:
-        config = dataclasses.asdict(self.config)
+        config = self.config.model_dump()
         return {
             "kind": kind,
             "torch": torch.__version__,
@@ -199,7 +216,7 @@ class Run:
         for name, expected in self._about(kind).items():
             found = about.get(name)
             if name == "policy" and isinstance(found, dict):
-                found = {**dataclasses.asdict(PolicyConfig()), **found}  # a field that there was not yet
+                found = {**PolicyConfig().model_dump(), **found}  # a field that there was not yet
             if name != "torch" and found != expected:
                 raise UserError(f"{path}: its {name} is {found!r}, but this run's is {expected!r}")
 

@@ -2,125 +2,60 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
-import os
-import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from modelnative import native
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Evaluation, evaluate
-from modelnative.runs.files import read_tensors, write_json
+from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
+from modelnative.runs.folder import RunFolder
 from modelnative.runs.run import Run
+from modelnative.runs.signals import collect_signals
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.task import Problems
-from modelnative.training.config import TrainConfig, validate
+from modelnative.tasks.contract.task import AnyTask, Problems
+from modelnative.training.config import TrainConfig
+from modelnative.training.curriculum import Curriculum
+from modelnative.training.events import CallbackLike, Event, Started, Updated
+from modelnative.training.metrics import Metrics, stage_success
 from modelnative.training.parallel import own_device
-from modelnative.training.rollout import Rollout
-from modelnative.training.trainer import Metrics, Trainer
+from modelnative.training.rollout import Rollout, play
+from modelnative.training.trainer import Trainer
 
-REST = 8  # updates between two verifications, which cost as much as a dozen of them
-LONG_REST = 40  # the same where sampled success is not yet what is asked for
-LIKELY = 0.01  # smoothed failure of the worst stage from which sampled success is measured, in a REST
-NEARLY = 0.05  # smoothed failure of the worst stage from which on verification shows what to practise
-SAMPLED = 8192  # episodes of each stage that measure sampled success
-PRACTICE = 4096  # the most problems to practise at a time
-
-
-@dataclass(frozen=True)
-class Started:
-    """The first event.
-
-    Attributes:
-        run: the folder.
-        update: updates that an earlier part of the training has done.
-        stages: the names of the task's stages.
-        parameters: numbers in the network.
-    """
-
-    run: Run
-    update: int
-    stages: tuple[str, ...]
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Updated:
-    """An update is done; `elapsed` is the training's seconds so far, verification included."""
-
-    metrics: Metrics
-    elapsed: float
-
-
-@dataclass(frozen=True)
-class Verified:
-    """Every problem of the training split was played greedily."""
-
-    update: int
-    evaluation: Evaluation
-    elapsed: float
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end; the best verified weights are written.
-
-    Attributes:
-        run: the folder.
-        evaluation: of the best weights, every problem, train and held-out apart, greedily.
-        sampled: the same, with actions drawn at temperature 1.
-        updates, episodes, steps, seconds: what the training cost; seconds without the final evaluation.
-    """
-
-    run: Run
-    evaluation: Evaluation
-    sampled: Evaluation
-    updates: int
-    episodes: int
-    steps: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """A signal asked to stop; everything up to `update` is in the checkpoint."""
-
-    run: Run
-    update: int
-    signal: int
-
-
-Event = Started | Updated | Verified | Finished | Interrupted
+VERIFY_EVERY = 8  # updates between two verifications, which cost as much as a dozen of them
+VERIFY_FAILING_EVERY = 40  # the same where sampled success is not yet what is asked for
+MEASURE_BELOW = 0.01  # smoothed failure of the worst stage below which sampled success is measured
+PRACTICE_BELOW = 0.05  # smoothed failure of the worst stage below which a verification shows what to practice
+SAMPLED_EPISODES = 8192  # of each stage, to measure sampled success
+MAX_PRACTICE = 4096  # problems to practice at a time
 
 
 @dataclass
-class Progress:
-    """What the driver itself must remember across a continuation.
+class LoopState:
+    """What the training loop itself must remember across a continuation.
 
     Attributes:
         elapsed: seconds of training.
         verified: the update of the last verification.
-        sampled: the update of the last measurement of sampled success; confident: it was as asked for.
+        sampled: the update of the last measurement of sampled success.
+        confident: the last measured sampled success was at least `target_success`.
         best: successes of the best verified weights.
         solved: the newest verification found no failure, so that nothing is left to learn.
     """
 
     elapsed: float = 0.0
-    verified: int = -REST
-    sampled: int = -REST
+    verified: int = -VERIFY_EVERY
+    sampled: int = -VERIFY_EVERY
     confident: bool = False
     best: int = -1
     solved: bool = False
@@ -128,7 +63,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """A run under way: iterate over `events()`.
+    """A verified training in a run folder: iterate over `events()`. The trainer's callbacks get the same events.
 
     With `torchrun` every process makes one and has the same events; rank 0 alone verifies and writes.
 
@@ -140,31 +75,49 @@ class Training:
 
     run: Run
     trainer: Trainer
-    progress: Progress = field(default_factory=Progress)
+    state: LoopState = field(default_factory=LoopState)
+    best_weights: dict[str, Tensor] | None = None
 
     @classmethod
-    def start(cls, path: Path, config: TrainConfig) -> Training:
-        """A new run folder, with a first checkpoint.
+    def start(
+        cls,
+        path: Path,
+        config: TrainConfig,
+        *,
+        task: AnyTask | None = None,
+        policy: nn.Module | None = None,
+        curriculum: Curriculum | None = None,
+        callbacks: Sequence[CallbackLike] = (),
+    ) -> Training:
+        """A new run folder, with a first checkpoint; the other arguments are those of `Trainer`.
 
         Raises:
-            UserError: a field is not sensible, or the folder cannot be made.
+            UserError: a field is not allowed, or the folder cannot be made.
         """
-        validate(config)
         require_device(own_device(config.device))
-        torch.set_num_threads(1)
-        trainer = Trainer(make_task(config.task, **config.options), config)
-        if not trainer.group.leads:
-            return cls(Run(path, config), trainer)._alike()
-        run = Run.create(path, config)
-        try:
-            run.save(trainer, dataclasses.asdict(Progress()))
-        except UserError:
-            run.remove()  # a folder without a checkpoint can be neither resumed nor started again
-            raise
-        return cls(run, trainer)._alike()
+        task = make_task(config.task, **config.options) if task is None else task
+        trainer = Trainer(task, config, policy, curriculum, callbacks)
+        run = Run(path, config)
+        training = cls(run, trainer)
+        if trainer.group.is_leader:
+            run = Run.create(path, config)
+            trainer.callbacks.insert(0, RunFolder(run))
+            try:
+                run.save(trainer, dataclasses.asdict(training.state))
+            except UserError:
+                run.remove()  # a folder without a checkpoint can be neither resumed nor started again
+                raise
+        return training._agreed()
 
     @classmethod
-    def resume(cls, path: Path) -> Training:
+    def resume(
+        cls,
+        path: Path,
+        *,
+        policy: nn.Module | None = None,
+        curriculum: Curriculum | None = None,
+        callbacks: Sequence[CallbackLike] = (),
+    ) -> Training:
         """The run in `path`, at its newest checkpoint.
 
         Raises:
@@ -174,36 +127,37 @@ class Training:
         if run.result_path.exists():
             raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
         require_device(own_device(run.config.device))
-        torch.set_num_threads(1)
-        trainer = Trainer(run.task(), run.config)
-        progress = Progress(**run.restore(trainer))
-        if trainer.group.leads:
+        trainer = Trainer(run.task(), run.config, policy, curriculum, callbacks)
+        state = LoopState(**run.restore(trainer))
+        if trainer.group.is_leader:
             run.forget_after(trainer.updates)
-        return cls(run, trainer, progress)._alike()
+            trainer.callbacks.insert(0, RunFolder(run))
+        best = run.weights() if run.weights_path.exists() else None
+        return cls(run, trainer, state, best)._agreed()
 
-    def _alike(self) -> Training:
+    def _agreed(self) -> Training:
         """Itself, once all processes are known to do the same work, in the folder that rank 0 has.
 
         Raises:
-            UserError: a process was started with other fields, or sees another checkpoint.
+            UserError: a process was started with other fields, or has another checkpoint.
         """
-        config = dataclasses.asdict(self.run.config)
-        mine = [str(self.run.path), config, self.trainer.updates]
-        path, first, updates = json.loads(self.trainer.group.say(json.dumps(mine)))
-        for name, value in json.loads(json.dumps(config)).items():
+        config = json.loads(json.dumps(self.run.config.model_dump()))
+        own = [str(self.run.path), config, self.trainer.updates]
+        path, first, updates = json.loads(self.trainer.group.broadcast_text(json.dumps(own)))
+        for name, value in config.items():
             if value != first[name]:
                 raise UserError(
                     f"{name}: {value!r} is not what rank 0 has, {first[name]!r}; start all with one command"
                 )
         if updates != self.trainer.updates:
             raise UserError(
-                f"run: the newest checkpoint seen here is {self.trainer.updates}, and by rank 0 {updates}; "
+                f"run: the newest checkpoint found here is {self.trainer.updates}, and by rank 0 {updates}; "
                 "the run must be on a file system that all machines share"
             )
         return dataclasses.replace(self, run=dataclasses.replace(self.run, path=Path(path)))
 
     def events(self) -> Iterator[Event]:
-        """Train to the end; every step is told as it is done.
+        """Train to the end, and yield every event.
 
         Ctrl-C and SIGTERM end it after the current update, with a checkpoint; a second Ctrl-C ends it at once.
 
@@ -211,72 +165,70 @@ class Training:
             UserError: the disk is full, a process is gone, or the numbers are no longer finite; the newest checkpoint
                 stands.
         """
-        trainer, progress, group = self.trainer, self.progress, self.trainer.group
-        parameters = sum(p.numel() for p in trainer.policy.parameters())
-        yield Started(self.run, trainer.updates, trainer.task.spec.stages, parameters)
-        with signals() as received:
-            while self.goes_on:
+        trainer, group = self.trainer, self.trainer.group
+        parameters = sum(parameter.numel() for parameter in trainer.parameters)
+        yield self._emit(Started(self.run, trainer.updates, trainer.task.spec.stages, parameters, trainer=trainer))
+        with collect_signals() as received:
+            while self._continues:
                 start = time.perf_counter()
                 metrics = trainer.update()
-                yield from self.advance(metrics, start)
-                stop = group.most(received[0] if received else 0)  # whoever of the processes heard the signal
-                if stop and not progress.solved:
-                    self.save()
+                self._require_finite(metrics)
+                self._count(start)
+                yield self._emit(Updated(metrics, self.state.elapsed, trainer=trainer))
+                if self._verification_due(metrics):
+                    yield self._emit(self._verify())
+                if metrics.update % self.run.config.checkpoint_every == 0:
+                    yield self._emit(self._checkpoint())
+                signal = group.max(received[0] if received else 0)  # whichever process received it
+                if signal and not self.state.solved:
+                    yield self._emit(self._checkpoint())
                     group.close()
-                    yield Interrupted(self.run, trainer.updates, stop)
+                    yield self._emit(Interrupted(self.run, trainer.updates, signal, trainer=trainer))
                     return
-            yield from self.finish()
+            if self.state.verified != trainer.updates:
+                yield self._emit(self._verify())
+            yield self._emit(self._checkpoint())
+            yield self._emit(self._finish())
+
+    def _emit(self, event: Event) -> Event:
+        self.trainer.emit(event)
+        return event
 
     @property
-    def goes_on(self) -> bool:
+    def _continues(self) -> bool:
         """Neither solved nor at the end of its budget."""
-        config, progress = self.run.config, self.progress
-        late = config.minutes and progress.elapsed >= config.minutes * 60
-        return self.trainer.updates < config.updates and not progress.solved and not late
+        config, state = self.run.config, self.state
+        late = config.minutes and state.elapsed >= config.minutes * 60
+        return self.trainer.updates < config.updates and not state.solved and not late
 
-    def advance(self, metrics: Metrics, start: float) -> Iterator[Event]:
-        """What follows an update that began at `start`: write it down, verify, keep a checkpoint."""
-        self._require_finite(metrics)
-        if self.trainer.group.leads:
-            self.run.append([dataclasses.asdict(metrics)])
-        self._count(start)
-        yield Updated(metrics, self.progress.elapsed)
-        if self._due(metrics):
-            yield self._verify()
-        if metrics.update % self.run.config.checkpoint_every == 0:
-            self.save()
+    def _checkpoint(self) -> Checkpointed:
+        return Checkpointed(self.trainer.updates, dataclasses.asdict(self.state), trainer=self.trainer)
 
-    def finish(self) -> Iterator[Event]:
-        """What follows the last update: verify, keep, judge."""
-        if self.progress.verified != self.trainer.updates:
-            yield self._verify()
-        self.save()
-        finished = self._finish()
-        self.trainer.group.close()
-        yield finished
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        if self.trainer.group.leads:
-            self.run.save(self.trainer, dataclasses.asdict(self.progress))
-
-    def _due(self, metrics: Metrics) -> bool:
-        """Whether to verify, for what it costs: once sampled success is as asked for, or to find what to practise."""
-        progress, failure = self.progress, self.trainer.curriculum.failure
-        progress.confident = False
-        if failure <= LIKELY and metrics.update - max(progress.verified, progress.sampled) >= REST:
+    def _verification_due(self, metrics: Metrics) -> bool:
+        """Whether to verify, for what it costs: once sampled success is as asked for, or to find what to practice."""
+        state, failure = self.state, self.trainer.curriculum.failure
+        state.confident = False
+        if failure <= MEASURE_BELOW and metrics.update - max(state.verified, state.sampled) >= VERIFY_EVERY:
             start = time.perf_counter()
-            progress.sampled = metrics.update
-            progress.confident = min(self.trainer.success(SAMPLED, sampled=True)) >= self.run.config.target_success
+            state.sampled = metrics.update
+            sampled = stage_success(self.trainer, SAMPLED_EPISODES, sampled=True)
+            state.confident = min(sampled) >= self.run.config.target_success
             self._count(start)
-            if progress.confident and self.trainer.mastered():
+            if state.confident and self._practice_solved():
                 return True
-        return failure <= NEARLY and metrics.update - progress.verified >= LONG_REST
+        return failure <= PRACTICE_BELOW and metrics.update - state.verified >= VERIFY_FAILING_EVERY
+
+    def _practice_solved(self) -> bool:
+        """Whether the problems to practice are now solved greedily."""
+        trainer = self.trainer
+        practice = trainer.practice
+        solved = practice is None or bool(play(trainer.policy, trainer.task, practice).success.all())
+        return bool(trainer.group.broadcast_numbers([float(solved)])[0])
 
     def _verify(self) -> Verified:
         """Play the whole training split greedily."""
         start = time.perf_counter()
-        trainer, progress, group = self.trainer, self.progress, self.trainer.group
+        trainer, state = self.trainer, self.state
         wrong: list[Problems] = [trainer.draw()[1][:0]]
 
         def collect(rollout: Rollout) -> None:
@@ -284,49 +236,47 @@ class Training:
                 wrong.append(rollout.problems[~rollout.success])
 
         which: dict[str, Any] = {"stages": trainer.stages, "split": self.run.config.split}
-        evaluation = self._verdict(lambda: evaluate(trainer.policy, trainer.task, **which, watch=collect))
-        if evaluation.total().successes >= progress.best:
-            progress.best = evaluation.total().successes
-            if group.leads:
-                self.run.save_weights(trainer.policy)
-        practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // PRACTICE].map(group.copy)
+        evaluation = self._by_leader(lambda: evaluate(trainer.policy, trainer.task, **which, on_rollout=collect))
+        best = evaluation.total().successes >= state.best
+        if best:
+            state.best = evaluation.total().successes
+            self.best_weights = copy.deepcopy(trainer.policy.state_dict())
+        practice = Batch.cat(wrong)[:: 1 + sum(map(len, wrong)) // MAX_PRACTICE].map(trainer.group.broadcast)
         trainer.practice = practice if len(practice) else None
-        progress.verified = trainer.updates
-        progress.solved = progress.confident and evaluation.reaches(self.run.config.target_success)
+        state.verified = trainer.updates
+        state.solved = state.confident and evaluation.reaches(self.run.config.target_success)
         self._count(start)
-        return Verified(trainer.updates, evaluation, progress.elapsed)
+        return Verified(trainer.updates, evaluation, state.elapsed, best, state.solved, trainer=trainer)
 
     def _finish(self) -> Finished:
-        trainer, config, leads = self.trainer, self.run.config, self.trainer.group.leads
-        if leads:
-            trainer.policy.load_state_dict(read_tensors(self.run.weights_path)[0])
+        trainer, config = self.trainer, self.run.config
+        if self.best_weights is not None:
+            trainer.policy.load_state_dict(self.best_weights)
         generator = torch.Generator(config.device).manual_seed(config.seed)
         finished = Finished(
             run=self.run,
-            evaluation=self._verdict(lambda: evaluate(trainer.policy, trainer.task)),
-            sampled=self._verdict(lambda: evaluate(trainer.policy, trainer.task, generator=generator)),
+            evaluation=self._by_leader(lambda: evaluate(trainer.policy, trainer.task)),
+            sampled=self._by_leader(lambda: evaluate(trainer.policy, trainer.task, generator=generator)),
             updates=trainer.updates,
             episodes=trainer.episodes,
             steps=trainer.steps,
-            seconds=self.progress.elapsed,
+            seconds=self.state.elapsed,
+            trainer=trainer,
         )
-        result = {name: getattr(finished, name) for name in ("updates", "episodes", "steps", "seconds")}
-        verdicts = {"evaluation": finished.evaluation.as_dict(), "sampled": finished.sampled.as_dict()}
-        if leads:
-            write_json(self.run.result_path, {**verdicts, **result, "machine": machine()})
+        trainer.group.close()
         return finished
 
-    def _verdict(self, play: Callable[[], Evaluation]) -> Evaluation:
+    def _by_leader(self, judge: Callable[[], Evaluation]) -> Evaluation:
         """What rank 0 finds, on every process."""
         group = self.trainer.group
         if group.size == 1:
-            return play()
-        return Evaluation.of(json.loads(group.say(json.dumps(play().as_dict()) if group.leads else "")))
+            return judge()
+        return Evaluation.of(json.loads(group.broadcast_text(json.dumps(judge().as_dict()) if group.is_leader else "")))
 
     def _count(self, start: float) -> None:
-        """Count the seconds since `start`, by rank 0's clock: who looks at the budget must not disagree on it."""
+        """Count the seconds since `start`, by rank 0's clock: all processes must agree on the budget."""
         spent = time.perf_counter() - start
-        self.progress.elapsed = self.trainer.group.tell([self.progress.elapsed + spent])[0]
+        self.state.elapsed = self.trainer.group.broadcast_numbers([self.state.elapsed + spent])[0]
 
     def _require_finite(self, metrics: Metrics) -> None:
         if not all(map(math.isfinite, (metrics.policy_loss, metrics.value_loss, metrics.gradient_norm))):
@@ -340,40 +290,6 @@ def require_device(name: str) -> None:
     """Raise a `UserError` unless torch can compute there."""
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises whichever
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of these
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"device: {name!r} is not available here ({reason}); expected cpu") from error
-
-
-def machine() -> dict[str, Any]:
-    """What a figure was measured on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "kernels": native.describe(),
-    }
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; the second SIGINT raises KeyboardInterrupt."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may handle signals
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:
-                signal.signal(number, handler)

@@ -113,7 +113,9 @@ class Curriculum(nn.Module):
 
     def observe(self, draw: Draw, success: Tensor) -> None:
         """Learn from the verdicts, bool [n]."""
-        rate, count = success_rates(draw.stage, success, (draw.own_tokens >= self.lengths[draw.stage]) & (draw.explore == 0), self)
+        rate, count = success_rates(
+            draw.stage, success, (draw.own_tokens >= self.lengths[draw.stage]) & (draw.explore == 0), self
+        )
         kept = torch.where(self.seen, self.config.success_ema, 0.0)
         self.success.copy_(torch.where(count > 0, kept * self.success + (1 - kept) * rate, self.success))
         self.seen |= count > 0

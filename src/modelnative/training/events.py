@@ -6,7 +6,7 @@ A callback is any callable that takes one event. `Callback` is a base class with
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelnative.training.metrics import Metrics
@@ -24,7 +24,7 @@ class Event:
     """
 
     method: ClassVar[str] = ""  # of `Callback`
-    trainer: Trainer
+    trainer: Trainer | None = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,17 @@ class Started(Event):
     """The first event.
 
     Attributes:
+        run: the run folder, a `Run`; None without one.
         update: updates that an earlier part of the training has done.
+        stages: the names of the task's stages.
         parameters: numbers in the network.
-        run: the run folder; None without one.
     """
 
     method: ClassVar[str] = "on_start"
+    run: Any
     update: int
+    stages: tuple[str, ...]
     parameters: int
-    run: Any = None
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the task's stages."""
-        return self.trainer.task.spec.stages
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,7 @@ class _StepPlan(Batch):
         return cls(plan.uniform, plan.program, plan.hints, share, blind_distribution(problems.context, spec))
 
 
-def _choose(
-    logits: Tensor, t: int, steps: _StepPlan | None, running: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _choose(logits: Tensor, t: int, steps: _StepPlan | None, running: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The next action of n episodes, the log-probability it was drawn with, and whether it was chosen and explored."""
     if steps is None:
         return *sample_actions(logits), running, torch.zeros_like(running)

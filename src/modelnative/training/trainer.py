@@ -17,7 +17,7 @@ from modelnative.training.algorithm import Algorithm
 from modelnative.training.config import TrainConfig
 from modelnative.training.curriculum import Curriculum, Draw
 from modelnative.training.dynamic_sampling import replace_rejected
-from modelnative.training.events import CallbackLike, Event, Updated
+from modelnative.training.events import CallbackLike, Event, Started, Updated
 from modelnative.training.loss import TERMS, LossTokens, LossWeights, policy_loss
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
@@ -119,7 +119,6 @@ class Trainer:
         require(fits, "loss.num_generations", generations, f"a divisor of episodes ({episodes})")
         self.practice: Problems | None = None
         self.updates = self.episodes = self.steps = 0
-        self.elapsed = 0.0
         self.generator = torch.Generator(config.device)
         self.pool = Pool(config.threads or cores())
         self.group = Group(config.device)
@@ -127,15 +126,17 @@ class Trainer:
 
     def __iter__(self) -> Iterator[Metrics]:
         """Update after update, until the budget of updates is spent."""
+        parameters = sum(parameter.numel() for parameter in self.parameters)
+        self.emit(Started(None, self.updates, self.task.spec.stages, parameters, trainer=self))
+        start = time.perf_counter()
         while self.updates < self.config.updates:
             metrics = self.update()
-            self.elapsed += metrics.timing.seconds
-            self.emit(Updated(self, metrics, self.elapsed))
+            self.emit(Updated(metrics, time.perf_counter() - start, trainer=self))
             yield metrics
 
     def emit(self, event: Event) -> None:
-        """Call every callback with an event."""
-        for callback in self.callbacks:
+        """Call every callback with an event; of several processes, in rank 0 alone."""
+        for callback in self.callbacks if self.group.is_leader else ():
             callback(event)
 
     def update(self) -> Metrics:
@@ -205,9 +206,7 @@ class Trainer:
         """Into how many parts to split n episodes for threads, `most` in a part; it does not depend on their number."""
         return 1 if not self.on_cpu or n < most // 4 else 2 * -(-n // (2 * most))
 
-    def prepare(
-        self, rollout: Rollout, played: list[tuple[Draw, Tensor]], steps: int, started: float
-    ) -> UpdateState:
+    def prepare(self, rollout: Rollout, played: list[tuple[Draw, Tensor]], steps: int, started: float) -> UpdateState:
         """What to learn from the episodes, and how fast."""
         config, learning = self.config, time.perf_counter()
         left = min(1.0, self.curriculum.failure / config.optimizer.anneal_below_failure)
