@@ -1,4 +1,4 @@
-"""Every problem of a task, played and judged; where they are too many to list, a sample of them, and it says so."""
+"""Evaluation: play every problem of a task, or a sample where there are too many to list, and count successes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from modelnative.errors import choose
-from modelnative.evidence.problem_set import Source
+from modelnative.evidence.problem_set import ProblemSet
 from modelnative.policies.policy import Policy
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
 
-LISTED = 150_000  # problems of a stage and split that are all played; of more, or of endless ones,
-DRAWN = 10_000  # as many are drawn, the same ones every time
+LISTED = 150_000  # stages and splits with at most so many problems are played completely
+DRAWN = 10_000  # problems that are sampled from larger or endless ones, always the same
 
 
 @dataclass(frozen=True)
 class Count:
-    """Successes among all problems of one stage and split, or, unless `whole`, among some drawn."""
+    """Successes among the problems of one stage and split: all of them, or a sample if not `whole`."""
 
     stage: str
     split: str
@@ -32,34 +32,34 @@ class Count:
 
     @property
     def rate(self) -> float:
-        """Successes over problems; 1 for an empty split."""
+        """Successes divided by problems; 1 for an empty split."""
         return self.successes / self.problems if self.problems else 1.0
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The verdict on a policy, a count for each stage and split."""
+    """The successes of a policy, counted for each stage and split."""
 
     counts: tuple[Count, ...]
     greedy: bool
 
     @property
     def perfect(self) -> bool:
-        """Every problem was solved."""
+        """Whether every problem was solved."""
         return self.reaches(1.0)
 
     def reaches(self, rate: float) -> bool:
-        """Every problem that could be listed was solved, and of those drawn at least this share in every stage."""
+        """Whether every listed problem was solved, and of the sampled problems of each stage at least this share."""
         return all(c.successes >= c.problems * (1.0 if c.whole else rate) for c in self.counts)
 
     def total(self, stage: str | None = None, split: str | None = None) -> Count:
-        """The sum over the counts of a stage, a split, or all."""
+        """The sum of the counts of a stage, of a split, or of all."""
         chosen = [c for c in self.counts if stage in (None, c.stage) and split in (None, c.split)]
         successes, problems = sum(c.successes for c in chosen), sum(c.problems for c in chosen)
         return Count(stage or "all", split or "all", successes, problems, all(c.whole for c in chosen))
 
     def line(self) -> str:
-        """The verdict in one line.
+        """The result in one line.
 
         Example:
             >>> Evaluation((Count("T0", "train", 3, 4), Count("T0", "heldout", 1, 1)), greedy=True).line()
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def floor(rate: float) -> str:
-    """Three decimals, rounded down: only a perfect stage is shown as 1.000."""
+    """Three decimals, rounded down, so that only a perfect rate is shown as 1.000."""
     return f"{int(rate * 1000 + 1e-9) / 1000:.3f}"
 
 
@@ -97,21 +97,25 @@ def evaluate(
     stages: Sequence[str] | None = None,
     split: Split = "all",
     generator: torch.Generator | None = None,
-    watch: Callable[[Rollout], None] | None = None,
+    progress: Callable[[str], None] | None = None,
+    on_rollout: Callable[[Rollout], None] | None = None,
 ) -> Evaluation:
-    """Play every problem of some stages once, greedily unless a generator is given, and count.
+    """Play every problem of some stages once and count successes.
 
-    Of a stage with more than `LISTED` problems in a split, `DRAWN` are played instead.
+    Of a stage and split with more than `LISTED` problems, or of a task that cannot enumerate its problems, `DRAWN`
+    problems are played.
 
     Args:
-        policy, task: who plays what.
-        stages: names; all by default.
-        split: `train`, `heldout`, or `all`, which counts both apart.
-        generator: draws the actions from the policy (temperature 1) instead.
-        watch: is given every rollout, to write episodes or show progress.
+        policy: the policy that plays, greedily unless a generator is given.
+        task: the task that it plays.
+        stages: names of stages; all by default.
+        split: `train`, `heldout`, or `all`, which counts both splits separately.
+        generator: samples the actions from the policy at temperature 1.
+        progress: called with one line before each stage and split.
+        on_rollout: called with every rollout, for example to write episodes.
 
     Raises:
-        UserError: an unknown stage or split.
+        UserError: a stage or split is unknown.
     """
     choose("split", split, SPLITS)
     names = list(stages) if stages is not None else list(task.spec.stages)
@@ -120,28 +124,30 @@ def evaluate(
     counts = []
     pool = Pool(cores())
 
-    def chunks(source: Source) -> Iterator[tuple[Problems, Plan | None]]:
-        for chunk in source.chunks():
+    def planned(problem_set: ProblemSet) -> Iterator[tuple[Problems, Plan | None]]:
+        for chunk in problem_set.chunks():
             chunk = chunk.to(device)
             yield chunk, None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
 
     for name, part in itertools.product(names, parts):
+        problem_set = ProblemSet.of(task, task.spec.stage_index(name), part, LISTED, DRAWN)
+        if progress is not None:
+            progress(f"{name}, {part}: {problem_set.count:,} problems{'' if problem_set.listed else ', drawn'}")
         successes = problems = 0
-        source = Source.of(task, task.spec.stage_index(name), part, LISTED, DRAWN)
-        work = chunks(source)
-        for rollout in pool.stream(lambda chunk: play(policy, task, *chunk, final=watch is not None), work):
+        work = planned(problem_set)
+        for rollout in pool.stream(lambda chunk: play(policy, task, *chunk, final=on_rollout is not None), work):
             successes += int(rollout.success.sum())
             problems += len(rollout.success)
-            if watch is not None:
-                watch(rollout)
-        counts.append(Count(name, part, successes, problems, source.listed))
+            if on_rollout is not None:
+                on_rollout(rollout)
+        counts.append(Count(name, part, successes, problems, problem_set.listed))
     return Evaluation(tuple(counts), generator is None)
 
 
 def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:
-    """A JSON-ready record of every episode: its stage, its problem, the actions, the answer, the target, the verdict.
+    """A JSON-ready record of every episode: stage, problem, actions, answer, target and success.
 
-    The actions end with the one that ended the episode; an outsider can replay them.
+    The actions end with the one that ended the episode, so that the episode can be replayed.
     """
     assert rollout.final is not None, "played without `final`"
     names, stages = task.spec.vocabulary, task.spec.stages

@@ -1,4 +1,4 @@
-"""Where the problems of an evaluation come from: all there are, or a sample of what is too much to list."""
+"""The problems of an evaluation: every problem of a stage, or a sample where there are too many to list."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, Split
 
 CHUNK = 1 << 11  # episodes played at once: large enough to be fast, small enough for the caches
-NUMBERS = 1 << 25  # of contexts that are kept at once
+MAX_CONTEXT_TOKENS = 1 << 25  # kept in memory by `ProblemSet.whole`
 
 
 @dataclass(frozen=True)
-class Source:
-    """The problems of a stage and split: all of them if they are few enough, else some drawn.
+class ProblemSet:
+    """The problems of a stage and split: all of them, or a sample.
 
-    Nothing is kept: every pass lists or draws them anew, the same ones as long as the seed is.
+    Problems are not stored. Every pass lists or draws them again; the same seed gives the same problems.
 
     Attributes:
-        listed: they are all.
-        count: how many they are.
+        task, stage, split: where the problems come from.
+        listed: whether the set holds every problem.
+        count: number of problems.
     """
 
     task: AnyTask
@@ -35,20 +36,24 @@ class Source:
 
     @classmethod
     @functools.lru_cache(maxsize=256)
-    def of(cls, task: AnyTask, stage: int, split: Split, limit: int, drawn: int | None = None) -> Source:
-        """All of them if they are at most `limit`, else `drawn` (by default `limit`) of them."""
-        count, drawn = 0, limit if drawn is None else drawn
+    def of(cls, task: AnyTask, stage: int, split: Split, limit: int, sample: int | None = None) -> ProblemSet:
+        """Every problem if there are at most `limit`, otherwise `sample` of them (by default `limit`).
+
+        A task without `enumerate`, or with endless problems, is sampled.
+        """
+        sample = limit if sample is None else sample
+        count = 0
         try:
             for chunk in task.enumerate(stage, split, CHUNK):
                 count += len(chunk)
                 if count > limit:
-                    return cls(task, stage, split, False, drawn)
+                    return cls(task, stage, split, False, sample)
         except UserError:
-            return cls(task, stage, split, False, drawn)
+            return cls(task, stage, split, False, sample)
         return cls(task, stage, split, True, count)
 
     def chunks(self, seed: int = 0) -> Iterator[Problems]:
-        """The problems, a few thousand at a time."""
+        """The problems, at most `CHUNK` at a time."""
         if self.listed:
             yield from self.task.enumerate(self.stage, self.split, CHUNK)
             return
@@ -59,11 +64,20 @@ class Source:
             yield problems
 
     def whole(self) -> Problems:
-        """All of them at once, or of drawn ones as many as fit in `NUMBERS`."""
-        most = max(1000, NUMBERS // self.task.spec.context_length)
+        """All problems in one batch. Of a sample, no more than fit into `MAX_CONTEXT_TOKENS`."""
+        limit = max(1000, MAX_CONTEXT_TOKENS // self.task.spec.context_length)
         kept: list[Problems] = []
         for chunk in self.chunks():
             kept.append(chunk)
-            if not self.listed and sum(map(len, kept)) >= most:
+            if not self.listed and sum(map(len, kept)) >= limit:
                 break
         return Batch.cat(kept)
+
+
+def problem_text(task: AnyTask, problems: Problems, i: int) -> str:
+    """Problem i as text: `task.render`, or the tokens of its context where the task does not define `render`."""
+    try:
+        return task.render(problems, i)
+    except UserError:
+        tokens = problems.context[i].tolist()
+        return " ".join(task.spec.vocabulary[token] for token in tokens if token != task.spec.end)
