@@ -1,1 +1,1 @@
-"""How fast this machine trains: environment, rollout, update and whole runs."""
+"""How fast this machine is: environment, rollout, update and training."""

@@ -1,6 +1,6 @@
-"""How fast a task is alone: sampling, beginning and the replacement of ended episodes included.
+"""The speed of a task without a policy, including sampling problems and replacing finished episodes.
 
-Its keys are drawn by chance, or typed as the oracle would: there are tasks whose episodes chance ends at once.
+Actions are random or the oracle's: random actions end the episodes of some tasks at once.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State
 
-# Scalar loops: lookups and masks of 64-bit numbers, which tasks are made of, are slower in the vector code.
-OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"cpp.simdlen": 1}
-SEGMENT = 6  # actions between two looks at which episodes have ended
-PREPARED = 8  # batches whose programs the oracle has written before anything is timed
+# Scalar loops: lookups and masks of 64-bit integers, which tasks consist of, are slower in vector code.
+COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"cpp.simdlen": 1}
+SEGMENT = 6  # actions between two removals of finished episodes
+ORACLE_BATCHES = 8  # batches whose oracle programs are computed before the measurement
 
 
 @dataclass(frozen=True)
 class EnvironmentSpeed:
-    """Actions of running episodes in a second; an action after the end of an episode is work, but no step.
+    """Steps per second. A step is an action of a running episode; actions after the end of an episode do not count.
 
     Attributes:
-        rates: steps a second of each timed chunk.
-        episodes: in a batch.
-        threads: that torch may use.
-        compile_seconds: what `torch.compile` took before the first chunk; 0 when eager.
+        rates: steps per second of each timed chunk.
+        episodes: episodes in a batch.
+        threads: threads of torch.
+        compile_seconds: time that `torch.compile` took before the first chunk; 0 in eager mode.
     """
 
     rates: tuple[float, ...]
@@ -40,30 +40,33 @@ class EnvironmentSpeed:
 
     @property
     def median(self) -> float:
-        """Steps a second of the median chunk."""
+        """Steps per second of the median chunk."""
         return statistics.median(self.rates)
 
     @property
-    def spread(self) -> tuple[float, float]:
-        """Steps a second of the slowest and of the fastest chunk."""
+    def range(self) -> tuple[float, float]:
+        """Steps per second of the slowest and of the fastest chunk."""
         return min(self.rates), max(self.rates)
 
 
-class Play:
-    """Batches of exactly `n` running episodes, for ever, with uniformly random actions or the oracle's programs.
+class EpisodeLoop:
+    """An endless loop over batches of exactly `n` running episodes, with random actions or the oracle's programs.
 
-    A batch plays a few actions; then its survivors wait until there are n of the same age. So no work goes into
-    episodes that ended long ago, and every batch has the same shape, which is what `torch.compile` wants.
+    A batch plays one segment of actions. Its unfinished episodes then wait until there are n of the same age. So every
+    batch has the same shape, which `torch.compile` needs, and little work goes into finished episodes.
 
-    The oracle writes its programs beforehand, for a few batches of problems. Those are drawn again by the same seed
-    each time, so that drawing is measured as ever, and the oracle is not.
+    The oracle's programs are computed in advance for a few batches of problems. These problems are sampled again with
+    the same seeds, so that sampling is measured and the oracle is not.
 
     Args:
-        task: any; its stages are drawn alike.
+        task: any task; its stages are sampled uniformly.
         n: episodes in a batch.
-        generator: draws problems and actions; on its device everything happens.
+        generator: samples problems and actions; its device is used for everything.
         compiled: run the actions through `torch.compile`; needs a C++ compiler.
         oracle: play the oracle's programs.
+
+    Raises:
+        UserError: `oracle` is set, and the task has no oracle.
     """
 
     def __init__(
@@ -73,45 +76,49 @@ class Play:
         self.stage = torch.arange(n, device=generator.device) % len(task.spec.stages)
         pieces = -(-task.spec.horizon // SEGMENT)
         self.lengths = [len(part) for part in torch.arange(task.spec.horizon).tensor_split(pieces)]
-        # Of each age: the episodes, and which of the programs each of them plays.
+        # For each age: the waiting episodes, and the index of each one's program.
         self.waiting: list[tuple[State, Tensor] | None] = [None] * pieces
-        self.press = torch.compile(press, fullgraph=True, dynamic=False, options=OPTIONS) if compiled else press
+        self.play_segment = play_segment
+        if compiled:
+            self.play_segment = torch.compile(play_segment, fullgraph=True, dynamic=False, options=COMPILE_OPTIONS)
         self.batches = 0
         self.programs = None
         if oracle:
-            written = [task.oracle(self._problems(seed)) for seed in range(PREPARED)]
-            self.programs = torch.cat(written).t().contiguous().split(self.lengths)
+            programs = [task.oracle(self._problems(seed)) for seed in range(ORACLE_BATCHES)]
+            self.programs = torch.cat(programs).t().contiguous().split(self.lengths)
 
     def advance(self) -> int:
-        """Play one segment of one batch; the number of its steps."""
-        age = max((k for k, held in enumerate(self.waiting) if held is not None and len(held[1]) >= self.n), default=0)
-        held = self.waiting[age]
-        if held is None:
+        """Play one segment of one batch; returns its number of steps."""
+        full = (age for age, group in enumerate(self.waiting) if group is not None and len(group[1]) >= self.n)
+        age = max(full, default=0)
+        group = self.waiting[age]
+        if group is None:
             state, row = self._begin()
         else:
-            (state, row), self.waiting[age] = _cut(held, slice(self.n)), _cut(held, slice(self.n, None))
-        state, kept = self.press(self.task, state, self._actions(age, row))
+            state, row = _rows(group, slice(self.n))
+            self.waiting[age] = _rows(group, slice(self.n, None))
+        state, kept = self.play_segment(self.task, state, self._actions(age, row))
         if age + 1 < len(self.lengths):
             running = (~state.done).nonzero()[:, 0]
-            state, row, held = state[running], row.index_select(0, running), self.waiting[age + 1]
-            if held is not None:
-                state, row = Batch.cat([held[0], state]), torch.cat([held[1], row])
+            state, row, group = state[running], row.index_select(0, running), self.waiting[age + 1]
+            if group is not None:
+                state, row = Batch.cat([group[0], state]), torch.cat([group[1], row])
             self.waiting[age + 1] = state, row
-        over = sum(int(done.sum()) for *_, done in kept[:-1])
-        return self.n * len(kept) - over
+        finished = sum(int(done.sum()) for *_, done in kept[:-1])
+        return self.n * len(kept) - finished
 
     def _begin(self) -> tuple[State, Tensor]:
-        """New episodes, and their programs: int64 [n], their places in `programs`; or nothing, [n, 0]."""
+        """New episodes, and the indices of their programs: int64 [n], or [n, 0] for random actions."""
         device = self.generator.device
         if self.programs is None:
             problems = self.task.sample(self.stage, self.generator)
             row = torch.empty(self.n, 0, dtype=torch.int64, device=device)
         else:
-            batch = self.batches % PREPARED
+            batch = self.batches % ORACLE_BATCHES
             problems = self._problems(batch)
             row = torch.arange(batch * self.n, (batch + 1) * self.n, device=device)
         self.batches += 1
-        # A state may hold one tensor of zeros for several fields, and would be compiled apart from later ones.
+        # A new state may use one tensor for several fields, which would cause a second compilation.
         return self.task.begin(problems).map(torch.clone), row
 
     def _problems(self, seed: int) -> Problems:
@@ -126,14 +133,14 @@ class Play:
         return torch.randint(len(self.task.spec.vocabulary), shape, generator=self.generator, device=device)
 
 
-def _cut(held: tuple[State, Tensor], part: slice) -> tuple[State, Tensor]:
-    return held[0][part], held[1][part]
+def _rows(group: tuple[State, Tensor], part: slice) -> tuple[State, Tensor]:
+    return group[0][part], group[1][part]
 
 
-def press(task: AnyTask, state: State, actions: Tensor) -> tuple[State, list[tuple[Tensor, ...]]]:
-    """The state after `actions`, int64 [t, n], and what a trainer would keep of each.
+def play_segment(task: AnyTask, state: State, actions: Tensor) -> tuple[State, list[tuple[Tensor, ...]]]:
+    """The state after `actions`, int64 [t, n], and what a trainer would keep of each action.
 
-    That is feedback, reward, success, invalid and done.
+    This is feedback, reward, success, invalid and done.
     """
     kept: list[tuple[Tensor, ...]] = []
     for action in actions.unbind():
@@ -152,27 +159,27 @@ def environment_speed(
     chunks: int = 10,
     oracle: bool = False,
 ) -> EnvironmentSpeed:
-    """Measure `Play`.
+    """Measure `EpisodeLoop`.
 
     Args:
-        task: any.
+        task: any task.
         n: episodes in a batch.
-        seconds: to measure, in all; warming up and compiling come on top.
-        generator: draws problems and actions.
+        seconds: total time of the measurement, without warm-up and compilation.
+        generator: samples problems and actions.
         compiled: run the actions through `torch.compile`; needs a C++ compiler.
-        chunks: parts of that time, each with a rate of its own.
-        oracle: play the oracle's programs, and not random actions.
+        chunks: number of parts of that time, each with its own rate.
+        oracle: play the oracle's programs instead of random actions.
     """
-    torch.compiler.reset()  # or the compiled code of former sizes counts towards a limit
-    play = Play(task, n, generator, compiled, oracle)
+    torch.compiler.reset()  # otherwise compiled code of other sizes counts towards torch's limit
+    loop = EpisodeLoop(task, n, generator, compiled, oracle)
     start = time.perf_counter()
-    for _ in range(8 * len(play.lengths)):
-        play.advance()
+    for _ in range(8 * len(loop.lengths)):
+        loop.advance()
     warm = time.perf_counter() - start
     rates = []
     for _ in range(chunks):
         start, steps = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - start) < seconds / chunks:
-            steps += play.advance()
+            steps += loop.advance()
         rates.append(steps / elapsed)
     return EnvironmentSpeed(tuple(rates), n, torch.get_num_threads(), warm if compiled else 0.0)

@@ -1,1 +1,1 @@
-"""What was really learned: evaluate every problem, explain one, statistics."""
+"""What a policy has learned and what a task measures: evaluation, explanation, certificates, statistics."""

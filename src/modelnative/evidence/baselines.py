@@ -1,4 +1,4 @@
-"""Handicapped networks, trained for a short while: what a stage yields to an agent without memory, or without eyes."""
+"""Trained baselines: what a stage yields to a network without memory, and to one that cannot see the problem."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modelnative.evidence.blindfold import Blindfolded, streams
-from modelnative.policies.policy import Policy
+from modelnative.evidence.blindfold import BlindTask, feedback_reveals_problem
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length
 from modelnative.training.config import CurriculumConfig, TrainConfig, with_fields
-from modelnative.training.curricula import Curriculum, Draw
+from modelnative.training.curriculum import Curriculum, Draw, program_lengths
 from modelnative.training.recipes import recipe
 from modelnative.training.rollout import Plan, play
-from modelnative.training.trainer import Trainer, oracle_lengths
+from modelnative.training.trainer import Trainer
 
 Handicap = Literal["memoryless", "blind"]
-PLAYED = 10_000  # problems that a trained policy is judged on
-CHUNK = 1 << 11
-SOLVED = 0.99  # smoothed success, at temperature 1, at which there is little more to learn
-TOKENS = 1 << 13  # at most, of a batch to imitate
+MAX_PLAYED = 10_000  # problems that a trained policy is tested on
+CHUNK = 1 << 11  # episodes played at once
+SOLVED = 0.99  # smoothed success, with sampled actions, at which training stops
+IMITATION_TOKENS = 1 << 13  # at most, in a batch to imitate
 IMITATION_RATE = 3e-3
 FIELDS: dict[str, Any] = {"updates": 1_000_000, "episodes": 512, "evaluate_every": 1_000_000}
 
 
-class Depths(Curriculum):
-    """One stage; half of the episodes whole, half after a head start by the oracle of any length.
+class RandomHints(Curriculum):
+    """Draws one stage; half of the episodes start with a hint of random length.
 
-    Unlike `Hints` it waits for no success: a handicapped policy may never have one.
+    Unlike the curriculum `hints`, it does not wait for success, which a handicapped policy may never have.
+
+    Args:
+        lengths: int64 [S], the longest oracle program of each stage; a stage with length 0 has no hints.
+        horizon: largest number of tokens in an episode.
+        config: fields of every curriculum.
+        stage: index of the stage to draw.
     """
 
     def __init__(self, lengths: Tensor, horizon: int, config: CurriculumConfig, stage: int) -> None:
         super().__init__(lengths, horizon, config)
-        self.stage, self.guided = stage, bool(lengths[stage] > 0)
+        self.stage, self.has_hints = stage, bool(lengths[stage] > 0)
 
     def weights(self, progress: float) -> Tensor:
         return (torch.arange(len(self.lengths), device=self.success.device) == self.stage).float()
@@ -44,9 +49,9 @@ class Depths(Curriculum):
     def draw(self, n: int, generator: torch.Generator, progress: float) -> Draw:
         draw = super().draw(n, generator, progress)
         depth, choice = torch.rand(2, n, generator=generator, device=draw.stage.device)
-        hinted = (choice < 0.5) & self.guided
-        free = torch.where(hinted, 1 + (depth * self.lengths[draw.stage]).long(), draw.free)
-        return dataclasses.replace(draw, free=free, explore=torch.where(hinted, 0.0, draw.explore))
+        hinted = (choice < 0.5) & self.has_hints
+        own_tokens = torch.where(hinted, 1 + (depth * self.lengths[draw.stage]).long(), draw.own_tokens)
+        return dataclasses.replace(draw, own_tokens=own_tokens, explore=torch.where(hinted, 0.0, draw.explore))
 
     @property
     def failure(self) -> float:
@@ -54,73 +59,89 @@ class Depths(Curriculum):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a baseline came to: successes among the problems that it played, greedily or at temperature 1.
+class TrainedBaseline:
+    """The result of a trained baseline.
 
-    `eyes` says, of the blind, what was done to them.
+    Attributes:
+        successes, problems: successes among the problems that it played.
+        greedy: whether it acted greedily; otherwise its actions were sampled at temperature 1.
+        updates: number of gradient updates, imitation included.
+        tool_output: for a blind baseline, `real` or `shuffled` (the feedback of another problem); otherwise empty.
     """
 
     successes: int
     problems: int
     greedy: bool
     updates: int
-    eyes: str = ""
+    tool_output: str = ""
 
 
 def train_baseline(
     task: AnyTask, stage: int, handicap: Handicap, problems: Problems, seconds: float, seed: int = 0
-) -> Trained:
-    """Train a handicapped policy on one stage, and play some problems with it.
+) -> TrainedBaseline:
+    """Train a handicapped policy on one stage and test it.
 
-    - `memoryless`: the core of that name, whose thoughts are of the context, the last token and its feedback alone.
-    - `blind`: a gru that reads the same blank context whatever the problem, and has no copy head. It sees the feedback
-      where that is the answer of tools, and another problem's where it shows the problem (see `Blindfolded`). One
-      context for all tells as little of a problem as contexts shuffled among problems do, and is easier to ignore.
+    - `memoryless`: the core of that name, whose output depends on the context, the last token and its feedback alone.
+    - `blind`: a GRU without a copy head that reads the same blank context for every problem. It sees the real feedback
+      where this is the output of tools, and another problem's where it would reveal the problem (see `BlindTask`). A
+      blank context carries as little information as contexts shuffled among problems, and is easier to ignore.
 
-    Half of the time it imitates the oracle, which is the fastest way to most of what it can do; then it learns by
-    reinforcement what the oracle does not show: how to do without.
+    During the first half of the time the policy imitates the oracle, if there is one. Then it learns by reinforcement
+    what the oracle does not show: how to act under the handicap.
 
     Args:
-        problems: of the stage; at most `PLAYED` of them are played, evenly spaced.
-        seconds: of training; it may end earlier, with all solved. How far it gets depends on the machine.
+        task: any task.
+        stage: index of the stage.
+        handicap: see above.
+        problems: of the stage; at most `MAX_PLAYED` of them are played, evenly spaced.
+        seconds: training time; training stops earlier if everything is solved. The result depends on the machine.
+        seed: of the training.
 
     Returns:
-        The best of greedy and sampled play, after imitation and after all: without memory, chance can help.
+        The best of greedy and sampled play, tested after imitation and at the end: without memory, sampling can help.
     """
-    core = "memoryless" if handicap == "memoryless" else "gru"
-    step = max(1, len(problems) // PLAYED)
-    chosen, eyes = problems[torch.arange(0, len(problems), step)[:PLAYED]], ""
+    step = max(1, len(problems) // MAX_PLAYED)
+    tested, tool_output = problems[torch.arange(0, len(problems), step)[:MAX_PLAYED]], ""
     if handicap == "blind":
-        task = blind = Blindfolded(task, streams(task, chosen))
-        chosen = blind.veiled(chosen, torch.Generator().manual_seed(seed))
-        eyes = "another problem's feedback" if blind.streams else "its own feedback"
-    changes = {**FIELDS, "seed": seed, "policy": {"copy_head": handicap != "blind"}}
-    config: TrainConfig = with_fields(recipe(task.spec.name, core, "ppo", "uniform"), changes)
-    trainer = Trainer(task, config)
-    trainer.curriculum = Depths(oracle_lengths(task), task.spec.horizon, config.curricula, stage)
+        blind = BlindTask(task, feedback_reveals_problem(task, tested))
+        tested = blind.hide(tested, torch.Generator().manual_seed(seed))
+        tool_output = "shuffled" if blind.shuffle_feedback else "real"
+        task = blind
+    trainer = _trainer(task, stage, handicap, seed)
     start = time.monotonic()
     found = []
-    updates = _imitate(trainer, stage, start + seconds / 2)
+    imitations = _imitate(trainer, stage, start + seconds / 2)
     for end in (0.0, start + seconds):
         while time.monotonic() < end and float(trainer.curriculum.success[stage]) < SOLVED:
             trainer.update()
         for greedy in (True, False):
             generator = None if greedy else torch.Generator().manual_seed(seed)
-            wins = _successes(trainer.policy, task, chosen, generator)
-            found.append(Trained(wins, len(chosen), greedy, updates + trainer.updates, eyes))
-        if found[0].successes == len(chosen):
+            solved = _successes(trainer.policy, task, tested, generator)
+            found.append(TrainedBaseline(solved, len(tested), greedy, imitations + trainer.updates, tool_output))
+        if found[0].successes == len(tested):
             break
     return max(found, key=lambda trained: (trained.successes, trained.greedy))
 
 
+def _trainer(task: AnyTask, stage: int, handicap: Handicap, seed: int) -> Trainer:
+    core = "memoryless" if handicap == "memoryless" else "gru"
+    changes = {**FIELDS, "seed": seed, "policy": {"copy_head": handicap != "blind"}}
+    config: TrainConfig = with_fields(recipe(task.spec.name, core=core, curriculum="uniform"), changes)
+    curriculum = RandomHints(program_lengths(task), task.spec.horizon, config.curricula, stage)
+    return Trainer(task, config, curriculum=curriculum)
+
+
 def _imitate(trainer: Trainer, stage: int, end: float) -> int:
-    """Raise the probability of the oracle's programs until `end`, if it succeeds at the stage; counts the updates."""
+    """Maximize the likelihood of the oracle's programs until `end`; returns the number of updates.
+
+    Returns 0 without doing anything if no oracle succeeds on the stage.
+    """
     task, policy = trainer.task, trainer.policy
-    if not bool(oracle_lengths(task)[stage]):
+    if not bool(program_lengths(task)[stage]):
         return 0
     optimizer = torch.optim.Adam(policy.parameters(), lr=IMITATION_RATE)
     generator, updates = torch.Generator().manual_seed(trainer.config.seed), 0
-    batch = max(16, min(trainer.config.episodes, TOKENS // task.spec.horizon))
+    batch = max(16, min(trainer.config.episodes, IMITATION_TOKENS // task.spec.horizon))
     while time.monotonic() < end:
         problems = task.sample(torch.full((batch,), stage), generator)
         program = task.oracle(problems)
@@ -130,21 +151,21 @@ def _imitate(trainer: Trainer, stage: int, end: float) -> int:
             seen.append((token, task.feedback(state)))
             state, token = task.step(state, action.contiguous()).state, action
         tokens, feedback = (torch.stack(column) for column in zip(*seen, strict=True))
-        thought, _ = policy.unroll(tokens, feedback, policy.begin(problems.context, problems.stage))
-        chosen = thought.log_probs.gather(-1, program.t()[: len(seen), :, None]).squeeze(-1)
-        wanted = torch.arange(len(seen))[:, None] < length
+        output = policy(tokens, feedback, policy.initial_state(problems))
+        log_prob = output.log_probs.gather(-1, program.t()[: len(seen), :, None]).squeeze(-1)
+        mask = torch.arange(len(seen))[:, None] < length
         optimizer.zero_grad()
-        torch.autograd.backward(-chosen[wanted].mean())
+        torch.autograd.backward(-log_prob[mask].mean())
         optimizer.step()
         updates += 1
     optimizer.zero_grad()
     return updates
 
 
-def _successes(policy: Policy, task: AnyTask, problems: Problems, generator: torch.Generator | None) -> int:
+def _successes(policy: nn.Module, task: AnyTask, problems: Problems, generator: torch.Generator | None) -> int:
     total = 0
     for start in range(0, len(problems), CHUNK):
         chunk = problems[start : start + CHUNK]
-        plan = None if generator is None else Plan.free(chunk, task.spec.horizon, generator)
+        plan = None if generator is None else Plan.sampled(chunk, task.spec.horizon, generator)
         total += int(play(policy, task, chunk, plan).success.sum())
     return total

@@ -1,4 +1,4 @@
-"""A task as the blind have it: they act on one problem, and nothing that they are shown tells which."""
+"""A task whose observations do not identify the problem, for training a blind baseline."""
 
 from __future__ import annotations
 
@@ -11,95 +11,104 @@ from torch import Tensor
 
 from modelnative.tasks.contract.task import AnyTask, Problems, Split, State, Step, Task
 
-SEED = 1  # draws the problems that are shown in place of those that are listed or typed
+SEED = 1  # of the substitute problems whose feedback is shown for listed and parsed problems
 
 
 @dataclass
-class Veiled(Problems):
-    """Both problems of each episode; the context is blank, the key that of `own`.
+class BlindProblems(Problems):
+    """The context is blank, and the key is that of `own`.
 
     Attributes:
-        own: the n problems that are to be solved.
-        other: n problems of the same stages, drawn apart from them.
+        own: the n problems to solve.
+        shown: n problems of the same stages whose feedback is shown.
     """
 
     own: Problems
-    other: Problems
+    shown: Problems
 
 
 @dataclass
-class Veil(State):
-    """Both episodes; `done` is that of `own`."""
+class BlindState(State):
+    """The states of both episodes; `done` is that of `own`."""
 
     own: State
-    other: State
+    shown: State
 
 
-class Blindfolded(Task[Veiled, Veil]):
-    """The same task, for eyes that are shut: the context is blank, and feedback that shows the problem is another's.
+class BlindTask(Task[BlindProblems, BlindState]):
+    """Hides the problem: the context is blank, and feedback that would reveal the problem comes from another one.
 
-    What is learned here is what can be done without reading the problem. The feedback stays the episode's own where it
-    is what tools answer to keys: who tries something may see what comes of it. Where it shows the problem itself (see
-    `streams`), another problem of the stage, drawn by chance, is played with the same keys, and its feedback is shown.
-    So time passes as ever, but no key can depend on the problem.
+    What a policy learns here is what can be done without reading the problem. With `shuffle_feedback`, another problem
+    of the same stage is drawn and played with the same actions, and its feedback is shown. Otherwise the feedback is
+    the episode's own, so that a policy still sees the results of its tools.
 
     Args:
-        task: any.
-        streams: whether the feedback shows the problem.
+        task: any task.
+        shuffle_feedback: show the feedback of another problem; see `feedback_reveals_problem`.
     """
 
-    def __init__(self, task: AnyTask, streams: bool) -> None:
-        self.task, self.streams, self.spec = task, streams, task.spec
+    def __init__(self, task: AnyTask, shuffle_feedback: bool) -> None:
+        self.task, self.shuffle_feedback, self.spec = task, shuffle_feedback, task.spec
 
-    def veiled(self, own: Problems, generator: torch.Generator) -> Veiled:
-        """Hide them."""
-        other = self.task.sample(own.stage, generator, "all") if self.streams else own
-        return Veiled(own.stage, torch.full_like(own.context, self.spec.end), own.key, own, other)
+    @property
+    def has_oracle(self) -> bool:
+        """Whether the wrapped task has an oracle."""
+        return self.task.has_oracle
 
-    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> Veiled:
-        return self.veiled(self.task.sample(stage, generator, split), generator)
+    @property
+    def can_enumerate(self) -> bool:
+        """Whether the wrapped task can enumerate its problems."""
+        return self.task.can_enumerate
 
-    def begin(self, problems: Veiled) -> Veil:
+    def hide(self, own: Problems, generator: torch.Generator) -> BlindProblems:
+        """The same problems with a blank context."""
+        shown = self.task.sample(own.stage, generator, "all") if self.shuffle_feedback else own
+        return BlindProblems(own.stage, torch.full_like(own.context, self.spec.end), own.key, own, shown)
+
+    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> BlindProblems:
+        return self.hide(self.task.sample(stage, generator, split), generator)
+
+    def begin(self, problems: BlindProblems) -> BlindState:
         own = self.task.begin(problems.own)
-        return Veil(own.done, own, self.task.begin(problems.other) if self.streams else own)
+        return BlindState(own.done, own, self.task.begin(problems.shown) if self.shuffle_feedback else own)
 
-    def step(self, state: Veil, action: Tensor) -> Step[Veil]:
-        step = self.task.step(state.own, action)
-        other = self.task.step(state.other, action) if self.streams else step
-        after = Veil(step.done, step.state, other.state)
-        return Step(after, other.feedback, step.reward, step.done, step.success, step.invalid)
+    def step(self, state: BlindState, action: Tensor) -> Step[BlindState]:
+        own = self.task.step(state.own, action)
+        shown = self.task.step(state.shown, action) if self.shuffle_feedback else own
+        after = BlindState(own.done, own.state, shown.state)
+        return Step(after, shown.feedback, own.reward, own.done, own.success, own.invalid)
 
-    def feedback(self, state: Veil) -> Tensor:
-        return self.task.feedback(state.other)
+    def feedback(self, state: BlindState) -> Tensor:
+        return self.task.feedback(state.shown)
 
-    def oracle(self, problems: Veiled) -> Tensor:
+    def oracle(self, problems: BlindProblems) -> Tensor:
         return self.task.oracle(problems.own)
 
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[Veiled]:
+    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[BlindProblems]:
         generator = torch.Generator().manual_seed(SEED)
-        return (self.veiled(own, generator) for own in self.task.enumerate(stage, split, chunk))
+        return (self.hide(own, generator) for own in self.task.enumerate(stage, split, chunk))
 
-    def parse(self, stage: int, text: str) -> Veiled:
-        return self.veiled(self.task.parse(stage, text), torch.Generator().manual_seed(SEED))
+    def parse(self, stage: int, text: str) -> BlindProblems:
+        return self.hide(self.task.parse(stage, text), torch.Generator().manual_seed(SEED))
 
-    def render(self, problems: Veiled, i: int) -> str:
+    def render(self, problems: BlindProblems, i: int) -> str:
         return self.task.render(problems.own, i)
 
-    def records(self, problems: Veiled, state: Veil) -> list[dict[str, Any]]:
+    def records(self, problems: BlindProblems, state: BlindState) -> list[dict[str, Any]]:
         return self.task.records(problems.own, state.own)
 
-    def registers(self, state: Veil, i: int) -> dict[str, str]:
+    def registers(self, state: BlindState, i: int) -> dict[str, str]:
         return self.task.registers(state.own, i)
 
     def options(self) -> dict[str, Any]:
         return self.task.options()
 
 
-def streams(task: AnyTask, problems: Problems) -> bool:
-    """Whether the feedback shows the problem itself, and not only what tools answer to keys.
+def feedback_reveals_problem(task: AnyTask, problems: Problems) -> bool:
+    """Whether the feedback identifies the problem, rather than only showing the results of tools.
 
-    So it is where the context is the same for all `problems` (of one stage), because then nothing else can show them;
-    and where the feedback before the first key is not, because nobody asked for it.
+    It does where the feedback before the first action differs between `problems` (of one stage), and where their
+    contexts are all equal, because then nothing else can identify them.
     """
-    shown = task.feedback(task.begin(problems))
-    return bool((shown != shown[:1]).any()) or bool((problems.context == problems.context[:1]).all())
+    first = task.feedback(task.begin(problems))
+    return bool((first != first[:1]).any()) or bool((problems.context == problems.context[:1]).all())

@@ -1,4 +1,4 @@
-"""One problem, token by token: what the policy wrote, how sure it was, and what the tool did."""
+"""One problem, token by token: what the policy wrote, how certain it was, and what the tool did."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from modelnative.policies.policy import Policy
+from modelnative.evidence.problem_set import problem_text
 from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length
 
 
 @dataclass(frozen=True)
-class Row:
-    """One token of a trajectory.
+class ExplainedToken:
+    """One token of an episode.
 
     Attributes:
-        token: written; oracle: the oracle's token at the same place, empty past its end.
-        probability: of the token; value: expected return before it; entropy: of the choice, in nats.
-        source: the name of the context position that most of the probability was copied from, empty if it was
-            written from the vocabulary.
-        copied: how much of the token's probability came from the context.
+        token: the token that the policy wrote.
+        oracle: the oracle's token at the same position; empty after the end of its program and without an oracle.
+        probability: of the token.
+        value: expected return before the token.
+        entropy: of the policy's distribution, in nats.
+        source: name of the context position that most of the probability was copied from; empty if the token was
+            generated from the vocabulary.
+        copied: share of the token's probability that was copied from the context.
         registers: the tool's registers after the token.
-        valid: the token had an effect.
+        valid: whether the token had an effect.
     """
 
     token: str
@@ -38,62 +42,74 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A greedy trajectory beside the oracle's program."""
+    """A greedy episode and the oracle's program for the same problem.
+
+    Attributes:
+        stage: its name.
+        problem: the problem as text.
+        record: the task's record of the episode.
+        rows: the tokens that the policy wrote.
+        success: the verifier's verdict.
+        truncated: the episode reached the horizon.
+        oracle: the oracle's program; empty for a task without an oracle.
+    """
 
     stage: str
     problem: str
     record: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[ExplainedToken, ...]
     success: bool
     truncated: bool
     oracle: tuple[str, ...]
 
 
-def explain(policy: Policy, task: AnyTask, stage: str, problem: str) -> Explanation:
-    """Play one problem greedily and keep what a person would ask about.
+def explain(policy: nn.Module, task: AnyTask, stage: str, problem: str) -> Explanation:
+    """Play one problem greedily and describe every token.
 
     Args:
-        policy, task: who plays what.
-        stage: its name.
-        problem: as a person types it, such as "3 7 2 4 5".
+        policy: the policy that plays.
+        task: the task that it plays.
+        stage: name of the stage.
+        problem: the problem as `task.parse` takes it, such as "3 7 2 4 5".
 
     Raises:
-        UserError: an unknown stage, or a problem that is not of it.
+        UserError: the stage is unknown, the text is not a problem of the stage, or the task does not define `parse`.
     """
-    return explain_one(policy, task, task.parse(task.spec.stage_index(stage), problem))
+    return explain_problem(policy, task, task.parse(task.spec.stage_index(stage), problem))
 
 
 @torch.no_grad()
-def explain_one(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
-    """As `explain`, of a batch that holds one problem."""
+def explain_problem(policy: nn.Module, task: AnyTask, problems: Problems) -> Explanation:
+    """Like `explain`, for a batch that holds one problem."""
     spec = task.spec
     problems = problems.to(next(policy.parameters()).device)
-    program = task.oracle(problems)
-    oracle = [spec.vocabulary[t] for t in program[0, : int(program_length(program, spec.end)[0])].tolist()]
-    state, thoughts = task.begin(problems), policy.begin(problems.context, problems.stage)
+    oracle = oracle_tokens(task, problems)
+    state, memory = task.begin(problems), policy.initial_state(problems)
     token = torch.full_like(problems.stage, spec.start)
     feedback = task.feedback(state)
-    rows: list[Row] = []
+    rows: list[ExplainedToken] = []
     success = False
     for t in range(spec.horizon):
-        thought, thoughts = policy.step(token, feedback, thoughts)
-        token = thought.log_probs.argmax(-1)
+        output = policy(token[None], feedback[None], memory)
+        memory, log_probs, value = output.state, output.log_probs[0, 0], output.value[0, 0]
+        probabilities = log_probs.exp()
+        token = log_probs.argmax(-1, keepdim=True)
         step = task.step(state, token)
         state, feedback, success = step.state, step.feedback, success or bool(step.success[0])
-        chance = thought.log_probs[0].exp()
-        sources = (
-            torch.where(problems.context[0] == token[0], thought.copied[0], 0.0) if thought.copied.numel() else None
-        )
-        copied = float(sources.sum() / chance[token[0]]) if sources is not None else 0.0
+        source, copied_share = "", 0.0
+        if output.copied is not None and output.copied.numel():
+            by_position = torch.where(problems.context[0] == token, output.copied[0, 0], 0.0)
+            copied_share = float(by_position.sum() / probabilities[token])
+            source = _position_name(spec, problems, int(by_position.argmax())) if copied_share > 0.5 else ""
         rows.append(
-            Row(
-                token=spec.vocabulary[int(token[0])],
+            ExplainedToken(
+                token=spec.vocabulary[int(token)],
                 oracle=oracle[t] if t < len(oracle) else "",
-                probability=float(chance[token[0]]),
-                value=float(thought.value[0]),
-                entropy=float(-(chance * thought.log_probs[0]).sum()),
-                source=_place(spec, problems, int(sources.argmax())) if sources is not None and copied > 0.5 else "",
-                copied=copied,
+                probability=float(probabilities[token]),
+                value=float(value),
+                entropy=float(-(probabilities * log_probs).sum()),
+                source=source,
+                copied=copied_share,
                 registers=task.registers(state, 0),
                 valid=not bool(step.invalid[0]),
             )
@@ -102,16 +118,25 @@ def explain_one(policy: Policy, task: AnyTask, problems: Problems) -> Explanatio
             break
     return Explanation(
         stage=spec.stages[int(problems.stage[0])],
-        problem=task.render(problems, 0),
+        problem=problem_text(task, problems, 0),
         record=task.records(problems, state)[0],
         rows=tuple(rows),
         success=success,
         truncated=not bool(state.done[0]),
-        oracle=tuple(oracle),
+        oracle=oracle,
     )
 
 
-def _place(spec: TaskSpec, problems: Problems, place: int) -> str:
-    """What a person calls a place of the context; where the mark that closes a short context stands, the mark."""
-    token = int(problems.context[0, place])
-    return spec.vocabulary[token] if token == spec.start else spec.position_name(place)
+def oracle_tokens(task: AnyTask, problems: Problems) -> tuple[str, ...]:
+    """The oracle's program for the first problem, as token names; empty for a task without an oracle."""
+    if not task.has_oracle:
+        return ()
+    program = task.oracle(problems)
+    length = int(program_length(program, task.spec.end)[0])
+    return tuple(task.spec.vocabulary[token] for token in program[0, :length].tolist())
+
+
+def _position_name(spec: TaskSpec, problems: Problems, position: int) -> str:
+    """The name of a context position, or of the token there where it is the mark that ends a short context."""
+    token = int(problems.context[0, position])
+    return spec.vocabulary[token] if token == spec.start else spec.position_name(position)

@@ -1,68 +1,46 @@
-"""What the figures of a certificate mean, in words: what is wrong with a task, and what to do."""
+"""Findings: what the success rates of a certificate say about a task, and what its author can do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from modelnative.tasks.contract.task import AnyTask
+from modelnative.evidence.certificate import Finding, Level, StageCertificate, SuccessRate
 
-DEFECT = 0.5  # success of an agent that does not do what the stage asks, from which the stage shows nothing
-WARNING = 0.2  # the same, from which it shows less than it seems to
+DEFECT = 0.5  # success rate of a handicapped agent from which the stage shows nothing
+WARNING = 0.2  # success rate of a handicapped agent from which the stage shows less than it seems to
 
-Level = Literal["defect", "warning", "note"]
-
-# What each agent that ought to fail did, and what to do about it.
-FLOORS = {
-    "random": ("random play succeeds", "Ask for longer or more exact answers."),
-    "end": ("an agent that ends at once succeeds", "Let success need an answer."),
-    "start": ("an agent that presses the start token for ever succeeds", "Let success need an answer."),
+# For each agent that should fail: what it does, and what to do if it succeeds.
+HANDICAPPED = {
+    "random": ("random play succeeds", "Require longer or more exact answers."),
+    "end": ("an agent that ends at once succeeds", "Require an answer for success."),
+    "start": ("an agent that repeats the start token succeeds", "Require an answer for success."),
     "same_answer": (
         "the oracle's program for the most frequent target, played on every problem, succeeds",
-        "Draw the problems so that no target is frequent.",
+        "One program solves many problems: vary which tools are needed, or balance the targets.",
     ),
     "constant": (
         "one program, the same for all problems, succeeds",
-        "Let the agent type what it has read (no tool may know it), or draw problems of which programs differ.",
+        "Make the agent enter the inputs itself instead of passing them to tools, or draw problems that need different "
+        "programs.",
     ),
     "blind": (
         "a network that cannot see the problem succeeds",
-        "Draw the problems so that no answer is frequent, and let the feedback tell less.",
+        "Balance the answers, and do not let the tools' output reveal them.",
     ),
 }
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something about a task that its author should know.
+class OracleFailure:
+    """A problem that the oracle fails on.
 
     Attributes:
-        level: defect (it fails its certificate), warning, or note.
-        stage: its name; None when it is about the task.
-        words: what there is.
-        remedy: what to do about it.
+        problem: as text.
+        program: the oracle's program in tokens; empty if it has none.
+        answer, target: the program's answer and the right one.
     """
-
-    level: Level
-    stage: str | None
-    words: str
-    remedy: str = ""
-
-    def line(self) -> str:
-        """All of it in one line.
-
-        Example:
-            >>> Finding("warning", "T0", "random play succeeds on 30%", "Ask for more.").line()
-            'warning: T0: random play succeeds on 30%. Ask for more.'
-        """
-        where = f"{self.stage}: " if self.stage else ""
-        return f"{self.level}: {where}{self.words.rstrip('.')}. {self.remedy}".rstrip()
-
-
-@dataclass(frozen=True)
-class Miss:
-    """A problem that the oracle fails on: rendered, its program in tokens (empty: it has none), and its answer."""
 
     problem: str
     program: str
@@ -70,73 +48,55 @@ class Miss:
     target: Any
 
 
-class Rate(Protocol):
-    """What is needed of a figure."""
+def stage_findings(measured: StageCertificate, solvable: bool, failures: list[OracleFailure]) -> Iterator[Finding]:
+    """The findings of one stage.
 
-    @property
-    def successes(self) -> int: ...
-    @property
-    def problems(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def how(self) -> str: ...
-
-
-class Shared(Protocol):
-    """What is needed of an overlap."""
-
-    @property
-    def shared(self) -> int: ...
-
-
-def judge(
-    task: AnyTask, stage: int, figures: Mapping[str, Rate], overlap: Shared | None, misses: list[Miss]
-) -> list[Finding]:
-    """The findings of one stage."""
-    name = task.spec.stages[stage]
-    claimed = not task.spec.solvable or task.spec.solvable[stage]
-    found = [*_oracle(name, claimed, figures.get("oracle"), misses)]
-    if overlap is not None and overlap.shared:
-        words = f"{overlap.shared:,} problems are in both splits, train and heldout"
-        found.append(Finding("defect", name, words, "Let a problem's key alone decide its split: `in_split`."))
-    for agent, (words, remedy) in FLOORS.items():
-        figure = figures.get(agent)
-        if figure is None or figure.rate < WARNING:
+    Args:
+        measured: its success rates and overlap.
+        solvable: whether the task claims that its oracle solves every problem of the stage.
+        failures: examples of problems that the oracle fails on.
+    """
+    stage, rates = measured.stage, measured.figures
+    if "oracle" in rates:
+        yield from _oracle_findings(stage, solvable, rates["oracle"], failures)
+    if measured.overlap is not None and measured.overlap.shared:
+        words = f"{measured.overlap.shared:,} problems are in both splits, train and heldout"
+        yield Finding("defect", stage, words, "Let the problem's key alone decide its split: `in_split`.")
+    for agent, (words, remedy) in HANDICAPPED.items():
+        if agent not in rates or rates[agent].rate < WARNING:
             continue
-        how = f": {figure.how}" if figure.how else ""
-        level: Level = "defect" if figure.rate >= DEFECT else "warning"
-        found.append(Finding(level, name, f"{words} on {figure.rate:.1%} of the problems{how}", remedy))
-    memoryless = figures.get("memoryless")
-    if memoryless is not None and memoryless.rate >= DEFECT:
-        words = f"a network without memory succeeds on {memoryless.rate:.1%} of the problems"
-        found.append(Finding("note", name, words, "The stage does not measure memory inside the network."))
-    return found
+        how = f": {rates[agent].how}" if rates[agent].how else ""
+        level: Level = "defect" if rates[agent].rate >= DEFECT else "warning"
+        yield Finding(level, stage, f"{words} on {rates[agent].rate:.1%} of the problems{how}", remedy)
+    if "memoryless" in rates and rates["memoryless"].rate >= DEFECT:
+        words = f"a network without memory succeeds on {rates['memoryless'].rate:.1%} of the problems"
+        yield Finding("note", stage, words, "The stage does not measure memory inside the network.")
 
 
-def _oracle(name: str, claimed: bool, figure: Rate | None, misses: list[Miss]) -> Iterator[Finding]:
-    if figure is None or figure.successes == figure.problems:
+def _oracle_findings(stage: str, solvable: bool, rate: SuccessRate, failures: list[OracleFailure]) -> Iterator[Finding]:
+    if rate.successes == rate.problems:
         return
-    missed = f"{figure.problems - figure.successes:,} of {figure.problems:,} problems"
-    if not claimed:
-        yield Finding("note", name, f"the oracle fails on {missed}, and spec.solvable says that it may")
+    fails = f"the oracle fails on {rate.problems - rate.successes:,} of {rate.problems:,} problems"
+    if not solvable:
+        yield Finding("note", stage, f"{fails}, which spec.solvable allows")
         return
-    wrong, unreached = [m for m in misses if m.program], [m for m in misses if not m.program]
+    wrong = [failure for failure in failures if failure.program]
+    unsolved = [failure for failure in failures if not failure.program]
     if wrong:
         first = wrong[0]
         answer = "gives no answer" if first.answer is None else f"answers {first.answer}"
         yield Finding(
             "defect",
-            name,
-            f"the oracle fails on {missed}. Counterexample: {first.problem}; its program {first.program} {answer}, "
+            stage,
+            f"{fails}. Counterexample: {first.problem}; its program {first.program} {answer}, "
             f"the target is {first.target}",
-            "Mend the oracle, or the verifier if the program is right.",
+            "Fix the oracle, or the verifier if the program is right.",
         )
-    if unreached:
-        examples = "; ".join(f"{miss.problem} (target {miss.target})" for miss in unreached)
+    if unsolved:
+        examples = "; ".join(f"{failure.problem} (target {failure.target})" for failure in unsolved)
         yield Finding(
             "defect",
-            name,
-            f"the oracle fails on {missed}, and has no program at all for some, such as {examples}",
-            "Nobody can reach them: draw only problems with a solution, or say in spec.solvable that some have none.",
+            stage,
+            f"{fails} and has no program for some of them, such as {examples}",
+            "Draw only problems with a solution, or declare in spec.solvable that some have none.",
         )

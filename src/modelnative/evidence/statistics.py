@@ -1,4 +1,4 @@
-"""Intervals."""
+"""Confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """The Wilson score interval of a success rate (Wilson, 1927); 95% by default.
 
-    Unlike the bootstrap it does not collapse to a point at perfect success.
+    Unlike the bootstrap, it does not collapse to a point at perfect success.
 
     Example:
         >>> [round(bound, 3) for bound in wilson(100, 100)]
@@ -21,19 +21,20 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
         raise ValueError(
             f"successes, trials: {successes!r}, {trials!r}; expected 0 <= successes <= trials, trials >= 1"
         )
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    rate = successes / trials
+    center = rate + z * z / (2 * trials)
+    half_width = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    # The ends are exact where rounding would miss them.
-    low = (centre - spread) / scale if successes else 0.0
-    return low, (centre + spread) / scale if successes < trials else 1.0
+    # Rounding would miss 0 and 1, so these bounds are returned exactly.
+    low = (center - half_width) / scale if successes else 0.0
+    return low, (center + half_width) / scale if successes < trials else 1.0
 
 
 def median_interval(values: Sequence[float], resamples: int = 10_000) -> tuple[float, float] | None:
-    """The 95% percentile-bootstrap interval of the median; the same values give the same interval.
+    """The 95% percentile-bootstrap interval of the median. Equal values give equal intervals.
 
-    None for fewer than six values: not even the whole range of five covers the median with 95% (but with 1 - 2 / 2^5).
+    Returns None for fewer than six values: the whole range of five covers the median with probability 1 - 2 / 2^5,
+    which is less than 95%.
 
     Example:
         >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])

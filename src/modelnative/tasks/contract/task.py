@@ -136,21 +136,21 @@ class Task(ABC, Generic[P, S]):
     def feedback(self, state: S) -> Tensor:
         """What the tool shows in `state`: int64 [n, feedback_width]."""
 
-    @abstractmethod
     def oracle(self, problems: P) -> Tensor:
         """The shortest successful program of each problem: int64 [n, horizon], padded with the end token."""
+        raise self._missing("oracle")
 
-    @abstractmethod
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[P]:
         """Every problem of a stage in a fixed order, `chunk` at a time. Raises `UserError` if they are endless."""
+        raise self._missing("enumerate")
 
-    @abstractmethod
     def parse(self, stage: int, text: str) -> P:
         """The one problem (n = 1) that a person typed. Raises `UserError` saying what is expected."""
+        raise self._missing("parse")
 
-    @abstractmethod
     def render(self, problems: P, i: int) -> str:
         """Problem i as a person, or a language model, would read it."""
+        raise self._missing("render")
 
     @abstractmethod
     def records(self, problems: P, state: S) -> list[dict[str, Any]]:
@@ -165,8 +165,16 @@ class Task(ABC, Generic[P, S]):
 
     @property
     def has_oracle(self) -> bool:
-        """Whether the task has an oracle."""
+        """Whether the task defines `oracle`."""
         return type(self).oracle is not Task.oracle
+
+    @property
+    def can_enumerate(self) -> bool:
+        """Whether the task defines `enumerate`; its problems may still be endless."""
+        return type(self).enumerate is not Task.enumerate
+
+    def _missing(self, method: str) -> UserError:
+        return UserError(f"{method}: the task {self.spec.name!r} does not define it; define {method} to use this")
 
     def count(self, stage: int, split: Split = "all") -> int:
         """How many problems `enumerate` would yield."""

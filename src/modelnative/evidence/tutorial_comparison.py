@@ -1,4 +1,4 @@
-"""The published tutorial's recipe beside a mended one, by its own score and by the declared target."""
+"""Trains the published tutorial's recipe and a corrected one, and measures both by score and by declared target."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from modelnative.policies.policy import Policy
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.tasks.tutorial.task import PROGRAMS
-from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 from modelnative.training.rollout import play
 from modelnative.training.trainer import Trainer
 
 PROBLEMS = 4096  # played greedily at each stage
 PUBLISHED_RESULT = "T0=1.061 T1=0.000 T2=0.176"
-DECLARED = ("a*b + c", "(a*b + c) - d", "(a*b + c) - d*e")
-# Sixty updates of one gradient step each, and nothing of ours: no exploration at chosen tokens, no self-imitation.
+DECLARED_TARGETS = ("a*b + c", "(a*b + c) - d", "(a*b + c) - d*e")
+# The tutorial's network, with the learning rate that works for it.
+CORRECTED: dict[str, Any] = {"policy": {"copy_head": False}, "optimizer": {"learning_rate": 3e-3}}
+# Sixty updates of one gradient step each, without exploration of chosen tokens and without self-imitation.
 PUBLISHED: dict[str, Any] = {
     "curriculum": "tutorial",
     "updates": 60,
@@ -29,14 +31,14 @@ PUBLISHED: dict[str, Any] = {
     "optimizer": {"learning_rate": 3e-4},
     "curricula": {"explore": 0.0},
 }
-# The best of all programs of at most six tokens, by the published score; those by declared success are the task's
-# `PROGRAMS`. A test searches all of them.
-BY_SCORE = ("MUL ANS", "MUL ADD ANS", "MUL ADD SUB ANS")
+# The best of all programs of at most six tokens by the published score. The best by the declared target are
+# `PROGRAMS` of the task. A test searches all of them.
+BEST_BY_SCORE = ("MUL ANS", "MUL ADD ANS", "MUL ADD SUB ANS")
 
 
 @dataclass(frozen=True)
-class Version:
-    """One recipe, trained: for each stage the mean published score and the success by the declared target."""
+class TrainedRecipe:
+    """One recipe after training: the mean published score and the success rate of each stage."""
 
     name: str
     updates: int
@@ -50,7 +52,7 @@ class Version:
 
 @dataclass(frozen=True)
 class FixedProgram:
-    """A program that reads nothing, on all problems of a stage."""
+    """A program that reads nothing, played on all problems of a stage."""
 
     program: str
     score: float
@@ -58,49 +60,58 @@ class FixedProgram:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What `modelnative tutorial` found."""
+class TutorialComparison:
+    """The result of `modelnative tutorial`.
+
+    Attributes:
+        stages: their names.
+        problems: played at each stage.
+        seed: of both trainings.
+        recipes: the published and the corrected recipe.
+        by_score, by_success: for each stage the best fixed program by score, and by the declared target.
+    """
 
     stages: tuple[str, ...]
     problems: int
     seed: int
-    versions: tuple[Version, ...]
+    recipes: tuple[TrainedRecipe, ...]
     by_score: tuple[FixedProgram, ...]
     by_success: tuple[FixedProgram, ...]
 
 
-def compare(seed: int = 0, updates: int = 100) -> Comparison:
-    """Train both recipes on task `tutorial`, with the same network, and value them and the best fixed programs.
+def compare_tutorial(seed: int = 0, updates: int = 100) -> TutorialComparison:
+    """Train both recipes on task `tutorial` with the same network, and measure them and the best fixed programs.
 
     Args:
         seed: of both trainings.
-        updates: of the mended recipe.
+        updates: of the corrected recipe.
 
     Raises:
         UserError: `seed` or `updates` is not allowed.
     """
     task = make_task("tutorial")
-    mended: TrainConfig = recipe("tutorial", "tutorial-gru", "a2c", "uniform")
-    mended = validate(with_fields(mended, {"seed": seed, "updates": updates}))
-    published: TrainConfig = with_fields(mended, PUBLISHED)
+    usual = recipe("tutorial", "gru", "a2c", "uniform")
+    corrected: TrainConfig = with_fields(usual, {**CORRECTED, "seed": seed, "updates": updates})
+    published: TrainConfig = with_fields(corrected, PUBLISHED)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the network is so small that a second thread would only wait
+    torch.set_num_threads(1)  # the network is too small for a second thread
     try:
-        versions = (_train(task, published, "published recipe"), _train(task, mended, "mended recipe"))
+        trainers = {"published recipe": Trainer(task, published), "corrected recipe": Trainer(task, corrected)}
+        recipes = tuple(_train(name, trainer) for name, trainer in trainers.items())
     finally:
         torch.set_num_threads(threads)
-    return Comparison(
+    return TutorialComparison(
         stages=task.spec.stages,
         problems=PROBLEMS,
         seed=seed,
-        versions=versions,
-        by_score=tuple(fixed(task, s, program) for s, program in enumerate(BY_SCORE)),
-        by_success=tuple(fixed(task, s, program) for s, program in enumerate(PROGRAMS)),
+        recipes=recipes,
+        by_score=tuple(play_fixed(task, s, program) for s, program in enumerate(BEST_BY_SCORE)),
+        by_success=tuple(play_fixed(task, s, program) for s, program in enumerate(PROGRAMS)),
     )
 
 
-def fixed(task: AnyTask, stage: int, program: str) -> FixedProgram:
-    """Play a program of token names on every problem of a stage."""
+def play_fixed(task: AnyTask, stage: int, program: str) -> FixedProgram:
+    """Play a program, given as token names, on every problem of a stage."""
     score = success = total = 0.0
     problems: Problems
     for problems in task.enumerate(stage):
@@ -114,14 +125,14 @@ def fixed(task: AnyTask, stage: int, program: str) -> FixedProgram:
     return FixedProgram(program, score / total, success / total)
 
 
-def _train(task: AnyTask, config: TrainConfig, name: str) -> Version:
+def _train(name: str, trainer: Trainer) -> TrainedRecipe:
     start = time.perf_counter()
-    trainer = Trainer(task, config)
     for _ in trainer:
         pass
     seconds = time.perf_counter() - start
-    score, success = measure(trainer.policy, task)
-    return Version(
+    score, success = _measure(trainer.policy, trainer.task)
+    config = trainer.config
+    return TrainedRecipe(
         name=name,
         updates=config.updates,
         episodes=config.episodes,
@@ -133,8 +144,8 @@ def _train(task: AnyTask, config: TrainConfig, name: str) -> Version:
     )
 
 
-def measure(policy: Policy, task: AnyTask) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """For each stage the mean published score and the success, greedily, on the same `PROBLEMS` problems every time."""
+def _measure(policy: Policy, task: AnyTask) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """For each stage the mean published score and the success rate of greedy play on `PROBLEMS` fixed problems."""
     stages = len(task.spec.stages)
     stage = torch.arange(stages).repeat_interleave(PROBLEMS)
     rollout = play(policy, task, task.sample(stage, torch.Generator().manual_seed(0), "all"))

@@ -1,0 +1,137 @@
+"""What `certify` returns: the success rates of every agent, and findings about the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from modelnative.evidence.statistics import wilson
+
+AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "memoryless", "blind")
+
+Level = Literal["defect", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class SuccessRate:
+    """The successes of one agent on one stage.
+
+    Attributes:
+        successes, problems: successes among the problems that the agent played.
+        exact: every problem was played and nothing was random; otherwise `interval` is the 95% interval.
+        best: whether no agent of this kind does better (constant: the search was exact). If not, the rate is a lower
+            bound.
+        how: details, such as the program, the search or the training.
+    """
+
+    successes: int
+    problems: int
+    exact: bool
+    best: bool = True
+    how: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Successes divided by problems."""
+        return self.successes / self.problems
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% Wilson interval of the rate, or None where the count is exact."""
+        return None if self.exact else wilson(self.successes, self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "rate": self.rate, "interval": self.interval}
+
+
+@dataclass(frozen=True)
+class SplitOverlap:
+    """Problems (by key) that are in both splits; `exact` if both splits were listed completely."""
+
+    shared: int
+    train: int
+    heldout: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fact about a task that its author should know.
+
+    Attributes:
+        level: defect (the task fails its certificate), warning, or note.
+        stage: the stage's name, or None if the finding is about the whole task.
+        words: the fact.
+        remedy: what to do about it.
+    """
+
+    level: Level
+    stage: str | None
+    words: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """The finding in one line.
+
+        Example:
+            >>> Finding("warning", "T0", "random play succeeds on 30%", "Require more.").line()
+            'warning: T0: random play succeeds on 30%. Require more.'
+        """
+        where = f"{self.stage}: " if self.stage else ""
+        return f"{self.level}: {where}{self.words.rstrip('.')}. {self.remedy}".rstrip()
+
+
+@dataclass(frozen=True)
+class StageCertificate:
+    """What was measured on one stage.
+
+    Attributes:
+        stage: its name.
+        problems: number of problems that were examined.
+        listed: whether these are all problems of the stage.
+        figures: success rates by the names in `AGENTS`; agents that were not measured are missing.
+        overlap: of the splits, or None if it was not measured.
+    """
+
+    stage: str
+    problems: int
+    listed: bool
+    figures: dict[str, SuccessRate]
+    overlap: SplitOverlap | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; an agent that was not measured is None."""
+        figures = {name: self.figures[name].as_dict() if name in self.figures else None for name in AGENTS}
+        overlap = None if self.overlap is None else vars(self.overlap)
+        return {"stage": self.stage, "problems": self.problems, "listed": self.listed, **figures, "overlap": overlap}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The result of `certify`.
+
+    Attributes:
+        task, options: the task's name and options.
+        stages: the stages that were measured.
+        findings: facts about the task, the most severe first.
+        seconds: duration of the measurement.
+        interrupted: Ctrl-C was pressed before everything was measured.
+    """
+
+    task: str
+    options: dict[str, Any]
+    stages: tuple[StageCertificate, ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+    interrupted: bool
+
+    @property
+    def sound(self) -> bool:
+        """Whether no defect was found."""
+        return not any(finding.level == "defect" for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        parts = {"stages": [s.as_dict() for s in self.stages], "findings": [vars(f) for f in self.findings]}
+        return {**vars(self), **parts, "sound": self.sound}
