@@ -1,30 +1,37 @@
-"""All figures of one machine: what it can compute, what a training makes of it, and how long until a task is solved."""
+"""All figures of one machine: how fast it computes, and how fast a training is on it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from modelnative.bench.processes import Began, Memory, Note, Told, Work, across, product_name
+from modelnative.bench.machine import machine
+from modelnative.bench.processes import (
+    MeasurementJob,
+    MeasurementStarted,
+    Message,
+    Note,
+    PeakMemory,
+    measure_in_processes,
+    product_name,
+)
 from modelnative.bench.training import Rate, flops, forward_flops
 from modelnative.errors import UserError
-from modelnative.runs.training import Finished, Interrupted, Training, machine
 from modelnative.tasks import make_task
-from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.tasks.contract.task import require
+from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.parallel import cores
 from modelnative.training.recipes import BENCH, recipe
 
-CROWD = 16  # episodes of a minibatch for each process; these are drawn by chance, and no process may go without
+EPISODES_PER_PROCESS = 16  # of a minibatch; they are drawn at random, and no process may be left without any
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solution:
     """One training to its end.
 
     Attributes:
@@ -57,9 +64,9 @@ class Bench:
     config: TrainConfig
     seconds: float
     rates: tuple[Rate, ...]
-    memory: tuple[Memory, ...]
+    memory: tuple[PeakMemory, ...]
     notes: tuple[str, ...]
-    solved: tuple[Solved, ...]
+    solved: tuple[Solution, ...] = ()
 
     @property
     def processes(self) -> int:
@@ -96,7 +103,7 @@ class Bench:
         counts = list(dict.fromkeys(rate.processes for rate in self.rates))
         return {
             "machine": machine(),
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.model_dump(),
             "seconds": self.seconds,
             "rates": [rate.as_dict() for rate in self.rates],
             "ceiling": {str(count): self.ceiling(count).as_dict() for count in counts},
@@ -110,13 +117,11 @@ class Bench:
 
 def usual_config(task: str = "arithmetic", core: str = "gru", algorithm: str = "ppo") -> TrainConfig:
     """What is measured by default: the recipe, with the fields of `BENCH`."""
-    config: TrainConfig = with_fields(recipe(task, core, algorithm, BENCH["curriculum"]), BENCH)
-    return config
+    return with_fields(recipe(task, algorithm, core, BENCH["curriculum"]), BENCH)
 
 
 def check(config: TrainConfig) -> None:
     """Raise a `UserError` unless this can be measured."""
-    validate(config)
     make_task(config.task, **config.options)
     if config.device != "cpu":
         raise UserError(f"device: {config.device!r} is not allowed; expected cpu, which is what is measured")
@@ -130,71 +135,46 @@ def bench(
     seconds: float,
     processes: int | None = None,
     compiled: bool = False,
-    solve: int = 0,
-    tell: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Bench:
-    """Measure in one process, then in `processes` that train together; then train `solve` seeds to their end.
+    """Measure in one process, then in `processes` that train one policy together.
 
     Args:
         config: of the training.
         seconds: for each measurement; starting and warming up come on top.
         processes: of one thread each; by default one for each core.
         compiled: measure the environment under `torch.compile`, too.
-        solve: how many seeds of the task's recipe to train, one after the other.
-        tell: is given a line before everything that takes time.
+        progress: is called with a line before everything that takes time.
 
     Raises:
         UserError: an argument is not sensible, or a process has died.
         KeyboardInterrupt: Ctrl-C; nothing stays behind.
     """
     check(config)
-    most = max(1, config.episodes // config.loss.minibatches // CROWD)
-    processes = min(most, cores(most=sys.maxsize)) if processes is None else processes
-    rules: list[tuple[str, float, bool, str]] = [
-        ("seconds", seconds, 0 < seconds < math.inf, "more than 0"),
-        ("processes", processes, 1 <= processes <= most, f"from 1 to {most}: {CROWD} episodes of a minibatch for each"),
-        ("solve", solve, solve >= 0, "0 (nothing) or more"),
-    ]
-    for name, value, holds, allowed in rules:
-        if not holds:
-            raise UserError(f"{name}: {value!r} is not allowed; expected {allowed}")
-    say = tell or (lambda line: None)
+    limit = max(1, config.episodes // config.loss.minibatches // EPISODES_PER_PROCESS)
+    processes = min(limit, cores(limit=sys.maxsize)) if processes is None else processes
+    allowed = f"from 1 to {limit}: {EPISODES_PER_PROCESS} episodes of a minibatch for each"
+    require(0 < seconds < math.inf, "seconds", seconds, "more than 0")
+    require(1 <= processes <= limit, "processes", processes, allowed)
+    report = progress or (lambda line: None)
     rates: list[Rate] = []
-    memory: list[Memory] = []
+    memory: list[PeakMemory] = []
     notes: list[str] = []
     for count in dict.fromkeys((1, processes)):
         where = "1 process" if count == 1 else f"{count} processes"
 
-        def heed(told: Told, where: str = where) -> None:
-            if isinstance(told, Began):
-                say(f"{told.name}, {where}: {seconds:g} s")
-            elif isinstance(told, Rate):
-                rates.append(told)
-            elif isinstance(told, Memory):
-                memory.append(told)
-            elif isinstance(told, Note):
-                notes.append(told.text)
+        def receive(message: Message, where: str = where) -> None:
+            if isinstance(message, MeasurementStarted):
+                report(f"{message.name}, {where}: {seconds:g} s")
+            elif isinstance(message, Rate):
+                rates.append(message)
+            elif isinstance(message, PeakMemory):
+                memory.append(message)
+            elif isinstance(message, Note):
+                notes.append(message.text)
 
-        say(f"starting {where}")
+        report(f"starting {where}")
         # What cannot be compiled by one process cannot by several, and each would take its time to find out.
-        work = Work(config, seconds, compiled and not notes, processes if count == 1 else 1)
-        across(work, count, heed)
-    usual = dataclasses.replace(recipe(config.task, config.core, config.algorithm), options=config.options)
-    solved = solutions(usual, range(solve), say) if solve else []
-    return Bench(config, seconds, tuple(rates), tuple(memory), tuple(notes), tuple(solved))
-
-
-def solutions(config: TrainConfig, seeds: Sequence[int], say: Callable[[str], None]) -> list[Solved]:
-    """Train each seed to its end, and keep the verdict only."""
-    solved = []
-    for seed in seeds:
-        say(f"time to solution: seed {seed}")
-        with tempfile.TemporaryDirectory() as folder:
-            training = Training.start(Path(folder) / "run", dataclasses.replace(config, seed=seed))
-            for event in training.events():
-                if isinstance(event, Interrupted):
-                    raise KeyboardInterrupt
-                if isinstance(event, Finished):
-                    verdict = event.evaluation
-                    solved.append(Solved(seed, event.seconds, event.updates, verdict.perfect, verdict.line()))
-    return solved
+        job = MeasurementJob(config, seconds, compiled and not notes, processes if count == 1 else 1)
+        measure_in_processes(job, count, receive)
+    return Bench(config, seconds, tuple(rates), tuple(memory), tuple(notes))

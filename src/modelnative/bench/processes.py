@@ -1,8 +1,8 @@
 """Measures in processes of their own: one, or several that train together as `torchrun` starts them.
 
 A process of its own starts with one thread, nothing in its memory, and is gone afterwards; what several of them do at
-the same time is what a machine can do as a whole. `across` starts them; `main` is what each of them runs, and the first
-of them prints a line of JSON for everything that `across` tells.
+the same time is what a machine can do as a whole. `measure_in_processes` starts them; each runs `main`, and the first
+of them prints a line of JSON for every message.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ GRACE = 10  # seconds that processes have to end when they are asked to
 
 
 @dataclass(frozen=True)
-class Work:
+class MeasurementJob:
     """What to measure.
 
     Attributes:
         config: of the training; its task is what the environment's speed is measured on.
         seconds: for each measurement.
         compiled: measure the environment under `torch.compile`, too.
-        share: threads of one process that a matrix product and a training are measured with, too; 1 for none.
+        threads: of one process that a matrix product and a training are measured with, too; 1 for none.
     """
 
     config: TrainConfig
     seconds: float
     compiled: bool = False
-    share: int = 1
+    threads: int = 1
 
 
 @dataclass(frozen=True)
-class Began:
-    """A measurement has begun."""
+class MeasurementStarted:
+    """A measurement starts."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Memory:
+class PeakMemory:
     """The most memory that the processes held, all together, in bytes, before anything was compiled."""
 
     processes: int
@@ -73,11 +73,11 @@ class Note:
     text: str
 
 
-Told = Began | Rate | Memory | Note
+Message = MeasurementStarted | Rate | PeakMemory | Note
 
 
-def across(work: Work, processes: int, tell: Callable[[Told], None]) -> None:
-    """Measure in so many processes of one thread, and tell everything as it is known.
+def measure_in_processes(job: MeasurementJob, processes: int, receive: Callable[[Message], None]) -> None:
+    """Measure in several processes of one thread each, and pass on every message as it comes.
 
     Raises:
         UserError: a process has died, or cannot do what is asked for.
@@ -88,7 +88,7 @@ def across(work: Work, processes: int, tell: Callable[[Told], None]) -> None:
         *(launcher if processes > 1 else []),
         "-m",
         __name__,
-        json.dumps(dataclasses.asdict(work)),
+        json.dumps({**vars(job), "config": job.config.model_dump()}),
     ]
     environment = {
         **os.environ,
@@ -109,7 +109,7 @@ def across(work: Work, processes: int, tell: Callable[[Told], None]) -> None:
             assert child.stdout is not None
             for line in child.stdout:
                 if line.startswith("{"):  # a task may print, too
-                    tell(_read(json.loads(line)))
+                    receive(_read(json.loads(line)))
             code = child.wait()
         finally:
             _end(child)
@@ -122,13 +122,13 @@ def across(work: Work, processes: int, tell: Callable[[Told], None]) -> None:
             )
 
 
-def _read(line: dict[str, Any]) -> Told:
+def _read(line: dict[str, Any]) -> Message:
     kind = line.pop("kind")
     if kind == "error":
         raise UserError(line["text"])
     if kind == "Rate":
         return Rate.of(line)
-    return {"Began": Began, "Memory": Memory, "Note": Note}[kind](**line)
+    return {"MeasurementStarted": MeasurementStarted, "PeakMemory": PeakMemory, "Note": Note}[kind](**line)
 
 
 def _end(child: subprocess.Popen[str]) -> None:
@@ -144,9 +144,9 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.stdout.close()
 
 
-def measure(work: Work) -> Iterator[Told]:
+def measure(job: MeasurementJob) -> Iterator[Message]:
     """All measurements, one after the other, in this process and those that it trains with."""
-    config, seconds = work.config, work.seconds
+    config, seconds = job.config, job.seconds
     torch.set_num_threads(1)
     task = make_task(config.task, **config.options)
     trainer = Trainer(task, config)
@@ -158,7 +158,7 @@ def measure(work: Work) -> Iterator[Told]:
         return Rate(name, unit, group.size, torch.get_num_threads(), tuple(total.tolist()), compile_seconds)
 
     for width in dict.fromkeys((USUAL, config.policy.width)):
-        for threads in dict.fromkeys((1, work.share)):
+        for threads in dict.fromkeys((1, job.threads)):
             yield from _begin(product_name(width) + (f", {threads} threads" if threads > 1 else ""), group)
             torch.set_num_threads(threads)
             yield together(product_name(width), "GFLOP/s", product_rates(width, seconds))
@@ -170,13 +170,13 @@ def measure(work: Work) -> Iterator[Told]:
     rates = training_rates(trainer, seconds)
     for part in ("rollout", "update", "training"):
         yield Rate(part, "steps/s", group.size, 1, getattr(rates, part))
-    if work.share > 1:
-        yield from _begin(f"training with {work.share} threads", group)
-        shared = training_rates(Trainer(task, dataclasses.replace(config, threads=work.share)), seconds)
+    if job.threads > 1:
+        yield from _begin(f"training with {job.threads} threads", group)
+        shared = training_rates(Trainer(task, with_fields(config, {"threads": job.threads})), seconds)
         for part in ("rollout", "update", "training"):
-            yield Rate(part, "steps/s", group.size, work.share, getattr(shared, part))
-    yield Memory(group.size, int(group.add([torch.tensor(peak_memory())])[0]))
-    if work.compiled:
+            yield Rate(part, "steps/s", group.size, job.threads, getattr(shared, part))
+    yield PeakMemory(group.size, int(group.add([torch.tensor(peak_memory())])[0]))
+    if job.compiled:
         yield from _begin("environment, after compiling for up to a minute", group)
         try:
             speed = environment_speed(task, config.episodes, seconds, generator, compiled=True)
@@ -189,9 +189,9 @@ def measure(work: Work) -> Iterator[Told]:
     group.close()
 
 
-def _begin(name: str, group: Group) -> Iterator[Began]:
-    yield Began(name)
-    group.tell([0.0])  # all begin at the same time
+def _begin(name: str, group: Group) -> Iterator[MeasurementStarted]:
+    yield MeasurementStarted(name)
+    group.broadcast_numbers([0.0])  # all begin at the same time
 
 
 def product_name(width: int) -> str:
@@ -212,14 +212,14 @@ def peak_memory() -> int:
 def main(argv: list[str]) -> int:
     """One of the processes."""
     given = json.loads(argv[0])
-    work = Work(**{**given, "config": with_fields(recipe(), given["config"])})
-    leads = os.environ.get("RANK", "0") == "0"
+    job = MeasurementJob(**{**given, "config": with_fields(recipe(), given["config"])})
+    is_leader = os.environ.get("RANK", "0") == "0"
     try:
-        for told in measure(work):
-            if leads:
-                print_line({"kind": type(told).__name__, **dataclasses.asdict(told)})
+        for message in measure(job):
+            if is_leader:
+                print_line({"kind": type(message).__name__, **dataclasses.asdict(message)})
     except UserError as error:
-        if leads:  # what is wrong with the input is wrong for all
+        if is_leader:  # what is wrong with the input is wrong for all
             print_line({"kind": "error", "text": str(error)})
         return 2
     return 0

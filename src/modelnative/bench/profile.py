@@ -17,17 +17,17 @@ from modelnative.training.trainer import Trainer
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Nothing reaches standard error: torch's profiler tells there, past Python, that it starts and stops."""
+def _silent() -> Iterator[None]:
+    """Discard standard error: torch's profiler writes there, past Python, that it starts and stops."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def profile_updates(config: TrainConfig, updates: int = 3) -> list[Operation]:
         trainer = Trainer(make_task(config.task, **config.options), config)
         trainer.update()
         profile = torch.profiler.profile(activities=[ProfilerActivity.CPU])
-        with _hushed():
+        with _silent():
             profile.start()
         for _ in range(updates):
             trainer.update()
-        with _hushed():
+        with _silent():
             profile.stop()
     finally:
         torch.set_num_threads(before)

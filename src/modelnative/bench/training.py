@@ -16,7 +16,7 @@ from modelnative.training.trainer import Trainer
 
 ROWS = 4096  # of the left matrix: about what a thread has to multiply at a time
 CHUNKS = 10  # parts of a measurement, each with a rate of its own
-LEAST = 3  # updates, however long they take: a median of fewer says little
+MIN_UPDATES = 3  # updates, however long they take: a median of fewer says little
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def training_rates(trainer: Trainer, seconds: float) -> TrainingRates:
     update: list[float] = []
     training: list[float] = []
     start = time.perf_counter()
-    while len(training) < LEAST or trainer.group.tell([time.perf_counter() - start])[0] < seconds:
+    while len(training) < MIN_UPDATES or trainer.group.broadcast_numbers([time.perf_counter() - start])[0] < seconds:
         before, begin = trainer.steps, time.perf_counter()
         timing = trainer.update().timing
         elapsed, steps = time.perf_counter() - begin, trainer.steps - before
@@ -129,7 +129,7 @@ def forward_flops(spec: TaskSpec, core: str, policy: PolicyConfig) -> int | None
         >>> forward_flops(make_task("arithmetic").spec, "gru", PolicyConfig())
         30080
     """
-    if core not in ("gru", "tutorial-gru"):
+    if core != "gru":
         return None
     w, layers, vocabulary = policy.width, policy.layers or 1, len(spec.vocabulary)
     heads = vocabulary + 1 + (spec.context_length + vocabulary if policy.copy_head else 0)

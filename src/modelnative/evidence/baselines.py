@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelnative.evidence.blindfold import BlindTask, feedback_reveals_problem
+from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length
 from modelnative.training.config import CurriculumConfig, TrainConfig, with_fields
 from modelnative.training.curriculum import Curriculum, Draw, program_lengths
@@ -162,7 +163,7 @@ def _imitate(trainer: Trainer, stage: int, end: float) -> int:
     return updates
 
 
-def _successes(policy: nn.Module, task: AnyTask, problems: Problems, generator: torch.Generator | None) -> int:
+def _successes(policy: Policy, task: AnyTask, problems: Problems, generator: torch.Generator | None) -> int:
     total = 0
     for start in range(0, len(problems), CHUNK):
         chunk = problems[start : start + CHUNK]

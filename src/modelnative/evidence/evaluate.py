@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import nn
 
 from modelnative.errors import choose
 from modelnative.evidence.problem_set import ProblemSet
+from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
@@ -91,7 +91,7 @@ def floor(rate: float) -> str:
 
 
 def evaluate(
-    policy: nn.Module,
+    policy: Policy,
     task: AnyTask,
     *,
     stages: Sequence[str] | None = None,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from modelnative.evidence.problem_set import problem_text
+from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length
 
 
@@ -63,7 +63,7 @@ class Explanation:
     oracle: tuple[str, ...]
 
 
-def explain(policy: nn.Module, task: AnyTask, stage: str, problem: str) -> Explanation:
+def explain(policy: Policy, task: AnyTask, stage: str, problem: str) -> Explanation:
     """Play one problem greedily and describe every token.
 
     Args:
@@ -79,7 +79,7 @@ def explain(policy: nn.Module, task: AnyTask, stage: str, problem: str) -> Expla
 
 
 @torch.no_grad()
-def explain_problem(policy: nn.Module, task: AnyTask, problems: Problems) -> Explanation:
+def explain_problem(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
     """Like `explain`, for a batch that holds one problem."""
     spec = task.spec
     problems = problems.to(next(policy.parameters()).device)

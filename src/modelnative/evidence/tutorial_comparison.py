@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from modelnative.policies.policy import Policy
+from modelnative.policies.contract import Policy
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.tasks.tutorial.task import PROGRAMS
@@ -90,7 +90,7 @@ def compare_tutorial(seed: int = 0, updates: int = 100) -> TutorialComparison:
         UserError: `seed` or `updates` is not allowed.
     """
     task = make_task("tutorial")
-    usual = recipe("tutorial", "gru", "a2c", "uniform")
+    usual = recipe("tutorial", algorithm="a2c", curriculum="uniform")
     corrected: TrainConfig = with_fields(usual, {**CORRECTED, "seed": seed, "updates": updates})
     published: TrainConfig = with_fields(corrected, PUBLISHED)
     threads = torch.get_num_threads()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelnative.errors import UserError, choose
-from modelnative.tasks.importing import imported
+from modelnative.tasks.importing import imported, module_name
 
 if TYPE_CHECKING:
     from torch import nn
 
     from modelnative.policies.config import PolicyConfig
+    from modelnative.policies.contract import Policy
     from modelnative.tasks.contract.task import TaskSpec
 
 CORES: dict[str, str] = {
@@ -43,7 +44,7 @@ def named(field: str, name: str, registry: dict[str, str], base: type = object) 
     return kind
 
 
-def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> nn.Module:
+def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> Policy:
     """A new policy: `TokenPolicy` around a core, or the user's own policy, made by `Class(spec, config)`.
 
     Raises:
@@ -55,5 +56,14 @@ def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> nn.Module:
     from modelnative.policies.policy import TokenPolicy
 
     kind = named("core", core, CORES, nn.Module)
-    policy: nn.Module = TokenPolicy(spec, config, kind) if issubclass(kind, Core) else kind(spec, config)
+    policy: Policy = TokenPolicy(spec, config, kind) if issubclass(kind, Core) else kind(spec, config)
     return policy
+
+
+def policy_name(policy: nn.Module) -> str:
+    """The name by which `make_policy` makes a policy like this one: that of its core, or of its own class."""
+    from modelnative.policies.policy import TokenPolicy
+
+    kind = type(policy.core) if type(policy) is TokenPolicy else type(policy)
+    target = f"{module_name(kind.__module__) or kind.__module__}:{kind.__qualname__}"
+    return next((name for name, known in CORES.items() if known == target), target)

@@ -14,13 +14,14 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from modelnative.errors import UserError
 from modelnative.policies.config import PolicyConfig
+from modelnative.policies.contract import Policy
 from modelnative.policies.registry import make_policy
 from modelnative.runs.files import (
     FORMAT,
@@ -178,7 +179,7 @@ class Run:
         self._check(self.weights_path, about, "weights")
         return tensors
 
-    def policy(self, task: AnyTask, policy: nn.Module | None = None) -> nn.Module:
+    def policy(self, task: AnyTask, policy: nn.Module | None = None) -> Policy:
         """The best verified policy; the newest checkpoint's where there is none yet.
 
         Args:
@@ -201,7 +202,7 @@ class Run:
                 f"{self.weights_path}: not the weights of {type(policy).__name__}: {_first_line(error)}; if the policy "
                 "was passed as a module, pass it again: policy=..."
             ) from error
-        return policy.eval()
+        return cast(Policy, policy.eval())
 
     def _about(self, kind: str) -> dict[str, Any]:
         config = self.config.model_dump()

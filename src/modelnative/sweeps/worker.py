@@ -41,7 +41,8 @@ def _stop_with_parent() -> None:
 
 
 def _train(folder: Path, name: str, after_run: str) -> int:
-    from modelnative.runs.training import Finished, Interrupted, Training
+    from modelnative.runs.events import Finished, Interrupted
+    from modelnative.runs.training import Training
     from modelnative.sweeps.folder import Sweep
 
     if not Sweep.exists(folder):

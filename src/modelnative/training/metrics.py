@@ -141,7 +141,7 @@ def stage_success(trainer: Trainer, episodes: int, sampled: bool = False) -> lis
     task, generator, group = trainer.task, trainer.generator, trainer.group
     stages = len(trainer.stages if sampled else task.spec.stages)
     stage = torch.arange(stages, device=trainer.config.device).repeat_interleave(episodes)
-    problems: Problems = task.sample(stage, generator, trainer.config.split)  # type: ignore[arg-type]
+    problems: Problems = task.sample(stage, generator, trainer.config.split)
     plan = Plan.sampled(problems, task.spec.horizon, generator) if sampled else None
 
     def solved(rows: Tensor) -> Tensor:

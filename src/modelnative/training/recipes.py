@@ -33,11 +33,11 @@ def recipe(
         >>> recipe(algorithm="grpo").loss.value_weight
         0.0
     """
-    kinds = (named("core", core, CORES), named("algorithm", algorithm, ALGORITHMS))
-    kinds += (named("curriculum", curriculum, CURRICULA),)
+    names = (("core", core, CORES), ("algorithm", algorithm, ALGORITHMS), ("curriculum", curriculum, CURRICULA))
+    kinds = {field: named(field, name, registry) for field, name, registry in names}
     config = TrainConfig(task=task, core=core, algorithm=algorithm, curriculum=curriculum)
-    for kind in kinds:
+    for kind in kinds.values():
         config = with_fields(config, getattr(kind, "recipe", {}))
     rate = TASK_LEARNING_RATES.get((task, core), config.optimizer.learning_rate)
-    factor = getattr(kinds[1], "learning_rate_factor", 1.0)
+    factor = getattr(kinds["algorithm"], "learning_rate_factor", 1.0)
     return with_fields(config, {"optimizer": {"learning_rate": rate * factor}})

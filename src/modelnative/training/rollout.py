@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelnative.native import operator
-from modelnative.policies.contract import select_rows
+from modelnative.policies.contract import Policy, select_rows
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State, TaskSpec
 
@@ -115,7 +115,7 @@ def empty_columns(task: AnyTask, n: int, device: torch.device) -> dict[str, Tens
 
 @torch.no_grad()
 def play(
-    policy: nn.Module,
+    policy: Policy,
     task: AnyTask,
     problems: Problems,
     plan: Plan | None = None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from modelnative.policies.contract import forward_rollout
+from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.registry import make_policy, named
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
@@ -103,7 +104,7 @@ class Trainer:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
                 policy = make_policy(task.spec, config.core, config.policy)
-        self.policy = policy.to(config.device)
+        self.policy = cast(Policy, policy.to(config.device))
         self.parameters = list(self.policy.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, eps=1e-5, fused=True)
         most = len(task.spec.stages)

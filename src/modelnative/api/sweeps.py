@@ -1,0 +1,90 @@
+"""Sweeps: many trainings from one specification."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelnative.studio.report import write_report, write_sweep_report
+from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupted
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.options import SweepOptions, check_all, run_sweep
+from modelnative.sweeps.results import Cell, Row, cells, read_row
+from modelnative.sweeps.spec import parse_spec, read_spec
+
+SweepCallback = Callable[[SweepEvent], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepResult:
+    """The result of a sweep: its folder, one row for each trial, and the rows grouped over seeds."""
+
+    sweep: Sweep
+    rows: tuple[Row, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The rows, grouped over seeds."""
+        return cells(self.rows)
+
+    @property
+    def failed(self) -> list[Row]:
+        """The trials without a result."""
+        return [row for row in self.rows if row.status == "failed"]
+
+
+def sweep(
+    spec: str | Path | dict[str, Any],
+    out: str | Path | None = None,
+    *,
+    jobs: int | None = None,
+    retries: int = 2,
+    on: str = "auto",
+    address: str | None = None,
+    dry_run: bool = False,
+    callbacks: Sequence[SweepCallback] = (),
+) -> SweepResult:
+    """Train every trial of a sweep, each in a process of its own; what is finished already is not repeated.
+
+    Args:
+        spec: a TOML or JSON file, or what would stand in it.
+        out: the sweep's folder, by default `sweeps/NAME`; if the sweep was begun there, it is continued.
+        jobs: trials at a time; by default as many as there are cores for.
+        retries: how often a trial that dies is tried again, from its newest checkpoint.
+        on: `local` processes, `ray`, or `auto`: Ray where it is installed.
+        address: of a Ray cluster; by default Ray runs on this machine.
+        dry_run: check everything, and return the rows as they stand; train and write nothing.
+        callbacks: each is called with every event, in order; see `modelnative.sweeps.events`.
+
+    Raises:
+        UserError: the spec or an argument is wrong, or the folder is another sweep's or cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
+
+    Example:
+        >>> import modelnative as mn
+        >>> swept = mn.sweep({"seeds": 10, "grid": {"algorithm": ["ppo", "grpo"]}})  # doctest: +SKIP
+        >>> [(cell.label, cell.solved, cell.trials) for cell in swept.cells]  # doctest: +SKIP
+        [('algorithm=ppo', 10, 10), ('algorithm=grpo', 10, 10)]
+    """
+    read = parse_spec(spec) if isinstance(spec, dict) else read_spec(Path(spec))
+    planned = Sweep.planned(Path(out) if out is not None else Path("sweeps") / read.name, read)
+    return follow_sweep(planned, SweepOptions(jobs, retries, on, address), dry_run, callbacks)
+
+
+def follow_sweep(
+    planned: Sweep, options: SweepOptions, dry_run: bool, callbacks: Sequence[SweepCallback]
+) -> SweepResult:
+    """Run a sweep to its end, with the reports as the first callback."""
+    if dry_run:
+        check_all(planned, options)
+        return SweepResult(planned, tuple(read_row(planned, trial) for trial in planned.trials))
+    for event in run_sweep(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
+        for callback in (write_sweep_report, *callbacks):
+            callback(event)
+        if isinstance(event, SweepInterrupted):
+            raise KeyboardInterrupt(f"resume with: {planned.resume_command}")
+        if isinstance(event, SweepFinished):
+            return SweepResult(planned, event.rows)
+    raise AssertionError("a sweep ends with SweepFinished or SweepInterrupted")

@@ -1,0 +1,240 @@
+"""Recipes, and training: one run, or many seeds of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from torch import nn
+
+from modelnative.api.sweeps import SweepCallback, SweepResult, follow_sweep
+from modelnative.errors import UserError
+from modelnative.policies.contract import Policy
+from modelnative.policies.registry import policy_name
+from modelnative.runs.events import Finished, Interrupted
+from modelnative.runs.run import Run
+from modelnative.runs.training import Training
+from modelnative.studio.report import write_report
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.options import SweepOptions
+from modelnative.sweeps.seeds import seeds_sweep
+from modelnative.tasks import TASKS, make_task, task_name
+from modelnative.tasks.contract.task import AnyTask, require
+from modelnative.tasks.importing import require_not_importing
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.curriculum import Curriculum
+from modelnative.training.events import CallbackLike
+from modelnative.training.recipes import recipe as named_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A trained policy and the task that it was trained on."""
+
+    policy: Policy
+    task: AnyTask
+    run: Run
+
+
+def recipe(
+    task: str | AnyTask = "arithmetic", algorithm: str = "ppo", core: str = "gru", curriculum: str = "hints"
+) -> TrainConfig:
+    """The configuration that works for this choice; change its fields with `with_fields` or give them to `train`.
+
+    Args:
+        task: a name, `module:Name`, or a task.
+        algorithm, core, curriculum: registered names, or `module:Name` of your own.
+
+    Raises:
+        UserError: a name is unknown (the message has the nearest one), or a task cannot be found again by a name.
+    """
+    name, options = _named(task)
+    return with_fields(named_recipe(name, algorithm, core, curriculum), {"options": options})
+
+
+@overload
+def train(
+    task: str | AnyTask | None = None,
+    config: TrainConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    seeds: None = None,
+    policy: nn.Module | None = None,
+    curriculum: str | Curriculum | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+    **fields: Any,
+) -> Finished: ...
+
+
+@overload
+def train(
+    task: str | AnyTask | None = None,
+    config: TrainConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    seeds: int,
+    curriculum: str | None = None,
+    callbacks: Sequence[SweepCallback] = (),
+    **fields: Any,
+) -> SweepResult: ...
+
+
+def train(
+    task: str | AnyTask | None = None,
+    config: TrainConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    seeds: int | None = None,
+    policy: nn.Module | None = None,
+    curriculum: str | Curriculum | None = None,
+    callbacks: Sequence[Any] = (),
+    **fields: Any,
+) -> Finished | SweepResult:
+    """Train until every training problem is verified, and write a run folder.
+
+    Args:
+        task: a name, `module:Name`, or a task that can be found again by a name (see `task_name`); by default the
+            configuration's.
+        config: by default the recipe for the task and for the names among `fields`.
+        out: the folder, which must not exist; by default a new one under `runs/`.
+        seeds: train so many seeds in parallel processes, from `config.seed` on. The folder is then that of a sweep.
+        policy: a module to train instead of the one that `core` names, see `Policy`.
+        curriculum: a name, or a curriculum.
+        callbacks: are called with every event: `Started`, `Updated`, `Verified`, `Checkpointed`, `Finished` and
+            `Interrupted`; with `seeds`, the events of a sweep.
+        fields: fields of `TrainConfig` to change, nested ones as dictionaries: `seed=3, policy={"width": 32}`.
+
+    Returns:
+        The evaluation of the best weights and where they are; with `seeds`, the rows of all of them.
+
+    Raises:
+        UserError: a name or field is wrong, or the folder cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
+
+    Example:
+        >>> import modelnative as mn
+        >>> finished = mn.train(seed=1, out="runs/mine")  # doctest: +SKIP
+        >>> finished.evaluation.line()  # doctest: +SKIP
+        'T0=1.000 T1=1.000 T2=1.000 (111000/111000 problems)'
+    """
+    require_not_importing()
+    if isinstance(curriculum, str):
+        fields["curriculum"], curriculum = curriculum, None
+    config = _configuration(task, config, policy, fields)
+    if seeds is not None:
+        for name, value in (("policy", policy), ("curriculum", curriculum)):
+            allowed = "no object beside seeds, which train in other processes; name it: module:Name"
+            require(value is None, name, type(value).__name__, allowed)
+        path = Path(out) if out is not None else _new_folder(config, f"{seeds}-seeds")
+        return follow_sweep(seeds_sweep(config, seeds, path), SweepOptions(on="local"), False, callbacks)
+    path = Path(out) if out is not None else _new_folder(config, str(config.seed))
+    made = None if task is None or isinstance(task, str) else task
+    parts = {"policy": policy, "curriculum": curriculum, "callbacks": [_report, *callbacks]}
+    return _follow(Training.start(path, config, task=made, **parts))  # type: ignore[arg-type]
+
+
+def resume(
+    folder: str | Path,
+    *,
+    policy: nn.Module | None = None,
+    curriculum: Curriculum | None = None,
+    callbacks: Sequence[Any] = (),
+    **options: Any,
+) -> Finished | SweepResult:
+    """Continue an interrupted run or sweep, bit for bit as if it had never stopped.
+
+    Args:
+        folder: of a run, of `train(seeds=...)`, or of a sweep.
+        policy, curriculum: the objects that were given to `train`, if any were.
+        callbacks: as for `train` or `sweep`.
+        options: of a sweep: `jobs`, `retries`, `on`, `address`, `dry_run`.
+
+    Raises:
+        UserError: it is neither, is finished, or its checkpoint is damaged or of another task.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; it can be resumed again.
+    """
+    path = Path(folder)
+    if Sweep.exists(path):
+        dry_run = options.pop("dry_run", False)
+        return follow_sweep(Sweep.open(path), SweepOptions(**options), dry_run, callbacks)
+    for name, value in options.items():
+        raise UserError(f"{name}: {value!r} is not allowed; expected a sweep folder for it")
+    return _follow(Training.resume(path, policy=policy, curriculum=curriculum, callbacks=[_report, *callbacks]))
+
+
+def load(run: str | Path, options: dict[str, Any] | None = None, policy: nn.Module | None = None) -> Agent:
+    """The best verified policy of a run; the newest checkpoint's while it is still training.
+
+    Args:
+        run: the folder.
+        options: options of the task to change, such as `{"shapes": "unseen"}`, to test the policy on what it was not
+            trained on. What it reads and writes must stay as it was.
+        policy: the module that was given to `train`, if one was.
+
+    Raises:
+        UserError: it is not a run, its weights are damaged or of another task, or the options need another network.
+    """
+    opened = Run.open(Path(run))
+    task = opened.task()
+    loaded = opened.policy(task, policy)
+    if options:
+        other = make_task(opened.config.task, **{**opened.config.options, **options})
+        for name in ("vocabulary", "stages", "context_length", "feedback_width", "start", "end"):
+            before, after = getattr(task.spec, name), getattr(other.spec, name)
+            given = " ".join(f"{option}={value}" for option, value in options.items())
+            allowed = f"options that keep the task's {name}, which the network was made for ({before}, not {after})"
+            require(before == after, "options", given, allowed)
+        task = other
+    return Agent(loaded, task, opened)
+
+
+def _named(task: str | AnyTask) -> tuple[str, dict[str, Any]]:
+    """The name and the options by which another process can make a task again."""
+    if isinstance(task, str):
+        return task, {}
+    name = task.spec.name
+    if name in TASKS and TASKS[name].target == f"{type(task).__module__}:{type(task).__qualname__}":
+        return name, task.options()
+    return task_name(task), {}
+
+
+def _configuration(
+    task: str | AnyTask | None, config: TrainConfig | None, policy: nn.Module | None, fields: dict[str, Any]
+) -> TrainConfig:
+    """The configuration of a training: the given one or the recipe, with some fields changed."""
+    changes = dict(fields)
+    if config is None:
+        names = {name: changes.pop(name) for name in ("algorithm", "core", "curriculum") if name in changes}
+        config = recipe("arithmetic" if task is None else task, **names)
+    elif task is not None:
+        name, options = _named(task)
+        # Options of another task mean nothing here; those of the same task stay.
+        kept = config.options if isinstance(task, str) and name == config.task else options
+        config = with_fields(config, {"task": name, "options": kept})
+    if policy is not None:
+        changes["core"] = policy_name(policy)
+    return with_fields(config, changes)
+
+
+def _new_folder(config: TrainConfig, ending: str) -> Path:
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{ending}"
+    return Path("runs") / name.replace(":", ".")
+
+
+def _report(event: Any) -> None:
+    """A callback that writes the report of a finished run."""
+    if isinstance(event, Finished):
+        write_report(event.run)
+
+
+def _follow(training: Training) -> Finished:
+    """Run to the end, or to the signal that stops it."""
+    for event in training.events():
+        if isinstance(event, Interrupted):
+            raise KeyboardInterrupt(f"resume with: modelnative resume {training.run.path}")
+        if isinstance(event, Finished):
+            return event
+    raise AssertionError("a training ends with Finished or Interrupted")
