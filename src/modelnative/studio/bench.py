@@ -9,10 +9,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.bench.measure import Bench, Solved
+from modelnative.bench.machine import machine
+from modelnative.bench.measure import Bench, Solution
 from modelnative.bench.profile import Operation
 from modelnative.bench.training import Rate
-from modelnative.runs.training import machine
 from modelnative.studio.tables import table
 
 TOP = 20  # operations of a profile that are shown
@@ -119,7 +119,7 @@ def workers(rate: Rate) -> str:
     return f"{processes} of {rate.threads} thread{'s' if rate.threads > 1 else ''}"
 
 
-def solutions(solved: Sequence[Solved]) -> Table:
+def solutions(solved: Sequence[Solution]) -> Table:
     """A row a seed."""
     shown = table("seed", "seconds", "updates", "verdict", right=("seed", "seconds", "updates"))
     for one in solved:
@@ -128,7 +128,7 @@ def solutions(solved: Sequence[Solved]) -> Table:
     return shown
 
 
-def summary(solved: Sequence[Solved]) -> str:
+def summary(solved: Sequence[Solution]) -> str:
     """All seeds in a line."""
     seconds = [one.seconds for one in solved]
     right, median = sum(one.solved for one in solved), statistics.median(seconds)

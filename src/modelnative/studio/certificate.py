@@ -1,4 +1,4 @@
-"""A certificate as people read it: a table in the terminal, or a page of Markdown."""
+"""A certificate as a table in the terminal or as a section of a Markdown page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.evidence.certify import Certificate, Figure, StageCertificate
+from modelnative.evidence.certificate import Certificate, StageCertificate, SuccessRate
 from modelnative.evidence.evaluate import floor
 from modelnative.evidence.findings import DEFECT, WARNING
 from modelnative.studio.tables import table
@@ -17,12 +17,13 @@ from modelnative.studio.tables import table
 COLUMNS = {
     "oracle": ("oracle",),
     "random": ("random",),
-    "idle": ("end", "start"),
-    "same answer": ("same_answer",),
-    "constant": ("constant",),
+    "does nothing": ("end", "start"),
+    "commonest answer": ("same_answer",),
+    "best fixed program": ("constant",),
     "memoryless": ("memoryless",),
     "blind": ("blind",),
 }
+HEADINGS = {agent: heading for heading, agents in COLUMNS.items() for agent in agents}
 MISSING = "–"
 STYLES = {"defect": "bold red", "warning": "yellow", "note": "dim"}
 LEGEND = (
@@ -37,7 +38,7 @@ def page(certificate: Certificate) -> Iterator[RenderableType]:
     yield _table(certificate)
     yield Text(LEGEND, "dim")
     yield ""
-    yield from map(Text, _details(certificate))  # as text, since brackets would be taken for markup
+    yield from map(Text, _details(certificate))  # as Text, because brackets would be read as markup
     yield ""
     for finding in certificate.findings:
         yield Text(finding.line(), STYLES[finding.level])
@@ -84,11 +85,11 @@ def verdict(certificate: Certificate) -> str:
     if defects:
         return f"Not certified: {defects} {'defect' if defects == 1 else 'defects'} ({took})."
     warnings = sum(finding.level == "warning" for finding in certificate.findings)
-    said = f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
-    return f"Certified: no defect{said} ({took})."
+    also = f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
+    return f"Certified: no defect{also} ({took})."
 
 
-def _figures(stage: StageCertificate) -> dict[str, Figure | None]:
+def _figures(stage: StageCertificate) -> dict[str, SuccessRate | None]:
     """By column, the best of its agents."""
     found = {
         name: [stage.figures[agent] for agent in agents if agent in stage.figures] for name, agents in COLUMNS.items()
@@ -96,7 +97,7 @@ def _figures(stage: StageCertificate) -> dict[str, Figure | None]:
     return {name: max(figures, key=lambda f: f.rate, default=None) for name, figures in found.items()}
 
 
-def _cell(figure: Figure | None, ought_to_fail: bool, between: str) -> Text:
+def _cell(figure: SuccessRate | None, ought_to_fail: bool, between: str) -> Text:
     if figure is None:
         return Text(MISSING)
     text = f"{'' if figure.best else '≥ '}{floor(figure.rate)}"
@@ -119,13 +120,13 @@ def _overlap(stage: StageCertificate) -> str:
 
 
 def _details(certificate: Certificate) -> Iterator[str]:
-    """What each of the programs and networks was."""
+    """The program or the training of each agent."""
     for stage in certificate.stages:
         for name in ("same_answer", "constant", "memoryless", "blind"):
             if name in stage.figures:
-                yield f"{stage.stage} {name.replace('_', ' ')}: {stage.figures[name].how}"
+                yield f"{stage.stage} {HEADINGS.get(name, name)}: {stage.figures[name].how}"
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+    """Text with the characters escaped that Markdown would interpret."""
     return "".join(f"\\{c}" if c in "\\*_`<>[]|#" else c for c in text)

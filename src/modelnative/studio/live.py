@@ -14,9 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.runs.training import Event, Interrupted, Started, Updated, Verified
+from modelnative.runs.events import Interrupted, Verified
 from modelnative.studio.tables import console as make_console
-from modelnative.training.trainer import Metrics
+from modelnative.training.events import Event, Started, Updated
+from modelnative.training.metrics import Metrics
 
 LOG_UPDATES = 10  # updates between plain lines
 REFRESH_SECONDS = 0.1  # between redraws of the live view

@@ -17,11 +17,11 @@ from rich.text import Text
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, floor
-from modelnative.evidence.explain import Explanation, Row
+from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.evidence.statistics import wilson
+from modelnative.evidence.tutorial_comparison import DECLARED_TARGETS, PUBLISHED_RESULT, TutorialComparison
+from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
-from modelnative.runs.training import Finished
-from modelnative.studio.tutorial import DECLARED, PUBLISHED_RESULT, Comparison
 from modelnative.tasks import make_task, option_parameters, task_entries
 from modelnative.tasks.contract.task import AnyTask, program_length
 from modelnative.training.config import TrainConfig
@@ -164,12 +164,12 @@ def verdict(explanation: Explanation) -> str:
     return f"{outcome} It first differs from the oracle at step {first + 1}: {rows[first].token} {instead}."
 
 
-def marks(row: Row) -> list[str]:
+def marks(row: ExplainedToken) -> list[str]:
     """What is unusual about a token."""
     return [*(["differs"] if row.token != row.oracle else []), *(["no effect"] if not row.valid else [])]
 
 
-def copied(row: Row) -> str:
+def copied(row: ExplainedToken) -> str:
     """Where a token was copied from, and the share of its probability that came from there."""
     return f"{row.source} {row.copied:.0%}" if row.source else ""
 
@@ -277,20 +277,20 @@ def _numbers(shown: Table, columns: Iterable[int]) -> None:
 # The tutorial
 
 
-def comparison(both: Comparison) -> Iterator[RenderableType]:
+def comparison(both: TutorialComparison) -> Iterator[RenderableType]:
     """The published recipe and the corrected one side by side, and what the figures mean."""
-    versions = both.versions
+    recipes = both.recipes
     best = both.by_score[0]
     yield Text(
         f"A published accuracy of {best.score:.2f} at {both.stages[0]} means {best.success:.0%} correct answers "
         f"(fixed program {best.program})",
         "bold",
     )
-    shown = table("stage", *(f"{v.name}: {kind}" for v in versions for kind in ("score", "success")), "declared target")
+    shown = table("stage", *(f"{v.name}: {kind}" for v in recipes for kind in ("score", "success")), "declared target")
     _numbers(shown, range(1, len(shown.columns) - 1))
     for s, stage in enumerate(both.stages):
-        figures = [f"{x:.3f}" for version in versions for x in (version.score[s], version.success[s])]
-        shown.add_row(Text(stage, "bold"), *figures, DECLARED[s])
+        figures = [f"{x:.3f}" for one in recipes for x in (one.score[s], one.success[s])]
+        shown.add_row(Text(stage, "bold"), *figures, DECLARED_TARGETS[s])
     yield shown
     fixed = table(
         "stage",
@@ -310,10 +310,10 @@ def comparison(both: Comparison) -> Iterator[RenderableType]:
         ]
         fixed.add_row(Text(stage, "bold"), *cells)
     yield fixed
-    for version in versions:
+    for one in recipes:
         yield (
-            f"{version.name}: {version.updates} updates of {version.episodes} episodes, learning rate "
-            f"{version.learning_rate:g}, entropy weight {version.entropy_weight:g}, {version.seconds:.1f} s"
+            f"{one.name}: {one.updates} updates of {one.episodes} episodes, learning rate "
+            f"{one.learning_rate:g}, entropy weight {one.entropy_weight:g}, {one.seconds:.1f} s"
         )
     yield ""
     yield (
