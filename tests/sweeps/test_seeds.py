@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from sweeping import TINY, UPDATES, fingerprint, processes, updates, when
 
-from modelnative import api
 from modelnative.errors import UserError
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
-from modelnative.sweeps.events import SweepEvent, SweepStopping, TrialCrashed
+from modelnative.studio.report import write_sweep_report
+from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupted, SweepStopping, TrialCrashed
 from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.options import SweepOptions, run_sweep
+from modelnative.sweeps.results import Row, read_row
 from modelnative.sweeps.seeds import seeds_sweep
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
@@ -22,6 +24,18 @@ from modelnative.training.recipes import recipe
 
 def config(**changes: object) -> TrainConfig:
     return with_fields(recipe(), {**TINY, **changes})
+
+
+def follow(sweep: Sweep) -> list[SweepEvent]:
+    """Run a sweep with the reports that `train(seeds=...)` writes."""
+    events = list(run_sweep(sweep, SweepOptions(on="local"), "modelnative.studio.report:write_report"))
+    for event in events:
+        write_sweep_report(event)
+    return events
+
+
+def rows(sweep: Sweep) -> list[Row]:
+    return [read_row(sweep, trial) for trial in sweep.trials]
 
 
 def alone(path: Path, seed: int, **changes: object) -> Run:
@@ -32,10 +46,11 @@ def alone(path: Path, seed: int, **changes: object) -> Run:
 
 
 def test_each_seed_is_a_run_of_its_own_with_a_report_of_all(tmp_path: Path) -> None:
-    result = api.train_seeds(config(seed=5), 3, tmp_path / "seeds")
-    assert [row.seed for row in result.rows] == [5, 6, 7]
-    assert [row.status for row in result.rows] == ["finished"] * 3
-    for row in result.rows:
+    sweep = seeds_sweep(config(seed=5), 3, tmp_path / "seeds")
+    follow(sweep)
+    assert [row.seed for row in rows(sweep)] == [5, 6, 7]
+    assert [row.status for row in rows(sweep)] == ["finished"] * 3
+    for row in rows(sweep):
         run = Run.open(tmp_path / "seeds" / "trials" / f"seed-{row.seed}")
         assert len(run.metrics()) == row.costs["updates"] == TINY["updates"]
         assert fingerprint(run) == fingerprint(alone(tmp_path / f"alone-{row.seed}", row.seed))
@@ -43,38 +58,37 @@ def test_each_seed_is_a_run_of_its_own_with_a_report_of_all(tmp_path: Path) -> N
     page = (tmp_path / "seeds" / "report.html").read_text()
     assert "of 3 seeds solved every problem" in page
     assert all(f"trials/seed-{seed}/report.html" in page for seed in (5, 6, 7))
-    assert result.sweep.resume_command == f"modelnative resume {tmp_path / 'seeds'}"
+    assert sweep.resume_command == f"modelnative resume {tmp_path / 'seeds'}"
 
 
 def test_ctrl_c_stops_every_seed_and_resume_continues(tmp_path: Path) -> None:
     sweep = seeds_sweep(config(updates=UPDATES), 2, tmp_path / "seeds")
     runs = [sweep.run(trial) for trial in sweep.trials]
     when(lambda: all(updates(run) >= 3 for run in runs), lambda: os.kill(os.getpid(), signal.SIGINT))
-    events: list[SweepEvent] = []
-    with pytest.raises(KeyboardInterrupt, match="resume with: modelnative resume"):
-        api.train_seeds(config(updates=UPDATES), 2, sweep.path, [events.append])
+    events = follow(sweep)
+    assert isinstance(events[-1], SweepInterrupted)
     assert any(isinstance(event, SweepStopping) for event in events)
     assert not processes(sweep.path)
     for run in runs:
         assert run.result_path.exists() or int(run.checkpoints()[-1].stem) == len(run.metrics()) >= 3
-    result = api.resume_sweep(sweep.path, on="local")
-    assert [row.costs["updates"] for row in result.rows] == [UPDATES, UPDATES]
+    follow(Sweep.open(sweep.path))
+    assert [row.costs["updates"] for row in rows(sweep)] == [UPDATES, UPDATES]
     assert fingerprint(runs[1]) == fingerprint(alone(tmp_path / "alone", 1, updates=UPDATES))
 
 
 def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
-    path = tmp_path / "seeds"
-    run = Run(path / "trials" / "seed-0", config())
-    when(lambda: updates(run) >= 3, lambda: os.kill(processes(path)[0], signal.SIGKILL))
-    events: list[SweepEvent] = []
-    result = api.train_seeds(config(updates=UPDATES), 1, path, [events.append])
-    assert [event.reason for event in events if isinstance(event, TrialCrashed)] == ["killed by SIGKILL"]
-    assert [row.status for row in result.rows] == ["finished"]
+    sweep = seeds_sweep(config(updates=UPDATES), 1, tmp_path / "seeds")
+    run = sweep.run(sweep.trials[0])
+    when(lambda: updates(run) >= 3, lambda: os.kill(processes(sweep.path)[0], signal.SIGKILL))
+    assert [event.reason for event in follow(sweep) if isinstance(event, TrialCrashed)] == ["killed by SIGKILL"]
+    assert [row.status for row in rows(sweep)] == ["finished"]
 
 
 def test_a_seed_that_fails_is_counted(tmp_path: Path) -> None:
-    result = api.train_seeds(config(optimizer={"learning_rate": 1e30}), 2, tmp_path / "seeds")
-    assert [row.status for row in result.rows] == ["failed", "failed"]
+    sweep = seeds_sweep(config(optimizer={"learning_rate": 1e30}), 2, tmp_path / "seeds")
+    last = follow(sweep)[-1]
+    assert isinstance(last, SweepFinished)
+    assert [row.status for row in last.rows] == ["failed", "failed"]
     page = (tmp_path / "seeds" / "report.html").read_text()
     assert "0 of 2 seeds solved every problem, 2 failed" in page
     assert page.count("made the numbers overflow") == 2
