@@ -97,7 +97,7 @@ struct Reader {
     }
 };
 
-constexpr float TINY = 1e-30f;             // as in `policies/heads.py`
+constexpr float TINY = 1e-30f;  // as in `policies/heads.py`
 
 // The next action of every row, the logarithm of its probability, and the value: the likeliest without `uniform` [M];
 // else drawn, from a mixture with `blind` [M, vocabulary] of weight `share` [M] where there is one.
@@ -143,7 +143,7 @@ struct Judged {
     const int64_t* action;
     const float *behavior, *advantage, *target;
     const bool *free, *explored, *forced;  // the last null where nothing is
-    const int64_t* where;  // [M], which rows of them are meant; null for the first M
+    const int64_t* where;                  // [M], which rows of them are meant; null for the first M
 };
 struct Weights {
     float clip_low, clip_high, imitation, hint, value, entropy, count;
