@@ -268,10 +268,9 @@ def test_an_unknown_choice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_learns_with_torch_alone(tmp_path: Path) -> None:
     """The plain path from the command line; `test_kernels.py` compares what it computes."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "modelnative", "train", "--out", str(out), "--updates", "20", "--stages", "1"]
+    command = [sys.executable, "-m", "modelnative", "train", "--out", str(out), "--updates", "40", "--stages", "1"]
     environment = {**os.environ, build.CHOICE: "torch"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     updates = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    first, last = (sum(update["success"][0] or 0 for update in part) for part in (updates[:5], updates[-5:]))
-    assert last > first
+    assert updates[-1]["success"][0] > 0.8
