@@ -2,8 +2,11 @@
 #
 #   make train                     train the default agent; flags go in ARGS, e.g. ARGS="--seed 3 --core mingru"
 #   make test                      the whole check, as CI runs it; pytest's flags go in PYTEST_ARGS
-#   make format                    format the code and mend what ruff can mend
-#   make clean                     remove the environment, caches and builds; runs are kept
+#   make nightly                   every test, the slow ones and Ray included, with coverage
+#   make lowest-test               the tests with the lowest versions that pyproject.toml declares
+#   make wheel-test                build the wheel, install it alone into a new environment and use it there
+#   make format                    format the code and fix what ruff can fix
+#   make clean                     remove environments, caches and builds; runs are kept
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -14,9 +17,10 @@ PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+CPP    = src/modelnative/native/kernels/*.cpp src/modelnative/native/kernels/*.h
 
 .DEFAULT_GOAL := help
-.PHONY: help train test format clean
+.PHONY: help train test nightly lowest-test wheel-test format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,21 +43,37 @@ train: $(READY)
 	@$(BIN)/modelnative train $(ARGS)
 
 test: $(READY)
-	@echo "[test 1/5] ruff format"
+	@echo "[test 1/6] ruff format"
 	@$(BIN)/ruff format --check . || { echo "Not formatted; run: make format"; exit 1; }
-	@echo "[test 2/5] ruff check"
+	@echo "[test 2/6] ruff check"
 	@$(BIN)/ruff check .
-	@echo "[test 3/5] mypy"
+	@echo "[test 3/6] clang-format"
+	@$(BIN)/clang-format --dry-run --Werror $(CPP) || { echo "Not formatted; run: make format"; exit 1; }
+	@echo "[test 4/6] mypy"
 	@$(BIN)/mypy
-	@echo "[test 4/5] import direction"
+	@echo "[test 5/6] import direction"
 	@$(BIN)/lint-imports --no-logo
-	@echo "[test 5/5] pytest: tests, doctests, examples"
+	@echo "[test 6/6] pytest: tests, doctests, examples"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+nightly: $(READY)
+	@$(PIP) --no-build-isolation --editable '.[dev,ray]'
+	@$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
+
+lowest-test:
+	@PYTHON=$(PYTHON) .ci/lowest $(PYTEST_ARGS)
+
+wheel-test: $(READY)
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+	@PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(PYTHON) .ci/wheel dist/*.whl
 
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest build dist .coverage coverage.xml
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

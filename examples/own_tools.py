@@ -5,7 +5,9 @@ A quantity has a unit, so which tools are right depends on the problem: no fixed
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import modelnative as mn
 
@@ -40,11 +42,11 @@ def minus(a: int, b: int) -> int:
     return a - b
 
 
-TO_METRIC = {"F": celsius, "K": from_kelvin, "ft": metres, "yd": from_yards}
+TO_METRIC: dict[str, Callable[[int], int]] = {"F": celsius, "K": from_kelvin, "ft": metres, "yd": from_yards}
 KINDS = ("F", "K"), ("ft", "yd")
 
 
-def answer(problem: dict) -> int:
+def answer(problem: dict[str, Any]) -> int:
     """The quantity in °C or m; if there are two, how much the first is more than the second."""
     first = TO_METRIC[problem["unit"]](problem["a"])
     return first - TO_METRIC[problem["unit2"]](problem["b"]) if "b" in problem else first

@@ -7,9 +7,10 @@ extern "C" {
 
 int64_t lanes() { return LANES; }
 
-// T steps of n sequences; token t of sequence i has the index t * n + i. The input of a token is the sum of `count` rows
-// of `inputs`, by the indices in `rows`, without those that are `padding`. With `rows` null, row k is token k's input.
-// Sequence i ends before step lengths[i]; what follows is neither read nor differentiated, and its hidden state is 0.
+// T steps of n sequences; token t of sequence i has the index t * n + i. The input of a token is the sum of `count`
+// rows of `inputs`, by the indices in `rows`, without those that are `padding`. With `rows` null, row k is token k's
+// input. Sequence i ends before step lengths[i]; what follows is neither read nor differentiated, and its hidden state
+// is 0.
 struct GRUCall {
     const float* inputs;     // [*, 3 width]
     const int64_t* rows;     // [T * n, count], or null

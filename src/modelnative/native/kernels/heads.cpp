@@ -22,7 +22,8 @@ struct HeadsCall {
     // The hidden states of `count` rows, one after the other; copied to `buffer` where they are not.
     const float* states(int64_t start, int64_t count, std::vector<float>& buffer) const {
         if (!selected) return hidden + start * width;
-        for (int64_t i = 0; i < count; i++) std::copy_n(hidden + selected[start + i] * width, width, &buffer[i * width]);
+        for (int64_t i = 0; i < count; i++)
+            std::copy_n(hidden + selected[start + i] * width, width, &buffer[i * width]);
         return buffer.data();
     }
 };
@@ -82,8 +83,7 @@ void heads_forward(const HeadsCall* call, float* log_probs, float* value, float*
 // From the gradients of log-probabilities, values and copied parts to those of `hidden`, `weight` and `bias`; that of
 // `hidden` is written at the selected states only.
 void heads_backward(const HeadsCall* call, const float* copied, const float* written, const float* of_log_probs,
-                    const float* of_value, const float* of_copied, float* of_hidden, float* of_weight,
-                    float* of_bias) {
+                    const float* of_value, const float* of_copied, float* of_hidden, float* of_weight, float* of_bias) {
     const HeadsCall& c = *call;
     const int64_t H = c.width, V = c.vocabulary, C = c.places, columns = c.scores();
     const int64_t padded = (columns + LANES - 1) / LANES * LANES;
@@ -133,8 +133,7 @@ void heads_backward(const HeadsCall* call, const float* copied, const float* wri
             const float* given = c.states(group, count, states);
             product(columns, H, count, out.data(), 1, padded, given, H, of_weight, H, true);
             product(count, H, columns, out.data(), padded, 1, c.weight, H, of_states.data(), H, false);
-            for (int64_t i = 0; i < count; i++)
-                std::copy_n(&of_states[i * H], H, of_hidden + c.index(group + i) * H);
+            for (int64_t i = 0; i < count; i++) std::copy_n(&of_states[i * H], H, of_hidden + c.index(group + i) * H);
         }
     });
     sums.add();

@@ -74,8 +74,7 @@ void policy_loss(const LossCall* call, float* terms, float* of_logits, float* of
                 const vec of_entropy = load(counts) * c.entropy;
                 for (int64_t v = 0; v < V; v++) {
                     const vec p = load(&chance[v * LANES]);
-                    store(&scores[v * LANES],
-                          each * p * (of_gain + of_entropy * (load(&scores[v * LANES]) + entropy)));
+                    store(&scores[v * LANES], each * p * (of_gain + of_entropy * (load(&scores[v * LANES]) + entropy)));
                 }
                 for (int l = 0; l < LANES && first + l < c.rows; l++) {
                     const int64_t row = first + l;

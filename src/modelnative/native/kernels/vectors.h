@@ -108,7 +108,7 @@ void tiles(int64_t rows, int64_t columns, Rest... rest) {
 }
 
 inline void product(int64_t m, int64_t n, int64_t depth, const float* a, int64_t row, int64_t step, const float* b,
-             int64_t ldb, float* c, int64_t ldc, bool add) {
+                    int64_t ldb, float* c, int64_t ldc, bool add) {
     const int64_t vectors = n / LANES;
     for (int64_t j = 0; j < vectors; j += WIDE)
         for (int64_t i = 0; i < m; i += TALL)

@@ -1,0 +1,1 @@
+"""The same tasks in the interfaces of other libraries."""

@@ -1,0 +1,70 @@
+"""A program of a user, written against the installed package: typed, and without the package's source at hand.
+
+`make test` checks its types, `tests/test_client.py` and `.ci/wheel` run it with the built wheel.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import modelnative as mn
+from modelnative.bridges.gymnasium import VectorEnv
+
+
+@mn.tool
+def double(x: int) -> int:
+    """Twice x."""
+    return 2 * x
+
+
+def target(problem: dict[str, Any]) -> int:
+    return 2 * int(problem["x"])
+
+
+task = mn.ToolTask([double], {"x": range(30)}, target)
+
+
+def random_success(name: str, steps: int) -> float:
+    """The share of episodes that random actions solve."""
+    envs = VectorEnv(name, 32)
+    envs.reset(seed=0)
+    random = np.random.default_rng(0)
+    solved, ended = 0, 0
+    for _ in range(steps):
+        _, _, terminated, truncated, infos = envs.step(random.integers(len(envs.task.spec.vocabulary), size=32))
+        ended += int((terminated | truncated).sum())
+        solved += int(infos["success"].sum())
+    return solved / ended
+
+
+def message(folder: Path) -> str:
+    """What a misspelled name is answered with."""
+    try:
+        mn.train("arithmetik", out=folder)
+    except mn.UserError as error:
+        return str(error)
+    return ""
+
+
+def main(folder: Path) -> None:
+    config: mn.TrainConfig = mn.recipe("arithmetic", algorithm="grpo")
+    assert config.algorithm == "grpo"
+    finished = mn.train(task, out=folder / "run", updates=2, episodes=16, policy={"width": 8}, seed=3)
+    evaluation = mn.evaluate(finished.run.path)
+    assert evaluation == finished.evaluation
+    total = evaluation.total()
+    assert total.problems == 30
+    explanation = mn.explain(folder / "run", stage="T0", problem="x=7")
+    assert explanation.oracle[0] == "double"
+    assert "did you mean 'arithmetic'" in message(folder / "other")
+    assert 0 <= random_success("arithmetic", 100) < 0.5
+    print(f"{mn.__version__}: {total.successes} of {total.problems} problems solved")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(temporary))
