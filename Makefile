@@ -2,6 +2,7 @@
 #
 #   make train                     train the default agent; flags go in ARGS, e.g. ARGS="--seed 3 --core mingru"
 #   make test                      the whole check, as CI runs it; pytest's flags go in PYTEST_ARGS
+#   make docs                      build the documentation into site/; a warning is an error
 #   make format                    format the code and mend what ruff can mend
 #   make clean                     remove the environment, caches and builds; runs are kept
 
@@ -16,7 +17,7 @@ READY := $(VENV)/.ready
 PIP    = $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help train test format clean
+.PHONY: help train test docs format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[set-up 3/4] build backend"
 	@$(PIP) hatchling editables
 	@echo "[set-up 4/4] modelnative, editable, with its development tools"
-	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-build-isolation --editable '.[dev,docs]'
 	@touch $@
 
 train: $(READY)
@@ -50,10 +51,14 @@ test: $(READY)
 	@echo "[test 5/5] pytest: tests, doctests, examples"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+docs: $(READY)
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
