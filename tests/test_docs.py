@@ -103,6 +103,7 @@ def test_every_public_name_is_in_the_reference_once() -> None:
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="needs the extra docs, which `make test` installs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
@@ -125,9 +126,10 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
         (Block(1, "bash", "make trian\n", "parse"), "trian"),
         (Block(1, "bash", "torchrun --nproc-per-node 2 -m modelnative train --sed 3\n", "parse"), "--sed"),
         (Block(1, "python", "import modelnative as mn\nmn.no_such_name\n"), "no_such_name"),
+        (Block(1, "python", "def broken(:\n", "parse"), "SyntaxError"),
         (Block(1, "console", "$ modelnative --version\nmodelnative 99\n"), "but it prints"),
     ],
-    ids=["option", "command", "script", "make", "torchrun", "python", "output"],
+    ids=["option", "command", "script", "make", "torchrun", "python", "syntax", "output"],
 )
 def test_a_broken_block_fails(block: Block, message: str, tmp_path: Path) -> None:
     done = run_page([block], tmp_path)

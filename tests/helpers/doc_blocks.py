@@ -93,11 +93,12 @@ class _Api(ModuleType):
 
 def parse_modelnative(arguments: list[str]) -> None:
     """Parse a `modelnative` command with its real parser; raises `AssertionError` if it refuses."""
+    import modelnative
     from modelnative.cli import main
 
     sys.argv = ["modelnative", *arguments]
     real = sys.modules.get("modelnative.api")
-    sys.modules["modelnative.api"] = _Api("modelnative.api")
+    sys.modules["modelnative.api"] = vars(modelnative)["api"] = _Api("modelnative.api")
     try:
         main()
     except Reached:
@@ -106,9 +107,9 @@ def parse_modelnative(arguments: list[str]) -> None:
         if stop.code:
             raise AssertionError(f"exit code {stop.code}") from stop
     finally:
-        del sys.modules["modelnative.api"]
+        del sys.modules["modelnative.api"], vars(modelnative)["api"]
         if real is not None:
-            sys.modules["modelnative.api"] = real
+            sys.modules["modelnative.api"] = vars(modelnative)["api"] = real
 
 
 def parse_script(path: Path, arguments: list[str]) -> None:
