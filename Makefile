@@ -2,6 +2,7 @@
 #
 #   make train                     train the default agent; flags go in ARGS, e.g. ARGS="--seed 3 --core mingru"
 #   make test                      the whole check, as CI runs it; pytest's flags go in PYTEST_ARGS
+#   make docs                      build the documentation into site/; a warning is an error
 #   make nightly                   every test, the slow ones and Ray included, with coverage
 #   make lowest-test               the tests with the lowest versions that pyproject.toml declares
 #   make wheel-test                build the wheel, install it alone into a new environment and use it there
@@ -20,7 +21,7 @@ PIP    = $(BIN)/python -m pip --disable-pip-version-check install -qq --constrai
 CPP    = src/modelnative/native/kernels/*.cpp src/modelnative/native/kernels/*.h
 
 .DEFAULT_GOAL := help
-.PHONY: help train test nightly lowest-test wheel-test format clean
+.PHONY: help train test docs nightly lowest-test wheel-test format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[set-up 3/4] build backend"
 	@$(PIP) hatchling editables
 	@echo "[set-up 4/4] modelnative, editable, with its development tools"
-	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-build-isolation --editable '.[dev,docs]'
 	@touch $@
 
 train: $(READY)
@@ -68,12 +69,16 @@ wheel-test: $(READY)
 	@$(BIN)/python -m build --no-isolation
 	@PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(PYTHON) .ci/wheel dist/*.whl
 
+docs: $(READY)
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist .coverage coverage.xml
+	rm -rf $(VENV) .venv-lowest build dist site .coverage coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
