@@ -1,4 +1,4 @@
-"""Train an agent, watch it learn, ask how it solves one problem.
+"""Train an agent, watch it learn, and show how it solves one problem.
 
 A small budget keeps this under a minute, so it may not solve everything yet; leave out `updates` and it will.
 """
@@ -12,8 +12,8 @@ from modelnative.studio.live import LiveView
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, LiveView() as view:
         run = Path(folder) / "run"
-        finished = mn.train(out=run, updates=40, watch=view)
-        print("verdict:", finished.evaluation.line())
+        finished = mn.train("arithmetic", out=run, updates=40, callbacks=[view])
+        print("result: ", finished.evaluation.line())
 
         agent = mn.load(run)
         print("agent:  ", sum(p.numel() for p in agent.policy.parameters()), "parameters")
@@ -23,4 +23,4 @@ if __name__ == "__main__":
         print("wrote:  ", " ".join(row.token for row in explanation.rows))
         print("oracle: ", " ".join(explanation.oracle))
         print("display:", [row.registers["display"] for row in explanation.rows])
-        print("solved: ", explanation.success)
+        print("success:", explanation.success)
