@@ -233,8 +233,8 @@ def own_device(name: str) -> str:
     return f"cuda:{local}"
 
 
-def speaks() -> bool:
-    """Whether to say here what went wrong: of the processes of one `torchrun`, only the first to ask does.
+def reports_errors() -> bool:
+    """Whether this process prints the error: of the processes of one `torchrun`, only the first to ask does.
 
     All of them fail when one does, and who can tell depends on which: rank 0 may be the one that died.
     """
@@ -249,7 +249,7 @@ def speaks() -> bool:
             timeout=timedelta(seconds=5),
             wait_for_workers=False,
         )
-        return store.add(f"modelnative/spoken/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
+        return store.add(f"modelnative/reported/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
     except (RuntimeError, KeyError, ValueError):
         return True
 

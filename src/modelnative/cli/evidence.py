@@ -1,0 +1,141 @@
+"""Commands that show what was learned, and what a task asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelnative.cli.parser import Parser, add_options, print_json, report
+
+CERTIFY = """\
+For every stage: success of the oracle (1.000 where the task claims it), random actions, doing nothing, the commonest
+answer, the best fixed program, a network without memory and one that cannot see the problem; and how many problems
+are in both splits. Every problem is played where a stage has no more than --problems; otherwise that many are drawn,
+and figures come with a 95% interval.
+
+    modelnative certify mypkg:MyTask --no-train
+
+Below the table it says what is wrong and what to do: a rule of the contract that is broken, an oracle's
+counterexample, problems that nobody can solve, agents that succeed without doing what the stage asks (from 0.2 a
+warning, from 0.5 a defect). Progress goes to standard error. Ctrl-C shows what was measured so far. Exit code 1:
+there is a defect.
+"""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`modelnative evaluate`."""
+    parser = Parser("evaluate", "Every problem is played once, greedily; of endless stages a fixed sample is played.")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="RUN", help="the run folder")
+    add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to play, such as T2 (default: all)")
+    add("--split", default="all", help="train, heldout (never trained on), or all, which shows both (default: all)")
+    add("--episodes", type=Path, metavar="FILE", help="write a JSON line for every episode to this file")
+    add("--sampled", action="store_true", help="sample the actions at temperature 1, from the run's seed")
+    add_options(parser, "options of the task to change, to test on what was not trained on, such as shapes=unseen")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    found = parser.read(arguments)
+    from modelnative import api
+    from modelnative.studio import tables
+
+    evaluation = api.evaluate(
+        found.folder,
+        stages=found.stage,
+        split=found.split,
+        sampled=found.sampled,
+        episodes_file=found.episodes,
+        options=dict(found.options),
+    )
+    if found.json:
+        print_json(evaluation.as_dict())
+    else:
+        tables.console().print(tables.results(evaluation))
+        print(evaluation.line())
+    return 0
+
+
+def explain(arguments: Sequence[str]) -> int:
+    """`modelnative explain`."""
+    parser = Parser("explain", "How sure the policy was, what the tool did, and what the oracle would write.")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
+    parser.add_argument("--stage", required=True, help="the problem's stage, such as T2")
+    parser.add_argument("--problem", required=True, help='the problem, such as "3 7 2 4 5"')
+    found = parser.read(arguments)
+    from modelnative import api
+    from modelnative.studio import tables
+
+    explanation = api.explain(found.folder, stage=found.stage, problem=found.problem)
+    console = tables.console()
+    console.print(f"{explanation.stage}: {explanation.problem}", style="bold", markup=False)
+    console.print(tables.trajectory(explanation))
+    console.print(tables.verdict(explanation), markup=False)
+    return 0
+
+
+def tasks(arguments: Sequence[str]) -> int:
+    """`modelnative tasks`."""
+    parser = Parser("tasks", "With a name: its stages, vocabulary, options, and the oracle's program.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a task's name, or package.module:Class")
+    name = parser.read(arguments).name
+    from modelnative.studio import tables
+
+    console = tables.console()
+    for part in tables.task_page(name) if name else [tables.task_list()]:
+        console.print(part)
+    return 0
+
+
+def certify(arguments: Sequence[str]) -> int:
+    """`modelnative certify`."""
+    parser = Parser("certify", CERTIFY)
+    add = parser.add_argument
+    add("task", metavar="TASK", help="a task's name, or package.module:Class")
+    add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to measure, such as T2 (default: all)")
+    add_options(parser, "options of the task")
+    add("--problems", type=int, default=100_000, metavar="N", help="draw N of a stage with more (default: 100000)")
+    add("--seconds", type=float, default=20.0, help="of training a stage, shared by the two networks (default: 20)")
+    add("--no-train", dest="train", action="store_false", help="do not train the two networks")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    form.add_argument("--markdown", action="store_true", help="print a section of a Markdown page")
+    found = parser.read(arguments)
+    from modelnative import api
+    from modelnative.studio import certificate as pictures
+    from modelnative.studio import tables
+
+    certificate = api.certify(
+        found.task,
+        found.stage,
+        options=dict(found.options),
+        problems=found.problems,
+        seconds=found.seconds,
+        train=found.train,
+        progress=report,
+    )
+    if found.json:
+        print_json(certificate.as_dict())
+    elif found.markdown:
+        print(pictures.markdown(certificate))
+    else:
+        console = tables.console()
+        for part in pictures.page(certificate):
+            console.print(part)
+    if certificate.interrupted:
+        return 130
+    return 0 if certificate.sound else 1
+
+
+def tutorial(arguments: Sequence[str]) -> int:
+    """`modelnative tutorial`."""
+    parser = Parser("tutorial", "The published recipe and a corrected one are trained side by side.")
+    parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: 0)")
+    parser.add_argument("--updates", type=int, default=100, help="of the corrected recipe (default: 100)")
+    found = parser.read(arguments)
+    from modelnative import api
+    from modelnative.studio import tables
+
+    console = tables.console()
+    for part in tables.comparison(api.tutorial(seed=found.seed, updates=found.updates)):
+        console.print(part)
+    return 0
+
+
