@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 
-from modelnative.runs.training import machine
+from modelnative.bench.machine import machine
 from modelnative.tasks import make_task
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.recipes import recipe

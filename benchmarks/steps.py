@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from modelnative.bench.environment import environment_speed
-from modelnative.runs.training import machine
+from modelnative.bench.machine import machine
 from modelnative.tasks import make_task
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

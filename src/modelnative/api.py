@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import Any
 
 import torch
 
-from modelnative.bench.measure import Bench, check, usual_config
+from modelnative.bench.measure import BenchResult, TimeToSolution, default_config, require_measurable
 from modelnative.bench.measure import bench as _bench
-from modelnative.bench.profile import Operation, profile_updates
+from modelnative.bench.profile import ProfiledOperation, profile_updates
 from modelnative.errors import UserError
-from modelnative.evidence.certify import Certificate
+from modelnative.evidence.certificate import Certificate
 from modelnative.evidence.certify import certify as _certify
 from modelnative.evidence.evaluate import Evaluation, episodes
 from modelnative.evidence.evaluate import evaluate as _evaluate
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as _explain
+from modelnative.evidence.tutorial_comparison import TutorialComparison, compare_tutorial
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import append_lines, begin_lines
 from modelnative.runs.run import Run
@@ -27,7 +29,6 @@ from modelnative.runs.team import Team
 from modelnative.runs.training import Event, Finished, Interrupted, Training
 from modelnative.studio.report import write_report, write_seeds
 from modelnative.studio.sweep_plot import write_comparison
-from modelnative.studio.tutorial import Comparison, compare
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.options import Options, carry_out, check_all
 from modelnative.sweeps.results import Cell, Row, cells, read_row
@@ -39,6 +40,7 @@ from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.tasks.importing import require_not_importing
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
+from modelnative.training.rollout import Rollout
 
 Watch = Callable[[Event], None]
 TeamWatch = Callable[[int, Event], None]
@@ -169,7 +171,7 @@ def evaluate(
     split: Split = "all",
     sampled: bool = False,
     episodes_file: str | Path | None = None,
-    watch: Callable[[int], None] | None = None,
+    progress: Callable[[str], None] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Play every problem once, greedily unless `sampled`, and count; nothing is estimated.
@@ -180,7 +182,7 @@ def evaluate(
         split: `train`, `heldout`, or `all`, which counts both apart.
         sampled: draw the actions at temperature 1, from the run's seed.
         episodes_file: write a JSON line for every episode there; what stood there is replaced.
-        watch: is given the number of episodes played, chunk by chunk.
+        progress: called with one line before each stage and split.
         options: of the task, changed after training; only with a run folder. See `load`.
 
     Raises:
@@ -197,13 +199,19 @@ def evaluate(
     if file is not None:
         begin_lines(file)
 
-    def keep(rollout: Any) -> None:
-        if file is not None:
-            append_lines(file, episodes(task, rollout))
-        if watch is not None:
-            watch(len(rollout.success))
+    def write(rollout: Rollout) -> None:
+        assert file is not None
+        append_lines(file, episodes(task, rollout))
 
-    return _evaluate(agent.policy, task, stages=stages, split=split, generator=generator, watch=keep)
+    return _evaluate(
+        agent.policy,
+        task,
+        stages=stages,
+        split=split,
+        generator=generator,
+        progress=progress,
+        on_rollout=None if file is None else write,
+    )
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:
@@ -224,7 +232,7 @@ def certify(
     problems: int = 100_000,
     seconds: float = 20.0,
     train: bool = True,
-    tell: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Certificate:
     """How far agents get on a task that should fail on it, whether its oracle always succeeds, and what is wrong.
 
@@ -235,7 +243,7 @@ def certify(
         problems: stages with at most so many are counted whole; of others so many are drawn.
         seconds: of training a stage, shared by the network without memory and the one that cannot see the problem.
         train: whether to train them.
-        tell: is given a line before everything that takes time.
+        progress: called with one line before each measurement.
 
     Returns:
         The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so.
@@ -257,17 +265,17 @@ def certify(
         raise UserError(f"options: {options!r} is not allowed beside a task that is made already")
     stages = [stage] if isinstance(stage, str) else stage
     made = require_task(made)
-    certificate = _certify(made, stages=stages, problems=problems, seconds=seconds, train=train, tell=tell)
+    certificate = _certify(made, stages=stages, problems=problems, seconds=seconds, train=train, progress=progress)
     return dataclasses.replace(certificate, task=name or certificate.task)
 
 
-def tutorial(*, seed: int = 0, updates: int = 100) -> Comparison:
-    """The published tutorial's recipe beside a mended one: its published score, and the success by the declared target.
+def tutorial(*, seed: int = 0, updates: int = 100) -> TutorialComparison:
+    """Train the published tutorial's recipe and a corrected one; measure both by score and by the declared target.
 
     Raises:
         UserError: `seed` or `updates` is not allowed.
     """
-    return compare(seed, updates)
+    return compare_tutorial(seed, updates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,8 +355,8 @@ def bench(
     processes: int | None = None,
     compiled: bool = False,
     solve: int = 0,
-    tell: Callable[[str], None] | None = None,
-) -> Bench:
+    progress: Callable[[str], None] | None = None,
+) -> BenchResult:
     """How fast this machine is, and how much of it a training uses.
 
     Args:
@@ -357,7 +365,7 @@ def bench(
         processes: that train together, each with one thread; by default one for each core.
         compiled: measure the environment under `torch.compile`, too, which takes up to a minute.
         solve: seeds of the recipe to train to their end, for the time to solution.
-        tell: is given a line before everything that takes time.
+        progress: called with one line before each measurement.
 
     Raises:
         UserError: an argument is not sensible, or a process has died.
@@ -370,23 +378,31 @@ def bench(
         231234.5
     """
     return _bench(
-        config or usual_config(),
+        config or default_config(),
         seconds=seconds,
         processes=processes,
         compiled=compiled,
         solve=solve,
-        tell=tell,
+        train=_solve,
+        progress=progress,
     )
 
 
-def profile(config: TrainConfig | None = None) -> list[Operation]:
+def _solve(config: TrainConfig) -> TimeToSolution:
+    """Train one seed to its end, in a run folder that is deleted afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        end = train_config(config, Path(folder) / "run")
+    return TimeToSolution(config.seed, end.seconds, end.updates, end.evaluation.perfect, end.evaluation.line())
+
+
+def profile(config: TrainConfig | None = None) -> list[ProfiledOperation]:
     """What torch does in an update of `bench`'s training, with one thread, the most expensive operation first.
 
     Raises:
         UserError: the configuration is not sensible.
     """
-    config = config or usual_config()
-    check(config)
+    config = config or default_config()
+    require_measurable(config)
     return profile_updates(config)
 
 

@@ -266,7 +266,7 @@ class Certify:
             problems=self.problems,
             seconds=self.seconds,
             train=self.train,
-            tell=lambda line: print(line, file=sys.stderr, flush=True),
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
         if self.json:
             print(json.dumps(certificate.as_dict(), indent=2))
@@ -332,12 +332,12 @@ class Bench:
             processes=self.processes,
             compiled=self.compile,
             solve=self.solve,
-            tell=lambda line: print(line, file=sys.stderr, flush=True),
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
         if self.json:
             print(json.dumps({"modelnative": __version__, **measured.as_dict()}, indent=2))
         else:
-            for part in pictures.figures(measured):
+            for part in pictures.page(measured):
                 console.print(part)
         return 0
 
@@ -354,9 +354,10 @@ class Tutorial:
     def run(self) -> int:
         from modelnative import api
         from modelnative.studio import tables
+        from modelnative.studio import tutorial as pictures
 
         console = tables.console()
-        for part in tables.comparison(api.tutorial(seed=self.seed, updates=self.updates)):
+        for part in pictures.page(api.tutorial(seed=self.seed, updates=self.updates)):
             console.print(part)
         return 0
 

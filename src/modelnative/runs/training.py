@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import platform
 import signal
 import threading
 import time
@@ -19,7 +17,7 @@ from typing import Any
 
 import torch
 
-from modelnative import native
+from modelnative.bench.machine import machine
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.files import read_tensors, write_json
@@ -284,7 +282,7 @@ class Training:
                 wrong.append(rollout.problems[~rollout.success])
 
         which: dict[str, Any] = {"stages": trainer.stages, "split": self.run.config.split}
-        evaluation = self._verdict(lambda: evaluate(trainer.policy, trainer.task, **which, watch=collect))
+        evaluation = self._verdict(lambda: evaluate(trainer.policy, trainer.task, **which, on_rollout=collect))
         if evaluation.total().successes >= progress.best:
             progress.best = evaluation.total().successes
             if group.leads:
@@ -343,18 +341,6 @@ def require_device(name: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises whichever
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"device: {name!r} is not available here ({reason}); expected cpu") from error
-
-
-def machine() -> dict[str, Any]:
-    """What a figure was measured on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "kernels": native.describe(),
-    }
 
 
 @contextmanager

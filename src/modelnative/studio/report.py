@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation
-from modelnative.evidence.explain import Explanation, explain_one
-from modelnative.evidence.problem_set import Source
+from modelnative.evidence.explain import Explanation, explain_problem
+from modelnative.evidence.problem_set import ProblemSet
 from modelnative.policies.policy import Policy
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
@@ -142,14 +142,14 @@ def _examples(policy: Policy, task: AnyTask, evaluation: Evaluation) -> list[tup
         count = evaluation.total(stage)
         if count.successes < count.problems:
             chosen = [*_failure(policy, task, s), *chosen][:EXAMPLES]
-        examples.append((stage, [explain_one(policy, task, problem) for problem in chosen]))
+        examples.append((stage, [explain_problem(policy, task, problem) for problem in chosen]))
     return examples
 
 
 def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
     """The first problem of a stage that the policy fails."""
     problems: Problems
-    for problems in Source.of(task, stage, "all", LISTED, DRAWN).chunks():
+    for problems in ProblemSet.of(task, stage, "all", LISTED, DRAWN).chunks():
         failed = ~play(policy, task, problems).success
         if bool(failed.any()):
             return [problems[failed][:1]]

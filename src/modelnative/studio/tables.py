@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -16,10 +16,9 @@ from rich.text import Text
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, floor
-from modelnative.evidence.explain import Explanation, Row
+from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.evidence.statistics import wilson
 from modelnative.runs.training import Finished
-from modelnative.studio.tutorial import DECLARED, PUBLISHED_RESULT, Comparison
 from modelnative.tasks import make_task, option_parameters, task_entries
 from modelnative.tasks.contract.task import AnyTask, program_length
 
@@ -151,12 +150,12 @@ def verdict(explanation: Explanation) -> str:
     return f"{said} It first differs from the oracle at step {first + 1}: {rows[first].token} {instead}."
 
 
-def marks(row: Row) -> list[str]:
+def marks(row: ExplainedToken) -> list[str]:
     """What stands out about a token."""
     return [*(["differs"] if row.token != row.oracle else []), *(["no effect"] if not row.valid else [])]
 
 
-def copied(row: Row) -> str:
+def copied(row: ExplainedToken) -> str:
     """Where a token was copied from, and how much of its probability came from there."""
     return f"{row.source} {row.copied:.0%}" if row.source else ""
 
@@ -256,59 +255,3 @@ def _number(count: Callable[[], int]) -> str:
         return f"{count():,}"
     except UserError:
         return "endless"
-
-
-def _numbers(shown: Table, columns: Iterable[int]) -> None:
-    for column in columns:
-        shown.columns[column].justify = "right"
-
-
-# The tutorial
-
-
-def comparison(both: Comparison) -> Iterator[RenderableType]:
-    """The published recipe and the mended one, side by side, and what the figures mean."""
-    versions = both.versions
-    yield Text("The published tutorial, and what its score measures", "bold")
-    shown = table("stage", *(f"{v.name}: {kind}" for v in versions for kind in ("score", "success")), "declared target")
-    _numbers(shown, range(1, len(shown.columns) - 1))
-    for s, stage in enumerate(both.stages):
-        figures = [f"{x:.3f}" for version in versions for x in (version.score[s], version.success[s])]
-        shown.add_row(Text(stage, "bold"), *figures, DECLARED[s])
-    yield shown
-    fixed = table(
-        "stage",
-        "by score: best fixed program",
-        "score",
-        "success",
-        "by success: best fixed program",
-        "score",
-        "success ",
-    )
-    _numbers(fixed, (2, 3, 5, 6))
-    for s, stage in enumerate(both.stages):
-        cells = [
-            cell
-            for program in (both.by_score[s], both.by_success[s])
-            for cell in (program.program, f"{program.score:.3f}", f"{program.success:.3f}")
-        ]
-        fixed.add_row(Text(stage, "bold"), *cells)
-    yield fixed
-    for version in versions:
-        yield (
-            f"{version.name}: {version.updates} updates of {version.episodes} episodes, learning rate "
-            f"{version.learning_rate:g}, entropy weight {version.entropy_weight:g}, {version.seconds:.1f} s"
-        )
-    yield ""
-    yield (
-        f"Both were played greedily on {both.problems:,} problems a stage, seed {both.seed}; the fixed programs on all "
-        f"100,000. The published result is {PUBLISHED_RESULT} by the published score. That score pays in full for a "
-        "value one step short of the declared target (a*b at T0, a*b + c at T1, a*b + c - d at T2) and adds credit for "
-        "other sub-results, so it passes 1, and whoever is best by it gives the declared answer to few problems. "
-        "Success here is the declared target alone. The tools know their operands, so a constant program does as well "
-        "as reading the problem; at T2, by the declared target, the best of them is right on "
-        f"{both.by_success[-1].success:.1%}. Our network has the published faults mended (each problem is read by "
-        "itself, tokens after ANS stay out of the loss), so the published recipe need not end where it was published. "
-        "The mended recipe draws all stages throughout, with a larger batch and step, until the score is learned. "
-        "For a task on which success can be learned: modelnative train."
-    )
