@@ -54,10 +54,12 @@ def test_loading_gives_the_verified_policy(finished: Finished) -> None:
 
 
 def test_evaluating_some_stages_into_a_file(finished: Finished, tmp_path: Path) -> None:
-    played: list[int] = []
+    reported: list[str] = []
     file = tmp_path / "new" / "episodes.jsonl"
-    evaluation = mn.evaluate(finished.run.path, stages=["T1"], split="heldout", episodes_file=file, watch=played.append)
-    assert evaluation.total().problems == SMALL == sum(played)
+    run = finished.run.path
+    evaluation = mn.evaluate(run, stages=["T1"], split="heldout", episodes_file=file, progress=reported.append)
+    assert evaluation.total().problems == SMALL
+    assert reported == [f"T1, heldout: {SMALL} problems"]
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == SMALL
     assert {line["stage"] for line in lines} == {"T1"}

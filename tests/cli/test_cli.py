@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from worlds import SMALL, calculate
 
 from modelnative import cli
-from modelnative.bench.measure import usual_config
+from modelnative.bench.measure import default_config
 from modelnative.policies.config import CORES
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
@@ -372,8 +372,8 @@ def test_the_recipe_is_the_default() -> None:
 
 
 def test_what_is_measured_by_default(tmp_path: Path) -> None:
-    assert cli._bench([]).config == usual_config()
-    assert cli._bench(["--algorithm", "grpo"]).config == usual_config(algorithm="grpo")
+    assert cli._bench([]).config == default_config()
+    assert cli._bench(["--algorithm", "grpo"]).config == default_config(algorithm="grpo")
     assert cli._bench(["--curriculum", "hints", "--episodes", "64"]).config.curriculum == "hints"
     toml = tmp_path / "c.toml"
     toml.write_text('curriculum = "threshold"\nepisodes = 512\n')
@@ -561,8 +561,8 @@ def test_measuring(command: Command) -> None:
     assert re.search(r"training +steps/s +\S+ +\S+–\S+ +\d+\.\d%", shown.out)
     assert "rollout, update and training, 1 process: 0.02 s\n" in shown.err
     written = json.loads(command(f"bench {tiny} --json").out)
-    assert {"modelnative", "machine", "config", "rates", "ceiling", "share", "memory", "solved"} <= set(written)
-    assert written["share"]["1"]["training"] > 0
+    assert {"modelnative", "machine", "config", "rates", "matmul", "utilization", "memory", "solved"} <= set(written)
+    assert written["utilization"]["1"]["training"] > 0
 
 
 def test_profiling(command: Command) -> None:

@@ -9,7 +9,7 @@ from worlds import SMALL
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation
-from modelnative.evidence.explain import Explanation, Row
+from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.studio import tables
 
 
@@ -20,8 +20,8 @@ def draw(*parts: object, width: int = 120) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def row(token: str, oracle: str, **changes: object) -> Row:
-    plain = Row(token, oracle, 0.9, 0.5, 0.1, "", 0.0, {"entry": "3", "display": "3"}, True)
+def row(token: str, oracle: str, **changes: object) -> ExplainedToken:
+    plain = ExplainedToken(token, oracle, 0.9, 0.5, 0.1, "", 0.0, {"entry": "3", "display": "3"}, True)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -121,3 +121,10 @@ def test_the_page_of_a_task_that_is_made_already_has_no_dials() -> None:
     assert "option" not in made
     assert function.startswith("toolbox:make: Reach the target by calling tools")
     assert "modelnative train --task toolbox:make --options count=40" in function
+
+
+def test_a_trajectory_without_an_oracle() -> None:
+    case = replace(explanation("3 ANS", "3 ANS", 3, success=True), oracle=())
+    case = replace(case, rows=tuple(replace(one, oracle=None) for one in case.rows))
+    assert tables.verdict(case) == "Right: it answered 3, the target, in 2 tokens."
+    assert "differs" not in draw(tables.trajectory(case))

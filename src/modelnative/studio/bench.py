@@ -27,6 +27,8 @@ def page(measured: BenchResult) -> Iterator[RenderableType]:
         "bold",
     )
     yield rates_table(measured)
+    if measured.flops is not None:
+        yield Text("% of matmul: % of this machine's matrix-multiply speed", "dim")
     yield from details(measured)
     if measured.solved:
         yield solutions_table(measured.solved)
@@ -88,7 +90,7 @@ def details(measured: BenchResult) -> Iterator[str]:
         products = [r for r in measured.rates if r.name == fastest.name and r.processes * r.threads == count]
         slowest = min(products, key=lambda rate: rate.median)
         other = f"; {rate_text(slowest)} with {workers(slowest)}"
-    yield f"matmul    {rate_text(fastest)} GFLOP/s with {workers(fastest)}{other}: this machine's matrix-multiply speed"
+    yield f"matmul    {rate_text(fastest)} GFLOP/s with {workers(fastest)}{other}"
     work = measured.flops
     if work is None:
         yield f"work      not counted for the core {measured.config.core}, so that % of matmul is not known"

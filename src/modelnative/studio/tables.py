@@ -133,26 +133,34 @@ def verdict(explanation: Explanation) -> str:
     """What became of an episode, in a sentence or two."""
     rows, oracle, record = explanation.rows, explanation.oracle, explanation.record
     answer, target = record.get("answer"), record.get("target")
-    first = next((t for t, row in enumerate(rows) if row.token != row.oracle), None)
-    if first is None:
+    first = next((t for t, row in enumerate(rows) if differs(row)), None)
+    if oracle and first is None:
         return f"Right: it answered {answer}, the target, in {len(rows)} tokens: the oracle's program, token for token."
     if explanation.success:
         more = len(rows) - len(oracle)
         beside = f"{abs(more)} {'more' if more > 0 else 'fewer'} than" if more else "as many as"
-        said = f"Right: it answered {answer}, the target, in {len(rows)} tokens, {beside} the oracle."
+        than_oracle = f", {beside} the oracle" if oracle else ""
+        said = f"Right: it answered {answer}, the target, in {len(rows)} tokens{than_oracle}."
     elif explanation.truncated:
         said = f"Wrong: no answer within the horizon of {len(rows)} tokens; the target is {target}."
     elif answer is None:
         said = f"Wrong: it ended without an answer after {len(rows)} tokens; the target is {target}."
     else:
         said = f"Wrong: it answered {answer} after {len(rows)} tokens; the target is {target}."
+    if first is None:
+        return said
     instead = f"instead of {rows[first].oracle}" if rows[first].oracle else "past the end of the oracle's program"
     return f"{said} It first differs from the oracle at step {first + 1}: {rows[first].token} {instead}."
 
 
+def differs(row: ExplainedToken) -> bool:
+    """Whether a token is not the oracle's; False without an oracle."""
+    return row.oracle is not None and row.token != row.oracle
+
+
 def marks(row: ExplainedToken) -> list[str]:
     """What stands out about a token."""
-    return [*(["differs"] if row.token != row.oracle else []), *(["no effect"] if not row.valid else [])]
+    return [*(["differs"] if differs(row) else []), *(["no effect"] if not row.valid else [])]
 
 
 def copied(row: ExplainedToken) -> str:
@@ -174,9 +182,9 @@ def trajectory(explanation: Explanation) -> Table:
             f"{row.entropy:.3f}",
             copied(row),
             *row.registers.values(),
-            row.oracle,
+            row.oracle or "",
             ", ".join(marks(row)),
-            style=None if row.valid and row.token == row.oracle else "yellow",
+            style="yellow" if marks(row) else None,
         )
     for step, token in enumerate(explanation.oracle[len(explanation.rows) :], len(explanation.rows) + 1):
         shown.add_row(str(step), *[""] * (5 + len(registers)), token, "", style="dim")
