@@ -97,7 +97,7 @@ def test_environment_speed(name: str) -> None:
     low, high = speed.range
     assert 0 < low <= speed.median <= high
     assert len(speed.rates) == 3
-    assert (speed.episodes, speed.compile_seconds, speed.threads) == (64, 0.0, torch.get_num_threads())
+    assert (speed.processes, speed.compile_seconds, speed.threads) == (1, 0.0, torch.get_num_threads())
 
 
 @pytest.mark.slow

@@ -9,14 +9,13 @@ import pytest
 from modelnative.bench import measure as module
 from modelnative.bench.measure import TimeToSolution, bench, default_config
 from modelnative.bench.processes import (
+    BenchMessage,
     MeasurementEvent,
     MeasurementPlan,
-    MeasurementSkipped,
-    MeasurementStarted,
     PeakMemory,
     matmul_name,
 )
-from modelnative.bench.training import Throughput
+from modelnative.bench.throughput import Throughput
 from modelnative.errors import UserError
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
@@ -39,7 +38,7 @@ def measured_plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MeasurementPla
 
     def known(plan: MeasurementPlan, processes: int, report: Callable[[MeasurementEvent], None]) -> None:
         plans.append((plan, processes))
-        report(MeasurementStarted("environment"))
+        report(BenchMessage("started", "environment"))
         name = matmul_name(8)
         report(Throughput(name, "GFLOP/s", processes, 1, (8.0 * processes, 10.0 * processes, 12.0 * processes)))
         if plan.threads > 1:
@@ -48,7 +47,7 @@ def measured_plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MeasurementPla
             report(Throughput(part, "steps/s", processes, 1, (rate * processes,)))
         report(PeakMemory(processes, processes << 20))
         if plan.compiled:
-            report(MeasurementSkipped("cannot compile"))
+            report(BenchMessage("skipped", "cannot compile"))
 
     monkeypatch.setattr(module, "measure_in_processes", known)
     return plans

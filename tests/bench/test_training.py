@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelnative import native
-from modelnative.bench.training import Throughput, flops, forward_flops, matmul_rates, training_rates
+from modelnative.bench.training import flops, forward_flops, matmul_rates, training_rates
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
 from modelnative.tasks import make_task
@@ -31,13 +29,6 @@ def in_place(bias: list[int], left: list[int], right: list[int], **_: object) ->
 
 
 IN_PLACE = {torch.ops.aten.baddbmm_: in_place}
-
-
-def test_throughput_from_json() -> None:
-    rate = Throughput("environment", "steps/s", 2, 1, (3.0, 1.0, 2.0), 4.5)
-    assert Throughput.of(json.loads(json.dumps(rate.as_dict()))) == rate
-    assert rate.median == 2.0
-    assert rate.range == (1.0, 3.0)
 
 
 def test_the_matrix_product() -> None:

@@ -493,7 +493,7 @@ def test_certifying(command: Command) -> None:
     assert sound.code == 0
     assert re.search(r"E +100 +1\.000 .* 0\.100 +0\.100 +– +– +0", sound.out)
     assert "Certified: no defect" in sound.out
-    assert "E: the best constant program\n" in sound.err
+    assert "E: the best fixed program\n" in sound.err
     spoilt = command("certify echoes:Mistaken --stage E --no-train")
     assert spoilt.code == 1
     flat = " ".join(spoilt.out.split())
@@ -579,7 +579,8 @@ def test_the_tutorial(command: Command) -> None:
     flat = " ".join(done.out.split())
     for part in (
         "published recipe",
-        "mended recipe",
+        "corrected recipe",
+        "Published 'accuracy' 1.06 means 10% correct answers",
         "27.1%",
         "T0=1.061 T1=0.000 T2=0.176",
         "4,096 problems",
@@ -638,7 +639,7 @@ def test_a_signal_shows_what_was_certified(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert err == ""
     assert re.search(r"E +100 +1\.000 ", out)
-    assert re.search(r"Interrupted after \d+ s: what is missing was not measured\.\n$", out)
+    assert re.search(r"Interrupted after \d+ s: missing rates were not measured\.\n$", out)
 
 
 def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:

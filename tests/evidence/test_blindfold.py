@@ -95,8 +95,6 @@ def test_a_blind_policy_fails_where_the_feedback_reveals_the_problem(
     assert train_baseline(task, 0, "blind", problems, 6.0).successes > 90, "a blank context alone is not enough"
 
 
-def test_a_blind_task_has_the_optional_methods_of_its_task() -> None:
-    assert not BlindTask(Bare(), False).has_oracle
-    assert not BlindTask(Bare(), False).can_enumerate
+def test_a_blind_task_has_an_oracle_if_its_task_has_one() -> None:
     assert BlindTask(echoes.Echo(), False).has_oracle
-    assert BlindTask(echoes.Echo(), False).can_enumerate
+    assert not BlindTask(Bare(), False).has_oracle

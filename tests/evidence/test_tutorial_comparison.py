@@ -59,9 +59,9 @@ def test_the_values_of_the_best_fixed_programs() -> None:
 def test_the_comparison() -> None:
     both = compare_tutorial(seed=1, updates=3)
     published, corrected = both.recipes
-    assert (published.updates, published.episodes, published.learning_rate) == (60, 128, 3e-4)
-    assert published.entropy_weight == 0.01
-    assert corrected.updates == 3
+    assert (published.config.updates, published.config.episodes) == (60, 128)
+    assert (published.config.optimizer.learning_rate, published.config.loss.entropy_weight) == (3e-4, 0.01)
+    assert (corrected.config.updates, corrected.config.optimizer.learning_rate) == (3, 3e-3)
     for trained in both.recipes:
         assert len(trained.score) == len(trained.success) == 3
         assert all(0 <= value <= 1.3 for value in trained.score)

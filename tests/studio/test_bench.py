@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from modelnative.bench.measure import BenchResult, TimeToSolution, default_config
 from modelnative.bench.processes import PeakMemory, matmul_name
 from modelnative.bench.profile import ProfiledOperation
-from modelnative.bench.training import Throughput
+from modelnative.bench.throughput import Throughput
 from modelnative.studio.bench import TOP, page, profile
 
 

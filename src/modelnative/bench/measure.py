@@ -11,16 +11,16 @@ from typing import Any
 
 from modelnative.bench.machine import machine
 from modelnative.bench.processes import (
+    BenchMessage,
     MeasurementEvent,
     MeasurementPlan,
-    MeasurementSkipped,
-    MeasurementStarted,
     PeakMemory,
     config_fields,
     matmul_name,
     measure_in_processes,
 )
-from modelnative.bench.training import PARTS, Throughput, flops, forward_flops
+from modelnative.bench.throughput import Throughput
+from modelnative.bench.training import PARTS, flops, forward_flops
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import require
 from modelnative.training.config import TrainConfig, validate, with_fields
@@ -168,14 +168,14 @@ def bench(
 
         def keep(event: MeasurementEvent, name: str = name) -> None:
             events.append(event)
-            if isinstance(event, MeasurementStarted):
-                report(f"{event.name}, {name}: {seconds:g} s")
+            if isinstance(event, BenchMessage) and event.kind == "started":
+                report(f"{event.text}, {name}: {seconds:g} s")
 
         report(f"starting {name}")
         # If compilation fails in one process, it is not tried again in several.
-        failed = any(isinstance(event, MeasurementSkipped) for event in events)
+        compiled = compiled and not _skipped(events)
         threads = processes if count == 1 else 1
-        measure_in_processes(MeasurementPlan(config, seconds, compiled and not failed, threads), count, keep)
+        measure_in_processes(MeasurementPlan(config, seconds, compiled, threads), count, keep)
     usual = recipe(config.task, config.core, config.algorithm)
     solved = []
     for seed in range(solve):
@@ -187,6 +187,10 @@ def bench(
         seconds,
         rates=tuple(event for event in events if isinstance(event, Throughput)),
         memory=tuple(event for event in events if isinstance(event, PeakMemory)),
-        notes=tuple(event.text for event in events if isinstance(event, MeasurementSkipped)),
+        notes=_skipped(events),
         solved=tuple(solved),
     )
+
+
+def _skipped(events: list[MeasurementEvent]) -> tuple[str, ...]:
+    return tuple(event.text for event in events if isinstance(event, BenchMessage) and event.kind == "skipped")

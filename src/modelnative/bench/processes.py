@@ -17,12 +17,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from modelnative.bench.environment import environment_speed
-from modelnative.bench.training import PARTS, Throughput, TrainingRates, matmul_rates, training_rates
+from modelnative.bench.throughput import Throughput
+from modelnative.bench.training import PARTS, TrainingRates, matmul_rates, training_rates
 from modelnative.errors import UserError
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
@@ -61,13 +62,6 @@ class MeasurementPlan:
 
 
 @dataclass(frozen=True)
-class MeasurementStarted:
-    """A measurement has started."""
-
-    name: str
-
-
-@dataclass(frozen=True)
 class PeakMemory:
     """The peak memory of all processes together in bytes, before anything was compiled."""
 
@@ -76,14 +70,19 @@ class PeakMemory:
 
 
 @dataclass(frozen=True)
-class MeasurementSkipped:
-    """A measurement that is not possible on this machine, and the reason."""
+class BenchMessage:
+    """A message of a measuring process.
 
+    Attributes:
+        kind: `started` (a measurement), `skipped` (a measurement that is not possible here) or `error`.
+        text: the name of the measurement, or the reason.
+    """
+
+    kind: Literal["started", "skipped", "error"]
     text: str
 
 
-MeasurementEvent = MeasurementStarted | Throughput | PeakMemory | MeasurementSkipped
-EVENTS = (MeasurementStarted, PeakMemory, MeasurementSkipped)
+MeasurementEvent = Throughput | PeakMemory | BenchMessage
 
 
 def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable[[MeasurementEvent], None]) -> None:
@@ -133,12 +132,13 @@ def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable
 
 
 def _parse_event(line: dict[str, Any]) -> MeasurementEvent:
-    kind = line.pop("kind")
-    if kind == "error":
-        raise UserError(line["text"])
-    if kind == Throughput.__name__:
+    if "rates" in line:
         return Throughput.of(line)
-    return {event.__name__: event for event in EVENTS}[kind](**line)
+    if "peak" in line:
+        return PeakMemory(**line)
+    if line["kind"] == "error":
+        raise UserError(line["text"])
+    return BenchMessage(**line)
 
 
 def _terminate(child: subprocess.Popen[str]) -> None:
@@ -162,10 +162,10 @@ def measure(plan: MeasurementPlan) -> Iterator[MeasurementEvent]:
     trainer = Trainer(task, config)
     group = trainer.group
 
-    def summed(name: str, unit: str, rates: list[float], compile_seconds: float = 0.0) -> Throughput:
+    def summed(measured: Throughput) -> Throughput:
         """The sum over the processes, for each repetition."""
-        (total,) = group.add([torch.tensor(rates, dtype=torch.float64)])
-        return Throughput(name, unit, group.size, torch.get_num_threads(), tuple(total.tolist()), compile_seconds)
+        (total,) = group.add([torch.tensor(measured.rates, dtype=torch.float64)])
+        return dataclasses.replace(measured, processes=group.size, rates=tuple(total.tolist()))
 
     def parts(rates: TrainingRates, threads: int) -> Iterator[Throughput]:
         for part in PARTS:
@@ -175,11 +175,11 @@ def measure(plan: MeasurementPlan) -> Iterator[MeasurementEvent]:
         for threads in dict.fromkeys((1, plan.threads)):
             yield _start(matmul_name(width) + (f", {threads} threads" if threads > 1 else ""), group)
             torch.set_num_threads(threads)
-            yield summed(matmul_name(width), "GFLOP/s", matmul_rates(width, seconds))
+            yield summed(Throughput(matmul_name(width), "GFLOP/s", 1, threads, tuple(matmul_rates(width, seconds))))
             torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(config.seed + group.rank)
     yield _start("environment", group)
-    yield summed("environment", "steps/s", list(environment_speed(task, config.episodes, seconds, generator).rates))
+    yield summed(environment_speed(task, config.episodes, seconds, generator))
     yield _start("rollout, update and training", group)
     yield from parts(training_rates(trainer, seconds), 1)
     if plan.threads > 1:
@@ -193,16 +193,16 @@ def measure(plan: MeasurementPlan) -> Iterator[MeasurementEvent]:
             speed = environment_speed(task, config.episodes, seconds, generator, compiled=True)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
-            yield MeasurementSkipped(f"environment, compiled: torch.compile does not work here ({reason})")
+            yield BenchMessage("skipped", f"environment, compiled: torch.compile does not work here ({reason})")
         else:
-            yield summed("environment, compiled", "steps/s", list(speed.rates), speed.compile_seconds)
+            yield summed(speed)
     group.close()
 
 
-def _start(name: str, group: Group) -> MeasurementStarted:
+def _start(name: str, group: Group) -> BenchMessage:
     """Wait until all processes have reached this measurement."""
     group.tell([0.0])
-    return MeasurementStarted(name)
+    return BenchMessage("started", name)
 
 
 def matmul_name(width: int) -> str:
@@ -231,17 +231,17 @@ def main(argv: list[str]) -> int:
     try:
         for event in measure(MeasurementPlan.of(json.loads(argv[0]))):
             if is_leader:
-                print_line({"kind": type(event).__name__, **dataclasses.asdict(event)})
+                print_line(event)
     except UserError as error:
         if is_leader:  # all processes have the same input, and fail alike
-            print_line({"kind": "error", "text": str(error)})
+            print_line(BenchMessage("error", str(error)))
         return 2
     return 0
 
 
-def print_line(values: dict[str, Any]) -> None:
-    """Print one line of JSON and flush."""
-    sys.stdout.write(json.dumps(values) + "\n")
+def print_line(event: MeasurementEvent) -> None:
+    """Print an event as one line of JSON and flush."""
+    sys.stdout.write(json.dumps(vars(event)) + "\n")
     sys.stdout.flush()
 
 

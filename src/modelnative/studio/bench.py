@@ -12,7 +12,7 @@ from rich.text import Text
 from modelnative.bench.machine import machine
 from modelnative.bench.measure import BenchResult, TimeToSolution
 from modelnative.bench.profile import ProfiledOperation
-from modelnative.bench.training import Throughput
+from modelnative.bench.throughput import Throughput
 from modelnative.studio.tables import table
 
 TOP = 20  # operations of a profile that are shown

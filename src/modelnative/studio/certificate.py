@@ -47,6 +47,8 @@ def page(certificate: Certificate) -> Iterator[RenderableType]:
 def _table(certificate: Certificate) -> Table:
     numbers = ("problems", *COLUMNS, "overlap")
     shown = table("stage", *numbers, right=numbers)
+    for column in shown.columns:
+        column.overflow = "fold"  # a narrow terminal wraps cells and does not cut them
     for stage in certificate.stages:
         cells = [_cell(rate, name != "oracle", "\n") for name, rate in _rates(stage).items()]
         shown.add_row(Text(stage.stage, "bold"), _problems(stage), *cells, _overlap(stage))

@@ -28,9 +28,10 @@ def page(comparison: TutorialComparison) -> Iterator[RenderableType]:
             fixed.add_row(Text(stage, "bold"), *row)
     yield fixed
     for recipe in recipes:
+        config = recipe.config
         yield (
-            f"{recipe.name}: {recipe.updates} updates of {recipe.episodes} episodes, learning rate "
-            f"{recipe.learning_rate:g}, entropy weight {recipe.entropy_weight:g}, {recipe.seconds:.1f} s"
+            f"{recipe.name}: {config.updates} updates of {config.episodes} episodes, learning rate "
+            f"{config.optimizer.learning_rate:g}, entropy weight {config.loss.entropy_weight:g}, {recipe.seconds:.1f} s"
         )
     yield ""
     yield (
