@@ -40,7 +40,6 @@ from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.tasks.importing import require_not_importing
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
-from modelnative.training.rollout import Rollout
 
 Watch = Callable[[Event], None]
 TeamWatch = Callable[[int, Event], None]
@@ -199,10 +198,6 @@ def evaluate(
     if file is not None:
         begin_lines(file)
 
-    def write(rollout: Rollout) -> None:
-        assert file is not None
-        append_lines(file, episodes(task, rollout))
-
     return _evaluate(
         agent.policy,
         task,
@@ -210,7 +205,7 @@ def evaluate(
         split=split,
         generator=generator,
         progress=progress,
-        on_rollout=None if file is None else write,
+        on_rollout=None if file is None else lambda rollout: append_lines(file, episodes(task, rollout)),
     )
 
 

@@ -41,8 +41,8 @@ def test_rollout_and_update_make_up_the_training() -> None:
     trainer = Trainer(make_task("worlds:Small"), with_fields(recipe(), TINY))
     rates = training_rates(trainer, 0.0)
     assert trainer.updates == 4, "one is not counted, and three are the minimum"
-    assert [len(part) for part in (rates.rollout, rates.update, rates.training)] == [3, 3, 3]
-    for rollout, update, training in zip(rates.rollout, rates.update, rates.training, strict=True):
+    assert [len(part) for part in rates.values()] == [3, 3, 3]
+    for rollout, update, training in zip(*rates.values(), strict=True):
         assert 0 < training <= 1 / (1 / rollout + 1 / update) * (1 + 1e-6), "metrics take time, too"
 
 

@@ -94,8 +94,7 @@ class EpisodeLoop:
         return self.task.begin(problems).map(torch.clone), row
 
     def _problems(self, seed: int) -> Problems:
-        problems: Problems = self.task.sample(self.stage, self.generator.manual_seed(seed))
-        return problems
+        return self.task.sample(self.stage, self.generator.manual_seed(seed))
 
     def _actions(self, age: int, row: Tensor) -> Tensor:
         """int64 [t, n]."""

@@ -117,8 +117,7 @@ class BenchResult:
 
 def default_config(task: str = "arithmetic", core: str = "gru", algorithm: str = "ppo") -> TrainConfig:
     """The training that is measured by default: the recipe, with the fields of `BENCH`."""
-    config: TrainConfig = with_fields(recipe(task, core, algorithm, BENCH["curriculum"]), BENCH)
-    return config
+    return with_fields(recipe(task, core, algorithm, BENCH["curriculum"]), BENCH)
 
 
 def require_measurable(config: TrainConfig) -> None:

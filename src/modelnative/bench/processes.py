@@ -23,7 +23,7 @@ import torch
 
 from modelnative.bench.environment import environment_speed
 from modelnative.bench.throughput import Throughput
-from modelnative.bench.training import PARTS, TrainingRates, matmul_rates, training_rates
+from modelnative.bench.training import PARTS, matmul_rates, training_rates
 from modelnative.errors import UserError
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
@@ -167,9 +167,9 @@ def measure(plan: MeasurementPlan) -> Iterator[MeasurementEvent]:
         (total,) = group.add([torch.tensor(measured.rates, dtype=torch.float64)])
         return dataclasses.replace(measured, processes=group.size, rates=tuple(total.tolist()))
 
-    def parts(rates: TrainingRates, threads: int) -> Iterator[Throughput]:
+    def parts(rates: dict[str, list[float]], threads: int) -> Iterator[Throughput]:
         for part in PARTS:
-            yield Throughput(part, "steps/s", group.size, threads, getattr(rates, part))
+            yield Throughput(part, "steps/s", group.size, threads, tuple(rates[part]))
 
     for width in dict.fromkeys((REFERENCE_WIDTH, config.policy.width)):
         for threads in dict.fromkeys((1, plan.threads)):

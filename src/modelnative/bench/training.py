@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -35,38 +34,33 @@ def matmul_rates(width: int, seconds: float, chunks: int = CHUNKS) -> list[float
     return rates
 
 
-@dataclass(frozen=True)
-class TrainingRates:
-    """Steps per second of every update: of its rollout, of its learning, and of the whole update.
-
-    The whole update also includes metrics and the occasional greedy evaluation.
-    """
-
-    rollout: tuple[float, ...]
-    update: tuple[float, ...]
-    training: tuple[float, ...]
-
-
-def training_rates(trainer: Trainer, seconds: float) -> TrainingRates:
+def training_rates(trainer: Trainer, seconds: float) -> dict[str, list[float]]:
     """Train for some seconds, and at least three updates, after one update that is not counted.
 
     Args:
         trainer: alone, or one of several processes that train together; the steps of all processes count.
         seconds: by the clock of the first process.
+
+    Returns:
+        For each of `PARTS`, steps per second of every update. `training` is the whole update, which also includes
+        metrics and the occasional greedy evaluation.
     """
     trainer.update()
-    rollout: list[float] = []
-    update: list[float] = []
-    training: list[float] = []
+    rates: dict[str, list[float]] = {part: [] for part in PARTS}
     start = time.perf_counter()
-    while len(training) < MIN_UPDATES or trainer.group.tell([time.perf_counter() - start])[0] < seconds:
+    while len(rates["training"]) < MIN_UPDATES or _leader_seconds(trainer, start) < seconds:
         steps_before, update_start = trainer.steps, time.perf_counter()
         timing = trainer.update().timing
         elapsed, steps = time.perf_counter() - update_start, trainer.steps - steps_before
-        rollout.append(steps / (timing.seconds * timing.rollout_share))
-        update.append(steps / (timing.seconds * timing.update_share))
-        training.append(steps / elapsed)
-    return TrainingRates(tuple(rollout), tuple(update), tuple(training))
+        rates["rollout"].append(steps / (timing.seconds * timing.rollout_share))
+        rates["update"].append(steps / (timing.seconds * timing.update_share))
+        rates["training"].append(steps / elapsed)
+    return rates
+
+
+def _leader_seconds(trainer: Trainer, start: float) -> float:
+    """Seconds since `start` by the clock of the first process."""
+    return trainer.group.tell([time.perf_counter() - start])[0]
 
 
 def forward_flops(spec: TaskSpec, core: str, policy: PolicyConfig) -> int | None:

@@ -283,9 +283,10 @@ class Certify:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure this machine: steps per second of environment, rollout, update and training, and its ceiling.
+    """Measure this machine: steps per second of environment, rollout, update and training.
 
-    A step is one action of a running episode. The ceiling is the fastest float32 matrix product of the policy's width.
+    A step is one action of a running episode. "% of matmul" compares with this machine's matrix-multiply speed: the
+    fastest float32 matrix product of the policy's width.
     Everything is measured in one process with one thread, then in --processes that train one policy together, each
     with its share of the batch; shown are the median and the range of repetitions. It takes about a minute.
 
