@@ -16,7 +16,9 @@ import torch
 from worlds import SMALL
 
 import modelnative as mn
+from modelnative import api
 from modelnative.runs.training import Event, Finished, Interrupted, Started, Updated
+from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
 FIELDS: dict[str, Any] = {"updates": 3, "episodes": 16, "policy": {"width": 8}, "threads": 1}
@@ -44,6 +46,13 @@ def test_training_tells_every_event_and_writes_a_report(tmp_path: Path) -> None:
     assert (end.run.config.algorithm, end.run.config.seed) == ("grpo", 3)
     assert end.run.config.loss == recipe(algorithm="grpo").loss
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_time_to_solution_is_that_of_a_training() -> None:
+    one = api._solve(with_fields(recipe("worlds:Small"), {**FIELDS, "seed": 4}))
+    assert (one.seed, one.updates, one.solved) == (4, 3, False)
+    assert one.seconds > 0
+    assert "problems" in one.line
 
 
 def test_loading_gives_the_verified_policy(finished: Finished) -> None:
