@@ -1,14 +1,14 @@
-"""Which curriculum learns three families in the fewest steps? Ten seeds each, side by side, on one core.
+"""Which curriculum learns three families in the fewest steps? Ten seeds each, in turn, on one core.
 
     python benchmarks/curricula.py                                  # all that is missing
     python benchmarks/curricula.py recall hops --curricula hints uniform
     python benchmarks/curricula.py --table                          # print the table of all results so far
 
-All curricula of a family have the same recipe, the same seeds and the same budget of environment steps, those that a
-hint forces included. A seed is there once every stage succeeds greedily on at least 99% of its held-out problems (all
-of them, or 10,000 drawn ones where they are too many); it is then stopped. Problems that a verification found wrong are
-not practised, as they are in `modelnative train`: what is compared is the curriculum alone. Results are appended to
-benchmarks/curricula.jsonl, a line a seed; what is there, with the same budget, is not measured again.
+All curricula of a family have the same recipe, the same seeds and the same budget of environment steps, hints included.
+A seed is stopped once it reaches the goal: every stage succeeds greedily on at least 99% of its held-out problems (all
+of them, or a sample of 10,000). Unlike `modelnative train`, failed problems are not practiced, so that only the
+curricula are compared. Results are appended to benchmarks/curricula.jsonl, one line for each seed. Results that are
+there with the same budget are not measured again.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ import torch
 from learning import processor
 
 from modelnative import __version__
+from modelnative.bench.machine import machine
 from modelnative.evidence.evaluate import evaluate
-from modelnative.runs.training import machine
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.training.config import CURRICULA
 from modelnative.training.recipes import recipe
 from modelnative.training.rollout import play
-from modelnative.training.team import update_together
 from modelnative.training.trainer import Trainer
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -70,7 +69,7 @@ def heldout(task: AnyTask) -> Problems:
 
 
 def measure(family: Family, curriculum: str, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Train the seeds side by side; a result as soon as a seed is there, or has spent its steps."""
+    """Train the seeds in turn; yields a result once a seed reaches the goal or has used its steps."""
     task = make_task(family.task, **family.options)
     usual = recipe(family.task, curriculum=curriculum)
     config = dataclasses.replace(
@@ -86,8 +85,8 @@ def measure(family: Family, curriculum: str, seeds: Sequence[int]) -> Iterator[d
         for trainer in active:  # so that progress, which a schedule follows, is the share of the steps that are spent
             updates = trainer.updates * family.steps / max(trainer.steps, 1)
             trainer.config = dataclasses.replace(trainer.config, updates=max(1, round(updates)))
-        update_together(active)
         for trainer in list(active):
+            trainer.update()
             spent = trainer.steps >= family.steps
             if not spent and (trainer.updates % EVERY or not promising(trainer, problems)):
                 continue
@@ -146,22 +145,22 @@ def row(curriculum: str, runs: list[dict[str, Any]]) -> str:
     good = "; ".join(f"{stage} {sum(rate >= GOAL for rate in own)}" for stage, own in rates.items())
     there = f"{sum(run['reached'] for run in runs)} of {len(runs)}"
     needed = " | ".join(
-        spread(runs, unit, scale) for unit, scale in (("updates", 1), ("episodes", 1e3), ("steps", 1e3))
+        median_range(runs, unit, scale) for unit, scale in (("updates", 1), ("episodes", 1e3), ("steps", 1e3))
     )
     return f"| {curriculum} | {there} | {needed} | {good} | {ends} |"
 
 
-def spread(runs: list[dict[str, Any]], unit: str, scale: float) -> str:
+def median_range(runs: list[dict[str, Any]], unit: str, scale: float) -> str:
     """Median and range of what it took. Of seeds that did not get there, it is known only to be more than they had."""
     if not any(run["reached"] for run in runs):
         return "–"
     values = sorted(run[unit] / scale if run["reached"] else math.inf for run in runs)
     spent = [run[unit] / scale for run in runs if not run["reached"]]
 
-    def say(value: float, least: Callable[[list[float]], float]) -> str:
-        return f"> {least(spent):,.0f}" if value == math.inf else f"{value:,.0f}"
+    def text(value: float, bound: Callable[[list[float]], float]) -> str:
+        return f"> {bound(spent):,.0f}" if value == math.inf else f"{value:,.0f}"
 
-    return f"{say(statistics.median(values), min)} ({say(values[0], min)} – {say(values[-1], max)})"
+    return f"{text(statistics.median(values), min)} ({text(values[0], min)} – {text(values[-1], max)})"
 
 
 def main() -> None:

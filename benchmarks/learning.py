@@ -30,21 +30,21 @@ RECIPES: dict[str, list[str]] = {
     "transformer": ["--core", "transformer"],
     "mingru": ["--core", "mingru"],
     "open-loop": ["--options", "feedback=none"],
-    "no-copy-head-head": ["--core", "tutorial-gru"],
+    "no-copy-head": ["--policy.no-copy-head"],
     "threshold, no hints": ["--curriculum", "threshold", "--minutes", "10", "--updates", "1000000"],
     "learnability, no hints": ["--curriculum", "learnability", "--minutes", "10", "--updates", "1000000"],
 }
 
 
 def processor() -> str:
-    """The processor's name where the system tells it."""
+    """The processor's name, where the system reports it."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
 def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] = ()) -> dict[str, object]:
-    """One training with some flags, from the command line to its verdict; tested with `changed` options, too."""
+    """Train with some flags on the command line; also evaluate with `changed` options of the task."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [
@@ -63,13 +63,13 @@ def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] =
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
         result = json.loads((run / "result.json").read_text())
         threads = json.loads((run / "config.json").read_text())["threads"]
-        verdicts = {kind: result[kind] for kind in ("evaluation", "sampled")}
+        evaluations = {kind: result[kind] for kind in ("evaluation", "sampled")}
         if changed:
             again = [sys.executable, "-m", "modelnative", "evaluate", str(run), "--json", "--options", *changed]
-            verdicts[" ".join(changed)] = json.loads(subprocess.run(again, capture_output=True, check=True).stdout)
+            evaluations[" ".join(changed)] = json.loads(subprocess.run(again, capture_output=True, check=True).stdout)
     rates: dict[str, dict[str, float]] = {}
-    for kind, verdict in verdicts.items():
-        for count in verdict["counts"]:
+    for kind, evaluation in evaluations.items():
+        for count in evaluation["counts"]:
             rates.setdefault(f"{kind} {count['split']}", {})[count["stage"]] = count["rate"]
     return {
         "recipe": recipe,
@@ -83,7 +83,7 @@ def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] =
 
 
 def table(lines: list[dict]) -> str:
-    """All results as Markdown: medians with their range, and every seed's verdict."""
+    """All results as Markdown: medians with their range."""
     rows = [
         "| recipe | seeds | all 111,000 right | seconds, median (range) | updates | episodes | steps |"
         " worst greedy T0 / T1 / T2 | worst sampled |",
@@ -94,7 +94,7 @@ def table(lines: list[dict]) -> str:
         if not runs:
             continue
 
-        def spread(name: str, digits: int = 0, runs: list[dict] = runs) -> str:
+        def median_range(name: str, digits: int = 0, runs: list[dict] = runs) -> str:
             values = [run[name] for run in runs]
             return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
@@ -105,8 +105,9 @@ def table(lines: list[dict]) -> str:
         sampled = min(worst("sampled", s) for s in ("T0", "T1", "T2"))
         solved = sum(run["solved"] for run in runs)
         rows.append(
-            f"| {recipe} | {len(runs)} | {solved} of {len(runs)} | {spread('seconds', 1)} | {spread('updates')} |"
-            f" {spread('episodes')} | {spread('steps')} | {greedy} | {sampled:.4f} |"
+            f"| {recipe} | {len(runs)} | {solved} of {len(runs)} | {median_range('seconds', 1)} |"
+            f" {median_range('updates')} | {median_range('episodes')} | {median_range('steps')} |"
+            f" {greedy} | {sampled:.4f} |"
         )
     return "\n".join(rows)
 

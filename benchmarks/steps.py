@@ -6,9 +6,9 @@
 
 A process has one thread. Its episodes are played in batches of 8,192, of all stages alike; drawing problems, beginning
 episodes and replacing those that ended are part of the time. Actions of running episodes alone count as steps. The keys
-are random, or those of the oracle, whose work is not part of the time: in `recall` and `dictionary` the first stray key
-ends an episode, so that with random keys mostly drawing is measured. Processes begin each measurement at the same
-time, and their rates are added. The table is printed as Markdown: the median of ten parts, and the range.
+are random, or those of the oracle, whose time is not measured: in `recall` and `dictionary` the first wrong key
+ends an episode, so that random keys mostly measure the sampling of problems. Processes start each measurement at the
+same time, and their rates are added. The table is printed as Markdown: the median of ten parts, and the range.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from modelnative.bench.environment import environment_speed
-from modelnative.runs.training import machine
+from modelnative.bench.machine import machine
 from modelnative.tasks import make_task
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -41,7 +41,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 KEYS = {"random keys": False, "the oracle's keys": True}
 
 
-def work(seed: int, families: list[str], episodes: int, seconds: float, start: Barrier, told: Connection) -> None:
+def work(seed: int, families: list[str], episodes: int, seconds: float, start: Barrier, results: Connection) -> None:
     """One of the processes: the rates of every family and kind of keys, one after the other."""
     torch.set_num_threads(1)
     for family in families:
@@ -49,7 +49,7 @@ def work(seed: int, families: list[str], episodes: int, seconds: float, start: B
         for oracle in KEYS.values():
             task, generator = make_task(name, **options), torch.Generator().manual_seed(seed)
             start.wait()
-            told.send(environment_speed(task, episodes, seconds, generator, oracle=oracle).rates)
+            results.send(environment_speed(task, episodes, seconds, generator, oracle=oracle).rates)
 
 
 def measure(families: list[str], processes: int, episodes: int, seconds: float) -> Iterator[str]:
@@ -57,15 +57,15 @@ def measure(families: list[str], processes: int, episodes: int, seconds: float) 
     context = multiprocessing.get_context("spawn")
     start, pipes = context.Barrier(processes), [context.Pipe(duplex=False) for _ in range(processes)]
     workers = [
-        context.Process(target=work, args=(seed, families, episodes, seconds, start, told), daemon=True)
-        for seed, (_, told) in enumerate(pipes)
+        context.Process(target=work, args=(seed, families, episodes, seconds, start, results), daemon=True)
+        for seed, (_, results) in enumerate(pipes)
     ]
     for worker in workers:
         worker.start()
-    for _, told in pipes:
-        told.close()  # so that the death of a worker is noticed
+    for _, results in pipes:
+        results.close()  # otherwise a failed worker would not be noticed
     for _ in range(len(families) * len(KEYS)):
-        rates = [sum(parts) / 1e6 for parts in zip(*(heard.recv() for heard, _ in pipes), strict=True)]
+        rates = [sum(parts) / 1e6 for parts in zip(*(received.recv() for received, _ in pipes), strict=True)]
         yield f"{statistics.median(rates):.1f}M ({min(rates):.1f}–{max(rates):.1f})"
     for worker in workers:
         worker.join()

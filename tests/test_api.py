@@ -16,7 +16,9 @@ import torch
 from worlds import SMALL
 
 import modelnative as mn
+from modelnative import api
 from modelnative.runs.training import Event, Finished, Interrupted, Started, Updated
+from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
 FIELDS: dict[str, Any] = {"updates": 3, "episodes": 16, "policy": {"width": 8}, "threads": 1}
@@ -46,6 +48,13 @@ def test_training_tells_every_event_and_writes_a_report(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+def test_time_to_solution_is_that_of_a_training() -> None:
+    one = api._solve(with_fields(recipe("worlds:Small"), {**FIELDS, "seed": 4}))
+    assert (one.seed, one.updates, one.solved) == (4, 3, False)
+    assert one.seconds > 0
+    assert "problems" in one.line
+
+
 def test_loading_gives_the_verified_policy(finished: Finished) -> None:
     agent = mn.load(finished.run.path)
     assert agent.run == finished.run
@@ -54,10 +63,12 @@ def test_loading_gives_the_verified_policy(finished: Finished) -> None:
 
 
 def test_evaluating_some_stages_into_a_file(finished: Finished, tmp_path: Path) -> None:
-    played: list[int] = []
+    reported: list[str] = []
     file = tmp_path / "new" / "episodes.jsonl"
-    evaluation = mn.evaluate(finished.run.path, stages=["T1"], split="heldout", episodes_file=file, watch=played.append)
-    assert evaluation.total().problems == SMALL == sum(played)
+    run = finished.run.path
+    evaluation = mn.evaluate(run, stages=["T1"], split="heldout", episodes_file=file, progress=reported.append)
+    assert evaluation.total().problems == SMALL
+    assert reported == [f"T1, heldout: {SMALL} problems"]
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == SMALL
     assert {line["stage"] for line in lines} == {"T1"}

@@ -29,10 +29,10 @@ def run(reached: bool, updates: int, rate: float = 1.0) -> dict[str, Any]:
 
 def test_a_seed_that_did_not_get_there_counts_as_longer_than_its_budget(curricula: ModuleType) -> None:
     runs = [run(True, 10), run(True, 30), run(False, 70), run(True, 20), run(False, 80)]
-    assert curricula.spread(runs, "updates", 1) == "30 (10 – > 80)"
-    assert curricula.spread(runs[2:], "updates", 1) == "> 70 (20 – > 80)"
-    assert curricula.spread(runs[:2], "updates", 10) == "2 (1 – 3)"
-    assert curricula.spread([run(False, 70)], "updates", 1) == "–"
+    assert curricula.median_range(runs, "updates", 1) == "30 (10 – > 80)"
+    assert curricula.median_range(runs[2:], "updates", 1) == "> 70 (20 – > 80)"
+    assert curricula.median_range(runs[:2], "updates", 10) == "2 (1 – 3)"
+    assert curricula.median_range([run(False, 70)], "updates", 1) == "–"
 
 
 def test_a_row_tells_how_many_got_there_and_the_worst_success(curricula: ModuleType) -> None:

@@ -7,11 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from modelnative.bench import measure as module
-from modelnative.bench.measure import bench, solutions, usual_config
-from modelnative.bench.processes import Began, Memory, Note, Told, Work, product_name
-from modelnative.bench.training import Rate
+from modelnative.bench.measure import TimeToSolution, bench, default_config
+from modelnative.bench.processes import (
+    BenchMessage,
+    MeasurementEvent,
+    MeasurementPlan,
+    PeakMemory,
+    matmul_name,
+)
+from modelnative.bench.throughput import Throughput
 from modelnative.errors import UserError
-from modelnative.training.config import with_fields
+from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
 FIELDS = {
@@ -26,61 +32,63 @@ TINY = with_fields(recipe(), FIELDS)
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Work, int]]:
-    """A machine whose figures are known; returns what it was asked."""
-    asked: list[tuple[Work, int]] = []
+def measured_plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MeasurementPlan, int]]:
+    """Replaces the measurements by known rates; returns the plans and numbers of processes."""
+    plans: list[tuple[MeasurementPlan, int]] = []
 
-    def known(work: Work, processes: int, tell: Callable[[Told], None]) -> None:
-        asked.append((work, processes))
-        tell(Began("environment"))
-        name = product_name(8)
-        tell(Rate(name, "GFLOP/s", processes, 1, (8.0 * processes, 10.0 * processes, 12.0 * processes)))
-        if work.share > 1:
-            tell(Rate(name, "GFLOP/s", 1, work.share, (30.0,)))
+    def known(plan: MeasurementPlan, processes: int, report: Callable[[MeasurementEvent], None]) -> None:
+        plans.append((plan, processes))
+        report(BenchMessage("started", "environment"))
+        name = matmul_name(8)
+        report(Throughput(name, "GFLOP/s", processes, 1, (8.0 * processes, 10.0 * processes, 12.0 * processes)))
+        if plan.threads > 1:
+            report(Throughput(name, "GFLOP/s", 1, plan.threads, (30.0,)))
         for part, rate in (("rollout", 4e6), ("update", 2e6), ("training", 1e6)):
-            tell(Rate(part, "steps/s", processes, 1, (rate * processes,)))
-        tell(Memory(processes, processes << 20))
-        if work.compiled:
-            tell(Note("cannot compile"))
+            report(Throughput(part, "steps/s", processes, 1, (rate * processes,)))
+        report(PeakMemory(processes, processes << 20))
+        if plan.compiled:
+            report(BenchMessage("skipped", "cannot compile"))
 
-    monkeypatch.setattr(module, "across", known)
-    return asked
+    monkeypatch.setattr(module, "measure_in_processes", known)
+    return plans
 
 
-def test_shares_are_of_the_ceiling_of_the_same_cores(machine: list[tuple[Work, int]]) -> None:
-    said: list[str] = []
-    measured = bench(TINY, seconds=2, processes=2, tell=said.append)
-    assert [(work.share, count) for work, count in machine] == [(2, 1), (1, 2)]
-    assert measured.ceiling(1).median == 10
-    assert (measured.ceiling(2).processes, measured.ceiling(2).threads) == (1, 2), "30 is more than 2 × 10"
+def test_utilization_compares_with_the_same_number_of_cores(measured_plans: list[tuple[MeasurementPlan, int]]) -> None:
+    lines: list[str] = []
+    measured = bench(TINY, seconds=2, processes=2, progress=lines.append)
+    assert [(plan.threads, count) for plan, count in measured_plans] == [(2, 1), (1, 2)]
+    assert measured.matmul(1).median == 10
+    assert (measured.matmul(2).processes, measured.matmul(2).threads) == (1, 2), "30 is more than 2 × 10"
     work = measured.flops
     assert work is not None
-    assert measured.share("training", 1) == pytest.approx(1e6 * work["training"] / 10e9)
-    assert measured.share("training", 2) == pytest.approx(2e6 * work["training"] / 30e9)
-    assert measured.share("environment", 1) is None
-    assert measured.share("training", 3) is None
-    assert "environment, 2 processes: 2 s" in said
+    assert measured.utilization("training", 1) == pytest.approx(1e6 * work["training"] / 10e9)
+    assert measured.utilization("training", 2) == pytest.approx(2e6 * work["training"] / 30e9)
+    assert measured.utilization("environment", 1) is None
+    assert measured.utilization("training", 3) is None
+    assert "environment, 2 processes: 2 s" in lines
     written = json.loads(json.dumps(measured.as_dict()))
-    assert written["share"]["2"]["training"] == measured.share("training", 2)
+    assert written["utilization"]["2"]["training"] == measured.utilization("training", 2)
     assert written["config"]["episodes"] == 128
     assert [memory["peak"] for memory in written["memory"]] == [1 << 20, 2 << 20]
 
 
-def test_one_process_is_asked_once(machine: list[tuple[Work, int]]) -> None:
+def test_one_process_is_measured_once(measured_plans: list[tuple[MeasurementPlan, int]]) -> None:
     measured = bench(dataclasses.replace(TINY, core="mingru"), seconds=1, processes=1)
-    assert [(work.share, count) for work, count in machine] == [(1, 1)]
-    assert (measured.processes, measured.flops, measured.share("training", 1)) == (1, None, None)
+    assert [(plan.threads, count) for plan, count in measured_plans] == [(1, 1)]
+    assert (measured.processes, measured.flops, measured.utilization("training", 1)) == (1, None, None)
 
 
-def test_small_batches_are_not_shared(machine: list[tuple[Work, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_limited_by_the_batch(
+    measured_plans: list[tuple[MeasurementPlan, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "cores", lambda most: 64)
     assert bench(TINY, seconds=1).processes == 2
     assert bench(dataclasses.replace(TINY, episodes=16), seconds=1).processes == 1
 
 
-def test_what_cannot_be_compiled_is_tried_once(machine: list[tuple[Work, int]]) -> None:
+def test_failed_compilation_is_not_repeated(measured_plans: list[tuple[MeasurementPlan, int]]) -> None:
     measured = bench(TINY, seconds=1, processes=2, compiled=True)
-    assert [work.compiled for work, _ in machine] == [True, False]
+    assert [plan.compiled for plan, _ in measured_plans] == [True, False]
     assert measured.notes == ("cannot compile",)
 
 
@@ -97,29 +105,31 @@ def test_what_cannot_be_compiled_is_tried_once(machine: list[tuple[Work, int]]) 
         ({"config": dataclasses.replace(TINY, episodes=0)}, "episodes: 0 is not allowed"),
     ],
 )
-def test_bad_arguments(machine: list[tuple[Work, int]], arguments: dict[str, object], message: str) -> None:
+def test_bad_arguments(
+    measured_plans: list[tuple[MeasurementPlan, int]], arguments: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         bench(**{"config": TINY, "seconds": 1.0, "processes": 1, **arguments})  # type: ignore[arg-type]
-    assert machine == []
+    assert measured_plans == []
 
 
-def test_every_seed_gets_its_verdict() -> None:
-    said: list[str] = []
-    solved = solutions(TINY, range(2), said.append)
-    assert [one.seed for one in solved] == [0, 1]
-    assert all(one.updates == 2 and one.seconds > 0 and not one.solved and "problems" in one.line for one in solved)
-    assert said == ["time to solution: seed 0", "time to solution: seed 1"]
+def test_every_seed_of_the_recipe_is_trained(measured_plans: list[tuple[MeasurementPlan, int]]) -> None:
+    configs: list[TrainConfig] = []
+    lines: list[str] = []
+
+    def train(config: TrainConfig) -> TimeToSolution:
+        configs.append(config)
+        return TimeToSolution(config.seed, 1.0, 2, False, "3/4 problems")
+
+    config = with_fields(TINY, {"algorithm": "grpo", "options": {"horizon": 13}})
+    measured = bench(config, seconds=1, processes=1, solve=3, train=train, progress=lines.append)
+    usual = recipe("worlds:Small", algorithm="grpo")
+    assert configs == [with_fields(usual, {"options": {"horizon": 13}, "seed": seed}) for seed in range(3)]
+    assert [one.seed for one in measured.solved] == [0, 1, 2]
+    assert lines[-3:] == [f"time to solution: seed {seed}" for seed in range(3)]
 
 
-def test_solutions_are_of_the_recipe(machine: list[tuple[Work, int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(module, "solutions", lambda config, seeds, say: asked.append((config, seeds)) or [])
-    bench(with_fields(TINY, {"algorithm": "grpo", "options": {"horizon": 13}}), seconds=1, processes=1, solve=3)
-    expected = with_fields(recipe("worlds:Small", algorithm="grpo"), {"options": {"horizon": 13}})
-    assert asked == [(expected, range(3))]
-
-
-def test_the_usual_training_has_no_hints() -> None:
-    config = usual_config(algorithm="grpo")
+def test_the_default_training_has_no_hints() -> None:
+    config = default_config(algorithm="grpo")
     assert (config.curriculum, config.episodes, config.threads, config.loss.epochs) == ("uniform", 8192, 1, 1)
     assert config.loss.value_weight == recipe(algorithm="grpo").loss.value_weight

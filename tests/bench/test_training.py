@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelnative import native
-from modelnative.bench.training import Rate, flops, forward_flops, product_rates, training_rates
+from modelnative.bench.training import flops, forward_flops, matmul_rates, training_rates
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
 from modelnative.tasks import make_task
@@ -26,22 +24,15 @@ TINY = {
 
 
 def in_place(bias: list[int], left: list[int], right: list[int], **_: object) -> int:
-    """Torch's own counter knows baddbmm, but not that it may be done in place."""
+    """FLOP of the in-place baddbmm, which torch's counter does not know."""
     return 2 * left[0] * left[1] * left[2] * right[2]
 
 
 IN_PLACE = {torch.ops.aten.baddbmm_: in_place}
 
 
-def test_a_rate_survives_json() -> None:
-    rate = Rate("environment", "steps/s", 2, 1, (3.0, 1.0, 2.0), 4.5)
-    assert Rate.of(json.loads(json.dumps(rate.as_dict()))) == rate
-    assert rate.median == 2.0
-    assert rate.spread == (1.0, 3.0)
-
-
 def test_the_matrix_product() -> None:
-    rates = product_rates(8, 0.0, chunks=3)  # so short that each chunk has one product
+    rates = matmul_rates(8, 0.0, chunks=3)  # so short that each chunk has one product
     assert len(rates) == 3
     assert min(rates) > 0
 
@@ -49,15 +40,15 @@ def test_the_matrix_product() -> None:
 def test_rollout_and_update_make_up_the_training() -> None:
     trainer = Trainer(make_task("worlds:Small"), with_fields(recipe(), TINY))
     rates = training_rates(trainer, 0.0)
-    assert trainer.updates == 4, "one is not counted, three are the fewest"
-    assert [len(part) for part in (rates.rollout, rates.update, rates.training)] == [3, 3, 3]
-    for rollout, update, training in zip(rates.rollout, rates.update, rates.training, strict=True):
-        assert 0 < training <= 1 / (1 / rollout + 1 / update) * (1 + 1e-6), "metrics come on top"
+    assert trainer.updates == 4, "one is not counted, and three are the minimum"
+    assert [len(part) for part in rates.values()] == [3, 3, 3]
+    for rollout, update, training in zip(*rates.values(), strict=True):
+        assert 0 < training <= 1 / (1 / rollout + 1 / update) * (1 + 1e-6), "metrics take time, too"
 
 
 @pytest.mark.parametrize("fields", [{}, {"width": 32}, {"layers": 3}, {"copy_head": False}, {"stage_aware": False}])
 def test_the_formula_counts_what_torch_computes(fields: dict[str, int | bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "computes", lambda device: False)  # torch does not see what native kernels do
+    monkeypatch.setattr(native, "computes", lambda device: False)  # torch does not count native kernels
     task, config = make_task("arithmetic"), PolicyConfig(**fields)  # type: ignore[arg-type]
     policy = Policy(task.spec, "gru", config)
 
@@ -69,7 +60,7 @@ def test_the_formula_counts_what_torch_computes(fields: dict[str, int | bool], m
             policy.step(token, task.feedback(task.begin(problems)), state)
         return counter.get_total_flops()
 
-    # The table of inputs is projected once, however many episodes there are; the difference is without it.
+    # The difference excludes the table of inputs, which is computed once for all episodes.
     assert counted(30) - counted(20) == 10 * (forward_flops(task.spec, "gru", config) or 0)
 
 

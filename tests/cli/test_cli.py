@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from worlds import SMALL, calculate
 
 from modelnative import cli
-from modelnative.bench.measure import usual_config
+from modelnative.bench.measure import default_config
 from modelnative.policies.config import CORES
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
@@ -372,8 +372,8 @@ def test_the_recipe_is_the_default() -> None:
 
 
 def test_what_is_measured_by_default(tmp_path: Path) -> None:
-    assert cli._bench([]).config == usual_config()
-    assert cli._bench(["--algorithm", "grpo"]).config == usual_config(algorithm="grpo")
+    assert cli._bench([]).config == default_config()
+    assert cli._bench(["--algorithm", "grpo"]).config == default_config(algorithm="grpo")
     assert cli._bench(["--curriculum", "hints", "--episodes", "64"]).config.curriculum == "hints"
     toml = tmp_path / "c.toml"
     toml.write_text('curriculum = "threshold"\nepisodes = 512\n')
@@ -493,7 +493,7 @@ def test_certifying(command: Command) -> None:
     assert sound.code == 0
     assert re.search(r"E +100 +1\.000 .* 0\.100 +0\.100 +– +– +0", sound.out)
     assert "Certified: no defect" in sound.out
-    assert "E: the best constant program\n" in sound.err
+    assert "E: the best fixed program\n" in sound.err
     spoilt = command("certify echoes:Mistaken --stage E --no-train")
     assert spoilt.code == 1
     flat = " ".join(spoilt.out.split())
@@ -561,8 +561,8 @@ def test_measuring(command: Command) -> None:
     assert re.search(r"training +steps/s +\S+ +\S+–\S+ +\d+\.\d%", shown.out)
     assert "rollout, update and training, 1 process: 0.02 s\n" in shown.err
     written = json.loads(command(f"bench {tiny} --json").out)
-    assert {"modelnative", "machine", "config", "rates", "ceiling", "share", "memory", "solved"} <= set(written)
-    assert written["share"]["1"]["training"] > 0
+    assert {"modelnative", "machine", "config", "rates", "matmul", "utilization", "memory", "solved"} <= set(written)
+    assert written["utilization"]["1"]["training"] > 0
 
 
 def test_profiling(command: Command) -> None:
@@ -579,7 +579,8 @@ def test_the_tutorial(command: Command) -> None:
     flat = " ".join(done.out.split())
     for part in (
         "published recipe",
-        "mended recipe",
+        "corrected recipe",
+        "Published 'accuracy' 1.06 means 10% correct answers",
         "27.1%",
         "T0=1.061 T1=0.000 T2=0.176",
         "4,096 problems",
@@ -638,7 +639,7 @@ def test_a_signal_shows_what_was_certified(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert err == ""
     assert re.search(r"E +100 +1\.000 ", out)
-    assert re.search(r"Interrupted after \d+ s: what is missing was not measured\.\n$", out)
+    assert re.search(r"Interrupted after \d+ s: missing rates were not measured\.\n$", out)
 
 
 def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Handicapped networks: what they cannot see or remember, and what they are given to learn from."""
+"""Trained baselines and their curriculum."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import toolbox
 import torch
 from echoes import Echo
 
-from modelnative.evidence.baselines import Depths, Trained, train_baseline
+from modelnative.evidence.baselines import RandomHints, TrainedBaseline, train_baseline
 from modelnative.training.config import CurriculumConfig
 
 
-def depths(lengths: list[int], stage: int) -> Depths:
-    return Depths(torch.tensor(lengths), 12, CurriculumConfig(), stage)
+def hints(lengths: list[int], stage: int) -> RandomHints:
+    return RandomHints(torch.tensor(lengths), 12, CurriculumConfig(), stage)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_every_length_of_head_start_at_one_stage(stage: int) -> None:
-    draw = depths([6, 8, 12], stage).draw(4000, torch.Generator().manual_seed(0), 0.0)
+def test_hints_of_every_length_at_one_stage(stage: int) -> None:
+    draw = hints([6, 8, 12], stage).draw(4000, torch.Generator().manual_seed(0), 0.0)
     length = (6, 8, 12)[stage]
     assert bool((draw.stage == stage).all())
     whole = draw.free == 12 if length < 12 else draw.free >= 12
@@ -26,33 +26,33 @@ def test_every_length_of_head_start_at_one_stage(stage: int) -> None:
     assert bool((draw.explore[draw.free < length] == 0).all())
 
 
-def test_where_the_oracle_fails_there_is_no_head_start() -> None:
-    draw = depths([6, 0], 1).draw(100, torch.Generator().manual_seed(0), 0.0)
+def test_without_an_oracle_program_there_is_no_hint() -> None:
+    draw = hints([6, 0], 1).draw(100, torch.Generator().manual_seed(0), 0.0)
     assert bool((draw.free == 12).all())
 
 
 def test_failure_is_that_of_its_stage() -> None:
-    curriculum = depths([6, 8, 12], 1)
+    curriculum = hints([6, 8, 12], 1)
     draw = curriculum.draw(100, torch.Generator().manual_seed(0), 0.0)
     curriculum.observe(draw, torch.ones(100, dtype=torch.bool))
     assert curriculum.failure == 0.0
 
 
 @pytest.mark.parametrize("handicap", ["memoryless", "blind"])
-def test_so_many_problems_are_played(handicap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_problems_played(handicap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Echo()
     (problems,) = task.enumerate(0)
     trained = train_baseline(task, 0, handicap, problems, 0.5)  # type: ignore[arg-type]
-    assert isinstance(trained, Trained)
+    assert isinstance(trained, TrainedBaseline)
     assert trained.problems == 100
     assert trained.updates >= 1
-    assert trained.eyes == ("its own feedback" if handicap == "blind" else "")
+    assert trained.tool_output == ("real" if handicap == "blind" else "")
     assert 0 <= trained.successes <= 100
-    monkeypatch.setattr("modelnative.evidence.baselines.PLAYED", 30)
+    monkeypatch.setattr("modelnative.evidence.baselines.MAX_PLAYED", 30)
     assert train_baseline(task, 0, handicap, problems, 0.01).problems == 30  # type: ignore[arg-type]
 
 
-def test_the_blind_play_with_tools() -> None:
+def test_a_blind_policy_sees_its_tools() -> None:
     problems = next(iter(toolbox.TASK.enumerate(0)))
     trained = train_baseline(toolbox.TASK, 0, "blind", problems, 0.5)
-    assert (trained.problems, trained.eyes) == (len(problems), "its own feedback")
+    assert (trained.problems, trained.tool_output) == (len(problems), "real")

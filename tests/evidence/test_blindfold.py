@@ -1,4 +1,4 @@
-"""The blind see nothing that tells one problem from another, in a task of any kind."""
+"""Blind policies see nothing that identifies the problem."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 import echoes
 import pytest
 import torch
+from bare import Bare
 from toolbox import TASK as TOOLS
 from torch import Tensor
 
 from modelnative.evidence.baselines import train_baseline
-from modelnative.evidence.blindfold import Blindfolded, streams
+from modelnative.evidence.blindfold import BlindTask, feedback_reveals_problem
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 N = 64
-# Whether the feedback shows the problem, by family and options; elsewhere the context does.
+# Whether the feedback reveals the problem; otherwise the context does.
 FAMILIES: list[tuple[str, dict[str, Any], bool]] = [
     ("arithmetic", {}, False),
     ("arithmetic", {"feedback": "none"}, False),
@@ -37,7 +38,7 @@ def drawn(task: AnyTask, stage: int = 0, seed: int = 0) -> Problems:
 
 
 def keys(task: AnyTask, seed: int = 7) -> Tensor:
-    """The same random keys for all episodes, with those of the first problem's oracle among them: int64 [horizon]."""
+    """The first problem's oracle program with some random keys, the same for all episodes: int64 [horizon]."""
     generator = torch.Generator().manual_seed(seed)
     random = torch.randint(len(task.spec.vocabulary), (task.spec.horizon,), generator=generator)
     program = task.oracle(drawn(task))[0]
@@ -45,26 +46,26 @@ def keys(task: AnyTask, seed: int = 7) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "options", "shows"), FAMILIES)
-def test_where_the_feedback_shows_the_problem(name: str, options: dict[str, Any], shows: bool) -> None:
+def test_whether_the_feedback_reveals_the_problem(name: str, options: dict[str, Any], shows: bool) -> None:
     task = make_task(name, **options)
-    assert [streams(task, drawn(task, stage)) for stage in range(len(task.spec.stages))] == [shows] * len(
-        task.spec.stages
-    )
+    assert [feedback_reveals_problem(task, drawn(task, stage)) for stage in range(len(task.spec.stages))] == [
+        shows
+    ] * len(task.spec.stages)
 
 
-def test_where_the_feedback_of_other_tasks_shows_the_problem() -> None:
+def test_whether_the_feedback_of_other_tasks_reveals_the_problem() -> None:
     tasks = (echoes.Echo(), echoes.Open(), TOOLS, echoes.Blank(), echoes.Shown(), echoes.Named())
-    assert [streams(task, drawn(task)) for task in tasks] == [False, False, False, True, True, True]
+    assert [feedback_reveals_problem(task, drawn(task)) for task in tasks] == [False, False, False, True, True, True]
 
 
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize(("name", "options", "shows"), FAMILIES)
-def test_own_verdicts_and_what_is_shown(name: str, options: dict[str, Any], shows: bool, other: bool) -> None:
+def test_own_results_and_shown_feedback(name: str, options: dict[str, Any], shows: bool, other: bool) -> None:
     task = make_task(name, **options)
     stage = len(task.spec.stages) - 1
     own = drawn(task, stage)
-    blind = Blindfolded(task, other)
-    problems = blind.veiled(own, torch.Generator().manual_seed(3))
+    blind = BlindTask(task, other)
+    problems = blind.hide(own, torch.Generator().manual_seed(3))
     seen = task.sample(own.stage, torch.Generator().manual_seed(3), "all") if other else own
     assert bool((problems.context == task.spec.end).all())
     assert torch.equal(blind.oracle(problems), task.oracle(own))
@@ -83,10 +84,17 @@ def test_own_verdicts_and_what_is_shown(name: str, options: dict[str, Any], show
 
 @pytest.mark.learning
 @pytest.mark.parametrize("task", [echoes.Shown(), echoes.Named()], ids=lambda task: type(task).__name__)
-def test_who_cannot_see_what_the_feedback_shows_fails(task: echoes.Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blind_policy_fails_where_the_feedback_reveals_the_problem(
+    task: echoes.Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (problems,) = task.enumerate(0)
     blind = train_baseline(task, 0, "blind", problems, 3.0)
-    assert blind.eyes == "another problem's feedback"
+    assert blind.tool_output == "shuffled"
     assert blind.successes < 30
-    monkeypatch.setattr("modelnative.evidence.baselines.streams", lambda *_: False)
-    assert train_baseline(task, 0, "blind", problems, 6.0).successes > 90, "a blank context alone hides nothing"
+    monkeypatch.setattr("modelnative.evidence.baselines.feedback_reveals_problem", lambda *_: False)
+    assert train_baseline(task, 0, "blind", problems, 6.0).successes > 90, "a blank context alone is not enough"
+
+
+def test_a_blind_task_has_an_oracle_if_its_task_has_one() -> None:
+    assert BlindTask(echoes.Echo(), False).has_oracle
+    assert not BlindTask(Bare(), False).has_oracle

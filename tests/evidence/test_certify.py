@@ -1,4 +1,4 @@
-"""Certificates: what each agent reaches on tasks whose answers are known, and what is said of spoilt ones."""
+"""Certificates of tasks whose success rates are known, and findings about broken tasks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections import Counter
 
 import echoes
 import pytest
+from bare import Bare
 from echoes import Echo
 
 import modelnative as mn
-from modelnative.evidence import certify as module
-from modelnative.evidence.certify import AGENTS, Certificate, Examiner, certify
+from modelnative.evidence.certificate import AGENTS, Certificate
+from modelnative.evidence.certify import StageMeasurement, certify
+from modelnative.evidence.problem_set import ProblemSet
 from modelnative.evidence.statistics import wilson
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import AnyTask
@@ -45,10 +47,10 @@ def test_a_sound_task() -> None:
     assert (constant.exact, constant.best, constant.interval) == (True, True, None)
     assert constant.how.endswith("SAY (exact search, up to 2 tokens)")
     random = stage.figures["random"]
-    assert random.interval == wilson(random.successes, 100), "chance had a part"
+    assert random.interval == wilson(random.successes, 100), "random play is not exact"
 
 
-def test_what_is_too_many_to_list_is_sampled() -> None:
+def test_an_endless_stage_is_sampled() -> None:
     certificate = certified(echoes.Endless(), problems=5000)
     stage = certificate.stages[0]
     assert certificate.sound
@@ -61,7 +63,7 @@ def test_what_is_too_many_to_list_is_sampled() -> None:
     assert not stage.figures["oracle"].exact
 
 
-def test_a_limit_on_the_problems_samples_what_could_be_listed() -> None:
+def test_a_stage_above_the_limit_is_sampled() -> None:
     stage = certified(Echo(), problems=99).stages[0]
     assert (stage.problems, stage.listed) == (99, False)
 
@@ -77,21 +79,21 @@ def test_a_wrong_oracle_shows_its_counterexample() -> None:
     assert not certificate.sound
 
 
-def test_problems_that_nobody_can_reach_are_named() -> None:
+def test_problems_without_a_program_are_named() -> None:
     (words,) = [words for words in defects(certified(echoes.Unreachable())) if "contract" not in words]
     assert words == (
-        "the oracle fails on 1 of 100 problems, and has no program at all for some, such as the second digit of 13 "
+        "the oracle fails on 1 of 100 problems and has no program for some of them, such as the second digit of 13 "
         "(target 99)"
     )
 
 
-def test_where_the_oracle_may_fail_it_is_a_note() -> None:
+def test_an_oracle_that_may_fail_is_a_note() -> None:
     task = echoes.Unreachable()
     task.spec = dataclasses.replace(task.spec, solvable=(False,))
     certificate = certified(task)
     assert certificate.sound
     assert [f.level for f in certificate.findings] == ["note"]
-    assert "fails on 1 of 100 problems, and spec.solvable says that it may" in certificate.findings[0].words
+    assert "fails on 1 of 100 problems, which spec.solvable allows" in certificate.findings[0].words
 
 
 def test_splits_that_overlap() -> None:
@@ -114,7 +116,7 @@ def test_a_constant_answer_that_solves() -> None:
     assert second.startswith("one program, the same for all problems, succeeds on 91.0% of the problems: 7 SAY (exact")
 
 
-def test_an_idle_agent_that_succeeds() -> None:
+def test_an_agent_that_does_nothing_succeeds() -> None:
     certificate = certified(echoes.Generous())
     assert rates(certificate)["end"] == 1.0
     assert "an agent that ends at once succeeds on 100.0% of the problems" in " ".join(defects(certificate))
@@ -140,7 +142,7 @@ def test_a_stage_that_needs_eyes() -> None:
     assert "updates, " in certificate.stages[0].figures["blind"].how
 
 
-def test_code_that_raises_is_named_by_place() -> None:
+def test_an_exception_of_the_task_is_located() -> None:
     certificate = certified(echoes.Crashing())
     (words,) = defects(certificate)
     assert words.startswith("the contract is broken: IndexError: index 3 is out of bounds")
@@ -149,12 +151,12 @@ def test_code_that_raises_is_named_by_place() -> None:
     assert rates(certificate) == {}
 
 
-def test_ctrl_c_keeps_what_was_measured() -> None:
-    def tell(line: str) -> None:
-        if "constant program" in line:
+def test_ctrl_c_keeps_the_measurements() -> None:
+    def interrupt(line: str) -> None:
+        if "best fixed program" in line:
             raise KeyboardInterrupt
 
-    certificate = certify(Echo(), train=False, tell=tell)
+    certificate = certify(Echo(), train=False, progress=interrupt)
     assert certificate.interrupted
     assert set(rates(certificate)) == {"oracle", "random", "end", "start", "same_answer"}
     written = json.loads(json.dumps(certificate.as_dict()))
@@ -170,11 +172,11 @@ def test_the_same_answer_of_the_calculator_is_its_most_frequent_target(stage: in
         for problems in task.enumerate(stage, split):  # type: ignore[arg-type]
             counter.update(problems.target.tolist())
     frequent = max(sorted(counts["train"], key=str), key=lambda target: counts["train"][target])
-    examiner = Examiner(task, stage, 100_000, lambda line: None)
-    examiner.source = module.Source.of(task, stage, "all", 100_000)
-    examiner._same_answer(module.Source.of(task, stage, "train", 100_000))
-    assert examiner.figures["same_answer"].successes == counts["all"][frequent]
-    assert f"(target {frequent})" in examiner.figures["same_answer"].how
+    measurement = StageMeasurement(task, stage, 100_000, lambda line: None)
+    measurement.problems = ProblemSet.of(task, stage, "all", 100_000)
+    measurement.measure_same_answer(ProblemSet.of(task, stage, "train", 100_000))
+    assert measurement.figures["same_answer"].successes == counts["all"][frequent]
+    assert f"(target {frequent})" in measurement.figures["same_answer"].how
 
 
 def test_bad_input() -> None:
@@ -187,9 +189,24 @@ def test_bad_input() -> None:
         with pytest.raises(mn.UserError, match=message):
             mn.certify(Echo(), **options)
     for task, message in (
-        ("echoes:Unfinished", "cannot be made; Unfinished lacks methods that a task has: .*oracle"),
+        ("echoes:Unfinished", "cannot be made; Unfinished lacks methods that a task has: .*begin"),
         (Echo, r"task: the class Echo is not allowed; expected a task: Echo\(\)"),
         (3, "task: int is not allowed; expected a task"),
     ):
         with pytest.raises(mn.UserError, match=message):
             mn.certify(task)  # type: ignore[arg-type]
+
+
+def test_a_task_with_the_required_methods_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelnative.evidence.certify.check_task", lambda task: None)
+    certificate = certified(Bare(), problems=500)
+    assert certificate.sound
+    assert [finding.line() for finding in certificate.findings] == [
+        "note: the task has no oracle, so that oracle and commonest answer are not measured. To measure them, define "
+        "`oracle`."
+    ]
+    assert not certificate.stages[0].listed
+    found = rates(certificate)
+    assert set(found) == {"random", "end", "start", "constant"}
+    assert 0.05 < found["constant"] < 0.2
+    assert certificate.stages[0].figures["constant"].how.endswith("up to 4 tokens)"), "the horizon"

@@ -4,10 +4,11 @@ from typing import cast
 
 import pytest
 import torch
+from bare import Bare
 from worlds import Scripted
 
 from modelnative.errors import UserError
-from modelnative.evidence.explain import explain
+from modelnative.evidence.explain import explain, explain_problem
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import Policy
 from modelnative.tasks.arithmetic.task import Arithmetic
@@ -71,7 +72,7 @@ def test_the_oracle_explained() -> None:
     assert explanation.problem == "a=4 b=7 c=2 d=4 e=5; compute (a*b + c) - d*e"
 
 
-def test_the_sources_are_places_of_the_problem() -> None:
+def test_sources_are_positions_of_the_problem() -> None:
     policy = network()
     for stage, text, places in (("T0", "3 7 2", {"a", "b", "c", "CTX"}), ("T2", "3 7 2 4 5", {*"abcde", "CTX"})):
         rows = explain(policy, TASK, stage, text).rows
@@ -103,3 +104,15 @@ def test_failures_explained() -> None:
 def test_bad_problems(stage: str, problem: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         explain(network(), TASK, stage, problem)
+
+
+def test_a_task_with_the_required_methods_alone() -> None:
+    task = Bare()
+    policy = Policy(task.spec, "gru", PolicyConfig(width=8))
+    problem = task.sample(torch.tensor([0]), torch.Generator().manual_seed(0))
+    explanation = explain_problem(policy, task, problem)
+    assert explanation.problem == " ".join(str(digit) for digit in problem.context[0].tolist())
+    assert explanation.oracle == ()
+    assert {row.oracle for row in explanation.rows} == {None}
+    with pytest.raises(UserError, match="parse"):
+        explain(policy, task, "E", "37")

@@ -25,9 +25,9 @@ FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
 def test_a_small_stage_is_certified(name: str, stage: str, options: dict[str, Any]) -> None:
     certificate = certify(make_task(name, **options), stages=[stage], problems=3000, train=False)
     assert [finding.words for finding in certificate.findings if finding.level == "defect"] == []
-    (told,) = certificate.stages
-    figures = told.figures
+    (measured,) = certificate.stages
+    figures = measured.figures
     assert figures["oracle"].rate == 1.0
     assert max(figures[agent].rate for agent in ("random", "end", "start", "same_answer", "constant")) < 0.5
-    assert told.overlap is not None
-    assert told.overlap.shared == 0
+    assert measured.overlap is not None
+    assert measured.overlap.shared == 0

@@ -1,4 +1,4 @@
-"""Programs that read nothing: the searches against trying everything."""
+"""Searches for constant programs against exhaustive search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelnative.evidence import programs as module
-from modelnative.evidence.programs import Exact, Program, beam, best_program, played, successes
+from modelnative.evidence.programs import ExactSearch, Program, beam_search, best_program, played, successes
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, replace
 from modelnative.tasks.tutorial.task import PROGRAMS, Tutorial
@@ -105,41 +105,41 @@ mazes = st.builds(Maze, st.integers(1, 12), st.integers(0, 2**31))
 
 
 @given(mazes, st.lists(st.sampled_from(EVERY), max_size=3))
-def test_the_exact_search_finds_what_trying_everything_finds(maze: Maze, tried: list[Program]) -> None:
-    search = Exact(maze, maze.problems(), LENGTH, set(tried), 10**6)
+def test_exact_search_equals_exhaustive_search(maze: Maze, tried: list[Program]) -> None:
+    search = ExactSearch(maze, maze.problems(), LENGTH, set(tried), 10**6)
     assert search.run()
-    assert search.most == max(map(maze.solved, EVERY)) == maze.solved(search.best)
+    assert search.best_successes == max(map(maze.solved, EVERY)) == maze.solved(search.best)
 
 
 @given(mazes)
-def test_a_wide_beam_finds_it_too(maze: Maze) -> None:
-    found, reached = beam(maze, maze.problems(), LENGTH, 10**6, [])
+def test_a_wide_beam_equals_exhaustive_search(maze: Maze) -> None:
+    found, reached = beam_search(maze, maze.problems(), LENGTH, 10**6, [])
     assert reached == LENGTH
     assert max(map(maze.solved, found)) == max(map(maze.solved, EVERY))
 
 
 @given(mazes, st.sampled_from(EVERY))
-def test_playing_is_what_the_rules_say(maze: Maze, program: Program) -> None:
+def test_playing_follows_the_rules(maze: Maze, program: Program) -> None:
     assert successes(maze, maze.problems(), torch.tensor([program])) == maze.solved(program)
 
 
 @given(mazes, st.integers(1, LENGTH))
-def test_what_is_found_solves_as_many_as_it_says(maze: Maze, length: int) -> None:
+def test_the_program_found_solves_as_many_problems_as_reported(maze: Maze, length: int) -> None:
     found = best_program(maze, maze.problems(), length, [(0, 1), (0, 1), (2, 3, 1)])
-    assert (found.width, found.length) == (0, length)
+    assert (found.beam_width, found.max_length) == (0, length)
     assert len(found.program) <= length
     assert found.successes == maze.solved(found.program)
     assert found.successes == max(maze.solved(program) for program in EVERY if len(program) <= length)
 
 
-def test_a_search_that_would_take_too_long_is_a_beam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expensive_search_becomes_a_beam_search(monkeypatch: pytest.MonkeyPatch) -> None:
     maze = Maze(10, 3)
     exact = best_program(maze, maze.problems(), LENGTH, [])
-    for name in ("NODES", "COST"):
+    for name in ("PILOT_NODES", "EXACT_COST"):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, 1)
             found = best_program(maze, maze.problems(), LENGTH, [])
-        assert found.width >= 1
+        assert found.beam_width >= 1
         assert found.successes == maze.solved(found.program) <= exact.successes
 
 
@@ -165,7 +165,7 @@ def test_a_narrow_beam_follows_the_proposals() -> None:
 
     deep = Deep()
     code = (1, 2, 1, 0, 2, 2, 0, 1)
-    found, _ = beam(deep, deep.problems(), 8, 2, [(*code[:7], 3), code[:5]])
+    found, _ = beam_search(deep, deep.problems(), 8, 2, [(*code[:7], 3), code[:5]])
     assert found[0] == code
 
 
@@ -177,7 +177,7 @@ def test_the_best_program_of_the_tutorial(share: int) -> None:
         c, e = problems.operands[:, 2], problems.operands[:, 4]
         problems = problems[((c == 3) & (e == 7)) | ((c == 8) & (e == 4))]
     found = best_program(task, problems, 6, [tuple(task.spec.token_ids(PROGRAMS[2].split()))])
-    assert (len(problems), found.successes, found.width) == (100_000 // share, 27_100 // share, 0)
+    assert (len(problems), found.successes, found.beam_width) == (100_000 // share, 27_100 // share, 0)
 
 
 def test_programs_of_problems_are_played_row_by_row() -> None:

@@ -22,7 +22,7 @@ def test_wilson_equals_published_values(successes: int, trials: int, low: float,
 
 
 @given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_share_and_mirrors(counts: tuple[int, int]) -> None:
+def test_wilson_contains_the_rate_and_is_symmetric(counts: tuple[int, int]) -> None:
     successes, trials = counts
     low, high = wilson(successes, trials)
     assert 0 <= low <= successes / trials <= high <= 1
@@ -31,7 +31,7 @@ def test_wilson_holds_the_share_and_mirrors(counts: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (0, 0)])
-def test_wilson_refuses_counts_that_cannot_be(successes: int, trials: int) -> None:
+def test_wilson_rejects_impossible_counts(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="expected 0 <= successes <= trials"):
         wilson(successes, trials)
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 
-from modelnative.bench.measure import Bench, Solved, usual_config
-from modelnative.bench.processes import Memory, product_name
-from modelnative.bench.profile import Operation
-from modelnative.bench.training import Rate
-from modelnative.studio.bench import TOP, figures, profile
+from modelnative.bench.measure import BenchResult, TimeToSolution, default_config
+from modelnative.bench.processes import PeakMemory, matmul_name
+from modelnative.bench.profile import ProfiledOperation
+from modelnative.bench.throughput import Throughput
+from modelnative.studio.bench import TOP, page, profile
 
 
 def shown(parts: Iterable[RenderableType]) -> str:
@@ -20,33 +20,34 @@ def shown(parts: Iterable[RenderableType]) -> str:
     return console.file.getvalue()
 
 
-def measured(core: str = "gru", processes: int = 2) -> Bench:
+def measured(core: str = "gru", processes: int = 2) -> BenchResult:
     rates = []
     for count in dict.fromkeys((1, processes)):
         rates += [
-            Rate(product_name(64), "GFLOP/s", count, 1, (60.0 * count,)),
-            Rate("environment", "steps/s", count, 1, (8e6 * count, 9e6 * count, 1e7 * count)),
-            Rate("training", "steps/s", count, 1, (100_000.0 * count,)),
+            Throughput(matmul_name(64), "GFLOP/s", count, 1, (60.0 * count,)),
+            Throughput("environment", "steps/s", count, 1, (8e6 * count, 9e6 * count, 1e7 * count)),
+            Throughput("training", "steps/s", count, 1, (100_000.0 * count,)),
         ]
     if processes > 1:
-        rates.append(Rate(product_name(64), "GFLOP/s", 1, processes, (90.0,)))
-        rates.append(Rate("environment, compiled", "steps/s", 1, 1, (2e7,), 33.0))
-    memory = tuple(Memory(count, 300 * count << 20) for count in dict.fromkeys((1, processes)))
-    solved = (Solved(0, 12.5, 90, True, "all right"), Solved(1, 20.0, 600, False, "not yet"))
-    return Bench(usual_config(core=core), 5.0, tuple(rates), memory, ("no compiler",), solved)
+        rates.append(Throughput(matmul_name(64), "GFLOP/s", 1, processes, (90.0,)))
+        rates.append(Throughput("environment, compiled", "steps/s", 1, 1, (2e7,), 33.0))
+    memory = tuple(PeakMemory(count, 300 * count << 20) for count in dict.fromkeys((1, processes)))
+    solved = (TimeToSolution(0, 12.5, 90, True, "all right"), TimeToSolution(1, 20.0, 600, False, "not yet"))
+    return BenchResult(default_config(core=core), 5.0, tuple(rates), memory, ("no compiler",), solved)
 
 
-def test_the_figures_of_a_machine() -> None:
-    text = shown(figures(measured()))
+def test_the_page_of_a_machine() -> None:
+    text = shown(page(measured()))
     row = next(line for line in text.splitlines() if line.strip().startswith("training"))
     assert row.split() == ["training", "steps/s", "100k", "100k–100k", "20.1%", "200k", "200k–200k", "20.1%"]
     for part in (
         "8.00M–10.0M",
         "120 GFLOP/s with 2 processes of 1 thread; 90.0 with 1 process of 2 threads",
+        "% of matmul: % of this machine's matrix-multiply speed",
         "rollout 30,080, update 90,240, training 120,320 FLOP a step",
         "300 MiB at most, 1 process",
         "600 MiB at most, 2 processes together",
-        "33.0 s, with warming up, 1 process of 1 thread",
+        "33.0 s, including warm-up, 1 process of 1 thread",
         "missing   no compiler",
         "1 of 2 seeds, median 16.2 s (12.5–20.0)",
     ):
@@ -55,14 +56,14 @@ def test_the_figures_of_a_machine() -> None:
 
 
 def test_one_process_of_another_core() -> None:
-    text = shown(figures(measured("mingru", 1)))
+    text = shown(page(measured("mingru", 1)))
     assert "processes" not in text
     assert "work      not counted for the core mingru" in text
-    assert "%" not in text
+    assert text.count("%") == 2, "only in the heading and in the line that explains it"
 
 
 def test_a_profile_shows_the_most_expensive() -> None:
-    operations = [Operation(f"aten::op{i}", 2.0, 0.01, 1 / 25) for i in range(25)]
+    operations = [ProfiledOperation(f"aten::op{i}", 2.0, 0.01, 1 / 25) for i in range(25)]
     text = shown(profile(operations))
     assert "One update, 1 thread: 250.0 ms in 25 kinds of operation" in text
     assert f"aten::op{TOP - 1} " in text

@@ -1,4 +1,4 @@
-"""Certificates as people read them."""
+"""Certificates in the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import io
 import pytest
 from rich.console import Console
 
-from modelnative.evidence.certify import Certificate, Figure, Overlap, StageCertificate
-from modelnative.evidence.findings import Finding
-from modelnative.studio.certificate import markdown, page, verdict
+from modelnative.evidence.certificate import Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
+from modelnative.studio.certificate import conclusion, markdown, page
 
 FIGURES = {
-    "oracle": Figure(100_000, 100_000, exact=True),
-    "random": Figure(500, 100_000, exact=False),
-    "end": Figure(0, 100_000, exact=True),
-    "start": Figure(3_000, 100_000, exact=True),
-    "same_answer": Figure(27_100, 100_000, exact=True, how="9 ANS (target 9)"),
-    "constant": Figure(60_000, 100_000, exact=True, best=False, how="a*b [x] (beam of 3, up to 6 tokens)"),
+    "oracle": SuccessRate(100_000, 100_000, exact=True),
+    "random": SuccessRate(500, 100_000, exact=False),
+    "end": SuccessRate(0, 100_000, exact=True),
+    "start": SuccessRate(3_000, 100_000, exact=True),
+    "same_answer": SuccessRate(27_100, 100_000, exact=True, how="9 ANS (target 9)"),
+    "constant": SuccessRate(60_000, 100_000, exact=True, best=False, how="a*b [x] (beam of 3, up to 6 tokens)"),
 }
-STAGE = StageCertificate("T2", 100_000, True, FIGURES, Overlap(0, 80_000, 20_000, True))
-DRAWN = StageCertificate("T3", 5_000, False, {"oracle": Figure(5_000, 5_000, False)}, Overlap(2, 90, 10, False))
-FINDINGS = (Finding("defect", "T2", "it is a*b", "Mend it."), Finding("warning", "T2", "it is so"))
+STAGE = StageCertificate("T2", 100_000, True, FIGURES, SplitOverlap(0, 80_000, 20_000, True))
+DRAWN = StageCertificate(
+    "T3", 5_000, False, {"oracle": SuccessRate(5_000, 5_000, False)}, SplitOverlap(2, 90, 10, False)
+)
+FINDINGS = (Finding("defect", "T2", "it is a*b", "Fix it."), Finding("warning", "T2", "it is so"))
 CERTIFICATE = Certificate("toy", {"size": 3}, (STAGE, DRAWN), FINDINGS, 12.4, False)
 
 
@@ -34,7 +35,7 @@ def shown(certificate: Certificate) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_the_terminals_page() -> None:
+def test_the_terminal_page() -> None:
     lines = shown(CERTIFICATE)
     assert lines[0] == "toy (size=3)"
     row = next(line for line in lines if line.strip().startswith("T2 "))
@@ -42,9 +43,9 @@ def test_the_terminals_page() -> None:
     drawn = next(line for line in lines if line.strip().startswith("T3 "))
     assert drawn.split() == ["T3", "of", "many", "5,000", "1.000", *"–" * 6, "2", "(sampled)"]
     assert any("[0.999, 1.000]" in line for line in lines)
-    assert "T2 constant: a*b [x] (beam of 3, up to 6 tokens)" in lines
+    assert "T2 best fixed program: a*b [x] (beam of 3, up to 6 tokens)" in lines
     assert lines[-3:] == [
-        "defect: T2: it is a*b. Mend it.",
+        "defect: T2: it is a*b. Fix it.",
         "warning: T2: it is so.",
         "Not certified: 1 defect (12 s).",
     ]
@@ -54,8 +55,8 @@ def test_markdown() -> None:
     lines = markdown(CERTIFICATE).splitlines()
     assert lines[0] == "## toy (size=3)"
     assert lines[4] == ("| T2 | 100,000 | 1.000 | 0.005 [0.005, 0.005] | 0.030 | 0.271 | ≥ 0.600 | – | – | 0 |")
-    assert r"- T2 constant: a\*b \[x\] (beam of 3, up to 6 tokens)" in lines
-    assert r"- **defect** T2: it is a\*b. Mend it." in lines
+    assert r"- T2 best fixed program: a\*b \[x\] (beam of 3, up to 6 tokens)" in lines
+    assert r"- **defect** T2: it is a\*b. Fix it." in lines
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
@@ -65,14 +66,14 @@ def test_markdown() -> None:
         ({"findings": ()}, "Certified: no defect (12 s)."),
         ({"findings": FINDINGS[1:]}, "Certified: no defect, 1 warning (12 s)."),
         ({"findings": FINDINGS[:1] * 2}, "Not certified: 2 defects (12 s)."),
-        ({"interrupted": True}, "Interrupted after 12 s: what is missing was not measured."),
+        ({"interrupted": True}, "Interrupted after 12 s: missing rates were not measured."),
     ],
 )
-def test_the_verdict(changes: dict[str, object], words: str) -> None:
-    assert verdict(dataclasses.replace(CERTIFICATE, **changes)) == words  # type: ignore[arg-type]
+def test_the_conclusion(changes: dict[str, object], words: str) -> None:
+    assert conclusion(dataclasses.replace(CERTIFICATE, **changes)) == words  # type: ignore[arg-type]
 
 
-def test_a_figure_is_not_below_its_interval() -> None:
-    figures = {"constant": Figure(397, 100_000, exact=False)}
+def test_a_rate_is_not_below_its_interval() -> None:
+    figures = {"constant": SuccessRate(397, 100_000, exact=False)}
     stage = dataclasses.replace(STAGE, figures=figures)
     assert "| 0.003 [0.003, 0.004] |" in markdown(dataclasses.replace(CERTIFICATE, stages=(stage,)))

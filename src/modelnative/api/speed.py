@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from modelnative.api.training import recipe, train
-from modelnative.bench.measure import Bench, Solution, check, usual_config
+from modelnative.api.training import train
+from modelnative.bench.measure import BenchResult, TimeToSolution, default_config, require_measurable
 from modelnative.bench.measure import bench as measure
-from modelnative.bench.profile import Operation, profile_updates
-from modelnative.tasks.contract.task import require
-from modelnative.training.config import TrainConfig, with_fields
+from modelnative.bench.profile import ProfiledOperation, profile_updates
+from modelnative.training.config import TrainConfig
 
 
 def bench(
@@ -23,7 +21,7 @@ def bench(
     compiled: bool = False,
     solve: int = 0,
     progress: Callable[[str], None] | None = None,
-) -> Bench:
+) -> BenchResult:
     """How fast this machine is, and how much of it a training uses.
 
     Args:
@@ -44,30 +42,30 @@ def bench(
         >>> measured.rate("training", processes=1).median  # doctest: +SKIP
         231234.5
     """
-    config = config or usual_config()
-    require(solve >= 0, "solve", solve, "0 (nothing) or more")
-    report = progress or (lambda line: None)
-    arguments = {"seconds": seconds, "processes": processes, "compiled": compiled}
-    measured = measure(config, progress=report, **arguments)  # type: ignore[arg-type]
-    return dataclasses.replace(measured, solved=tuple(_solve(config, seed, report) for seed in range(solve)))
+    return measure(
+        config or default_config(),
+        seconds=seconds,
+        processes=processes,
+        compiled=compiled,
+        solve=solve,
+        train=_solve,
+        progress=progress,
+    )
 
 
-def _solve(config: TrainConfig, seed: int, report: Callable[[str], None]) -> Solution:
-    """Train a seed of the task's recipe to its end, and keep the verdict only."""
-    usual = recipe(config.task, config.algorithm, config.core)
-    report(f"time to solution: seed {seed}")
+def _solve(config: TrainConfig) -> TimeToSolution:
+    """Train one seed to its end, in a run folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        finished = train(config=with_fields(usual, {"options": config.options, "seed": seed}), out=Path(folder) / "run")
-    verdict = finished.evaluation
-    return Solution(seed, finished.seconds, finished.updates, verdict.perfect, verdict.line())
+        end = train(config=config, out=Path(folder) / "run")
+    return TimeToSolution(config.seed, end.seconds, end.updates, end.evaluation.perfect, end.evaluation.line())
 
 
-def profile(config: TrainConfig | None = None) -> list[Operation]:
+def profile(config: TrainConfig | None = None) -> list[ProfiledOperation]:
     """What torch does in an update of `bench`'s training, with one thread, the most expensive operation first.
 
     Raises:
         UserError: the configuration is not sensible.
     """
-    config = config or usual_config()
-    check(config)
+    config = config or default_config()
+    require_measurable(config)
     return profile_updates(config)

@@ -5,14 +5,13 @@ Actions are random or the oracle's: random actions end the episodes of some task
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from modelnative.bench.throughput import Throughput
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State
 
@@ -20,33 +19,6 @@ from modelnative.tasks.contract.task import AnyTask, Problems, State
 COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"cpp.simdlen": 1}
 SEGMENT = 6  # actions between two removals of finished episodes
 ORACLE_BATCHES = 8  # batches whose oracle programs are computed before the measurement
-
-
-@dataclass(frozen=True)
-class EnvironmentSpeed:
-    """Steps per second. A step is an action of a running episode; actions after the end of an episode do not count.
-
-    Attributes:
-        rates: steps per second of each timed chunk.
-        episodes: episodes in a batch.
-        threads: threads of torch.
-        compile_seconds: time that `torch.compile` took before the first chunk; 0 in eager mode.
-    """
-
-    rates: tuple[float, ...]
-    episodes: int
-    threads: int
-    compile_seconds: float
-
-    @property
-    def median(self) -> float:
-        """Steps per second of the median chunk."""
-        return statistics.median(self.rates)
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Steps per second of the slowest and of the fastest chunk."""
-        return min(self.rates), max(self.rates)
 
 
 class EpisodeLoop:
@@ -122,8 +94,7 @@ class EpisodeLoop:
         return self.task.begin(problems).map(torch.clone), row
 
     def _problems(self, seed: int) -> Problems:
-        problems: Problems = self.task.sample(self.stage, self.generator.manual_seed(seed))
-        return problems
+        return self.task.sample(self.stage, self.generator.manual_seed(seed))
 
     def _actions(self, age: int, row: Tensor) -> Tensor:
         """int64 [t, n]."""
@@ -158,8 +129,10 @@ def environment_speed(
     compiled: bool = False,
     chunks: int = 10,
     oracle: bool = False,
-) -> EnvironmentSpeed:
-    """Measure `EpisodeLoop`.
+) -> Throughput:
+    """Steps per second of `EpisodeLoop` in this process.
+
+    A step is an action of a running episode; actions after the end of an episode do not count.
 
     Args:
         task: any task.
@@ -182,4 +155,5 @@ def environment_speed(
         while (elapsed := time.perf_counter() - start) < seconds / chunks:
             steps += loop.advance()
         rates.append(steps / elapsed)
-    return EnvironmentSpeed(tuple(rates), n, torch.get_num_threads(), warm if compiled else 0.0)
+    name = "environment, compiled" if compiled else "environment"
+    return Throughput(name, "steps/s", 1, torch.get_num_threads(), tuple(rates), warm if compiled else 0.0)

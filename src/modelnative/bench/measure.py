@@ -1,4 +1,4 @@
-"""All figures of one machine: how fast it computes, and how fast a training is on it."""
+"""All measurements of one machine: matrix products, environment, training, and the time until a task is solved."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Any
 
 from modelnative.bench.machine import machine
 from modelnative.bench.processes import (
-    MeasurementJob,
-    MeasurementStarted,
-    Message,
-    Note,
+    BenchMessage,
+    MeasurementEvent,
+    MeasurementPlan,
     PeakMemory,
+    config_fields,
+    matmul_name,
     measure_in_processes,
-    product_name,
 )
-from modelnative.bench.training import Rate, flops, forward_flops
-from modelnative.errors import UserError
+from modelnative.bench.throughput import Throughput
+from modelnative.bench.training import PARTS, flops, forward_flops
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import require
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.parallel import cores
 from modelnative.training.recipes import BENCH, recipe
 
-EPISODES_PER_PROCESS = 16  # of a minibatch; they are drawn at random, and no process may be left without any
+MIN_EPISODES = 16  # of a minibatch for each process, so that random assignment leaves no process without episodes
 
 
 @dataclass(frozen=True)
-class Solution:
-    """One training to its end.
+class TimeToSolution:
+    """One complete training.
 
     Attributes:
-        seed: its seed.
-        seconds, updates: what it cost; without the final evaluation.
-        solved: whether every problem is right, played greedily.
-        line: the verdict.
+        seed: of the training.
+        seconds, updates: its cost, without the final evaluation.
+        solved: whether greedy play solves every problem.
+        line: the evaluation in one line.
     """
 
     seed: int
@@ -49,84 +49,82 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What was measured.
+class BenchResult:
+    """The result of `bench`.
 
     Attributes:
-        config: of the training that was measured.
-        seconds: for each measurement.
-        rates: of one process, then of several.
-        memory: of one process, then of several.
+        config: the training that was measured.
+        seconds: duration of each measurement.
+        rates: measurements with one process, then with several.
+        memory: peak memory of one process, then of several.
         notes: what could not be measured, and why.
-        solved: trainings to their end, if any were asked for.
+        solved: complete trainings, if requested.
     """
 
     config: TrainConfig
     seconds: float
-    rates: tuple[Rate, ...]
+    rates: tuple[Throughput, ...]
     memory: tuple[PeakMemory, ...]
     notes: tuple[str, ...]
-    solved: tuple[Solution, ...] = ()
+    solved: tuple[TimeToSolution, ...]
 
     @property
     def processes(self) -> int:
-        """How many worked together at most."""
+        """The largest number of processes."""
         return max(rate.processes for rate in self.rates)
 
-    def rate(self, name: str, processes: int, threads: int = 1) -> Rate | None:
-        """A measurement in so many processes of so many threads each, if there is one."""
+    def rate(self, name: str, processes: int, threads: int = 1) -> Throughput | None:
+        """The measurement with so many processes of so many threads each, or None."""
         found = (r for r in self.rates if (r.name, r.processes, r.threads) == (name, processes, threads))
         return next(found, None)
 
-    def ceiling(self, processes: int) -> Rate:
-        """The fastest matrix product of the policy's width: of one thread, or of all cores, however they share it."""
-        name = product_name(self.config.policy.width)
+    def matmul(self, workers: int) -> Throughput:
+        """The fastest matrix product of the policy's width by at most `workers` threads, in one process or several."""
+        name = matmul_name(self.config.policy.width)
         products = [rate for rate in self.rates if rate.name == name]
-        return max((r for r in products if r.processes * r.threads <= processes), key=lambda rate: rate.median)
+        return max((r for r in products if r.processes * r.threads <= workers), key=lambda rate: rate.median)
 
     @property
     def flops(self) -> dict[str, int] | None:
-        """Multiplications and additions in a step's rollout, update and both; None where they are not counted."""
+        """FLOP per step of rollout, update and training, or None for a core whose FLOP are not counted."""
         spec = make_task(self.config.task, **self.config.options).spec
         forward = forward_flops(spec, self.config.core, self.config.policy)
         return None if forward is None else flops(forward, self.config.loss.epochs)
 
-    def share(self, name: str, processes: int, threads: int = 1) -> float | None:
-        """Share of the ceiling that a part of the training reaches."""
+    def utilization(self, name: str, processes: int, threads: int = 1) -> float | None:
+        """FLOP/s of a part of the training, divided by that of the matrix product, or None if it is not known."""
         rate, work = self.rate(name, processes, threads), self.flops
         if rate is None or work is None or name not in work:
             return None
-        return rate.median * work[name] / 1e9 / self.ceiling(processes * threads).median
+        return rate.median * work[name] / 1e9 / self.matmul(processes * threads).median
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-ready."""
         counts = list(dict.fromkeys(rate.processes for rate in self.rates))
         return {
             "machine": machine(),
-            "config": self.config.model_dump(),
+            "config": config_fields(self.config),
             "seconds": self.seconds,
             "rates": [rate.as_dict() for rate in self.rates],
-            "ceiling": {str(count): self.ceiling(count).as_dict() for count in counts},
+            "matmul": {str(count): self.matmul(count).as_dict() for count in counts},
             "flops": self.flops,
-            "share": {str(count): {part: self.share(part, count) for part in flops(0, 1)} for count in counts},
+            "utilization": {str(count): {part: self.utilization(part, count) for part in PARTS} for count in counts},
             "memory": [dataclasses.asdict(memory) for memory in self.memory],
             "notes": self.notes,
             "solved": [dataclasses.asdict(solved) for solved in self.solved],
         }
 
 
-def usual_config(task: str = "arithmetic", core: str = "gru", algorithm: str = "ppo") -> TrainConfig:
-    """What is measured by default: the recipe, with the fields of `BENCH`."""
+def default_config(task: str = "arithmetic", core: str = "gru", algorithm: str = "ppo") -> TrainConfig:
+    """The training that is measured by default: the recipe, with the fields of `BENCH`."""
     return with_fields(recipe(task, algorithm, core, BENCH["curriculum"]), BENCH)
 
 
-def check(config: TrainConfig) -> None:
-    """Raise a `UserError` unless this can be measured."""
+def require_measurable(config: TrainConfig) -> None:
+    """Raise a `UserError` unless this training can be measured."""
     make_task(config.task, **config.options)
-    if config.device != "cpu":
-        raise UserError(f"device: {config.device!r} is not allowed; expected cpu, which is what is measured")
-    if config.threads != 1:
-        raise UserError(f"threads: {config.threads} is not allowed; expected 1: cores are shared among processes")
+    require(config.device == "cpu", "device", config.device, "cpu; other devices cannot be measured")
+    require(config.threads == 1, "threads", config.threads, "1: cores are shared among processes")
 
 
 def bench(
@@ -135,46 +133,62 @@ def bench(
     seconds: float,
     processes: int | None = None,
     compiled: bool = False,
+    solve: int = 0,
+    train: Callable[[TrainConfig], TimeToSolution] | None = None,
     progress: Callable[[str], None] | None = None,
-) -> Bench:
-    """Measure in one process, then in `processes` that train one policy together.
+) -> BenchResult:
+    """Measure one process, then `processes` that train together; then train `solve` seeds to their end.
 
     Args:
-        config: of the training.
-        seconds: for each measurement; starting and warming up come on top.
-        processes: of one thread each; by default one for each core.
-        compiled: measure the environment under `torch.compile`, too.
-        progress: is called with a line before everything that takes time.
+        config: the training to measure.
+        seconds: for each measurement, without start and warm-up.
+        processes: number of processes of one thread each; one for each core by default.
+        compiled: also measure the environment under `torch.compile`.
+        solve: number of seeds of the task's recipe to train to their end, one after the other.
+        train: trains one configuration to its end; required if `solve` is not 0.
+        progress: called with one line before each measurement.
 
     Raises:
-        UserError: an argument is not sensible, or a process has died.
-        KeyboardInterrupt: Ctrl-C; nothing stays behind.
+        UserError: an argument is not allowed, or a process has failed.
+        KeyboardInterrupt: Ctrl-C; all processes are terminated.
     """
-    check(config)
-    limit = max(1, config.episodes // config.loss.minibatches // EPISODES_PER_PROCESS)
+    require_measurable(config)
+    limit = max(1, config.episodes // config.loss.minibatches // MIN_EPISODES)
     processes = min(limit, cores(limit=sys.maxsize)) if processes is None else processes
-    allowed = f"from 1 to {limit}: {EPISODES_PER_PROCESS} episodes of a minibatch for each"
     require(0 < seconds < math.inf, "seconds", seconds, "more than 0")
+    allowed = f"from 1 to {limit}: {MIN_EPISODES} episodes of a minibatch for each"
     require(1 <= processes <= limit, "processes", processes, allowed)
+    require(solve >= 0, "solve", solve, "0 (nothing) or more")
     report = progress or (lambda line: None)
-    rates: list[Rate] = []
-    memory: list[PeakMemory] = []
-    notes: list[str] = []
+    events: list[MeasurementEvent] = []
     for count in dict.fromkeys((1, processes)):
-        where = "1 process" if count == 1 else f"{count} processes"
+        name = "1 process" if count == 1 else f"{count} processes"
 
-        def receive(message: Message, where: str = where) -> None:
-            if isinstance(message, MeasurementStarted):
-                report(f"{message.name}, {where}: {seconds:g} s")
-            elif isinstance(message, Rate):
-                rates.append(message)
-            elif isinstance(message, PeakMemory):
-                memory.append(message)
-            elif isinstance(message, Note):
-                notes.append(message.text)
+        def keep(event: MeasurementEvent, name: str = name) -> None:
+            events.append(event)
+            if isinstance(event, BenchMessage) and event.kind == "started":
+                report(f"{event.text}, {name}: {seconds:g} s")
 
-        report(f"starting {where}")
-        # What cannot be compiled by one process cannot by several, and each would take its time to find out.
-        job = MeasurementJob(config, seconds, compiled and not notes, processes if count == 1 else 1)
-        measure_in_processes(job, count, receive)
-    return Bench(config, seconds, tuple(rates), tuple(memory), tuple(notes))
+        report(f"starting {name}")
+        # If compilation fails in one process, it is not tried again in several.
+        compiled = compiled and not _skipped(events)
+        threads = processes if count == 1 else 1
+        measure_in_processes(MeasurementPlan(config, seconds, compiled, threads), count, keep)
+    usual = recipe(config.task, config.algorithm, config.core)
+    solved = []
+    for seed in range(solve):
+        assert train is not None, "solve needs train"
+        report(f"time to solution: seed {seed}")
+        solved.append(train(with_fields(usual, {"options": config.options, "seed": seed})))
+    return BenchResult(
+        config,
+        seconds,
+        rates=tuple(event for event in events if isinstance(event, Throughput)),
+        memory=tuple(event for event in events if isinstance(event, PeakMemory)),
+        notes=_skipped(events),
+        solved=tuple(solved),
+    )
+
+
+def _skipped(events: list[MeasurementEvent]) -> tuple[str, ...]:
+    return tuple(event.text for event in events if isinstance(event, BenchMessage) and event.kind == "skipped")

@@ -1,8 +1,8 @@
-"""Measures in processes of their own: one, or several that train together as `torchrun` starts them.
+"""Measures in separate processes: one process, or several that train together under `torchrun`.
 
-A process of its own starts with one thread, nothing in its memory, and is gone afterwards; what several of them do at
-the same time is what a machine can do as a whole. `measure_in_processes` starts them; each runs `main`, and the first
-of them prints a line of JSON for every message.
+A new process starts with one thread and no memory, and it ends after the measurement. Several processes at the same
+time show what the whole machine can do. `measure_in_processes` starts them, and each of them runs `main`. The first one
+prints a line of JSON for every event.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from modelnative.bench.environment import environment_speed
-from modelnative.bench.training import Rate, product_rates, training_rates
+from modelnative.bench.throughput import Throughput
+from modelnative.bench.training import PARTS, matmul_rates, training_rates
 from modelnative.errors import UserError
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
@@ -30,19 +31,19 @@ from modelnative.training.parallel import Group
 from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
 
-USUAL = 64  # the width whose matrix product is measured on every machine, so that machines can be compared
-GRACE = 10  # seconds that processes have to end when they are asked to
+REFERENCE_WIDTH = 64  # its matrix product is measured on every machine, so that machines can be compared
+GRACE = 10  # seconds that a process has to end after SIGTERM
 
 
 @dataclass(frozen=True)
-class MeasurementJob:
+class MeasurementPlan:
     """What to measure.
 
     Attributes:
-        config: of the training; its task is what the environment's speed is measured on.
+        config: the training; its task is also used to measure the environment.
         seconds: for each measurement.
-        compiled: measure the environment under `torch.compile`, too.
-        threads: of one process that a matrix product and a training are measured with, too; 1 for none.
+        compiled: also measure the environment under `torch.compile`.
+        threads: if more than 1, also measure a matrix product and a training with so many threads in one process.
     """
 
     config: TrainConfig
@@ -50,37 +51,45 @@ class MeasurementJob:
     compiled: bool = False
     threads: int = 1
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `of` reads it."""
+        return {**vars(self), "config": config_fields(self.config)}
 
-@dataclass(frozen=True)
-class MeasurementStarted:
-    """A measurement starts."""
-
-    name: str
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> MeasurementPlan:
+        """The inverse of `as_dict`."""
+        return cls(**{**values, "config": with_fields(recipe(), values["config"])})
 
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The most memory that the processes held, all together, in bytes, before anything was compiled."""
+    """The peak memory of all processes together in bytes, before anything was compiled."""
 
     processes: int
     peak: int
 
 
 @dataclass(frozen=True)
-class Note:
-    """Something that cannot be measured here, and why."""
+class BenchMessage:
+    """A message of a measuring process.
 
+    Attributes:
+        kind: `started` (a measurement), `skipped` (a measurement that is not possible here) or `error`.
+        text: the name of the measurement, or the reason.
+    """
+
+    kind: Literal["started", "skipped", "error"]
     text: str
 
 
-Message = MeasurementStarted | Rate | PeakMemory | Note
+MeasurementEvent = Throughput | PeakMemory | BenchMessage
 
 
-def measure_in_processes(job: MeasurementJob, processes: int, receive: Callable[[Message], None]) -> None:
-    """Measure in several processes of one thread each, and pass on every message as it comes.
+def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable[[MeasurementEvent], None]) -> None:
+    """Measure in so many processes of one thread each; `report` is called with every event as it happens.
 
     Raises:
-        UserError: a process has died, or cannot do what is asked for.
+        UserError: a process has failed.
     """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [
@@ -88,51 +97,52 @@ def measure_in_processes(job: MeasurementJob, processes: int, receive: Callable[
         *(launcher if processes > 1 else []),
         "-m",
         __name__,
-        json.dumps({**vars(job), "config": job.config.model_dump()}),
+        json.dumps(plan.as_dict()),
     ]
     environment = {
         **os.environ,
-        # They import what this process could: a task in the folder that the command was called in, say.
+        # The processes can import what this one can, such as a task in the current folder.
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "OMP_NUM_THREADS": "1",
     }
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         child = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             env=environment,
             text=True,
-            start_new_session=True,  # Ctrl-C is for this process, which ends the others
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
         )
         try:
             assert child.stdout is not None
             for line in child.stdout:
                 if line.startswith("{"):  # a task may print, too
-                    receive(_read(json.loads(line)))
+                    report(_parse_event(json.loads(line)))
             code = child.wait()
         finally:
-            _end(child)
+            _terminate(child)
         if code:
-            said.seek(0)
-            # The first error is the cause; the launcher's own, and those of processes left alone, come after it.
-            reason = re.search(r"\w+Error: .+", said.read())
+            errors.seek(0)
+            # The first error is the cause; errors of the launcher and of the other processes follow.
+            reason = re.search(r"\w+Error: .+", errors.read())
             raise UserError(
-                f"bench: a measuring process ended with exit code {code} ({reason[0] if reason else 'without a word'})"
+                f"bench: a measuring process ended with exit code {code} ({reason[0] if reason else 'no message'})"
             )
 
 
-def _read(line: dict[str, Any]) -> Message:
-    kind = line.pop("kind")
-    if kind == "error":
+def _parse_event(line: dict[str, Any]) -> MeasurementEvent:
+    if "rates" in line:
+        return Throughput.of(line)
+    if "peak" in line:
+        return PeakMemory(**line)
+    if line["kind"] == "error":
         raise UserError(line["text"])
-    if kind == "Rate":
-        return Rate.of(line)
-    return {"MeasurementStarted": MeasurementStarted, "PeakMemory": PeakMemory, "Note": Note}[kind](**line)
+    return BenchMessage(**line)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """Ask, wait, force. The launcher passes on what it is asked."""
+def _terminate(child: subprocess.Popen[str]) -> None:
+    """End a process by SIGTERM, which the launcher passes on, and after `GRACE` seconds by SIGKILL."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -144,63 +154,69 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.stdout.close()
 
 
-def measure(job: MeasurementJob) -> Iterator[Message]:
-    """All measurements, one after the other, in this process and those that it trains with."""
-    config, seconds = job.config, job.seconds
+def measure(plan: MeasurementPlan) -> Iterator[MeasurementEvent]:
+    """Make all measurements in this process and those that it trains with."""
+    config, seconds = plan.config, plan.seconds
     torch.set_num_threads(1)
     task = make_task(config.task, **config.options)
     trainer = Trainer(task, config)
     group = trainer.group
 
-    def together(name: str, unit: str, rates: list[float], compile_seconds: float = 0.0) -> Rate:
-        """The sum over the processes, chunk by chunk."""
-        (total,) = group.add([torch.tensor(rates, dtype=torch.float64)])
-        return Rate(name, unit, group.size, torch.get_num_threads(), tuple(total.tolist()), compile_seconds)
+    def summed(measured: Throughput) -> Throughput:
+        """The sum over the processes, for each repetition."""
+        (total,) = group.add([torch.tensor(measured.rates, dtype=torch.float64)])
+        return dataclasses.replace(measured, processes=group.size, rates=tuple(total.tolist()))
 
-    for width in dict.fromkeys((USUAL, config.policy.width)):
-        for threads in dict.fromkeys((1, job.threads)):
-            yield from _begin(product_name(width) + (f", {threads} threads" if threads > 1 else ""), group)
+    def parts(rates: dict[str, list[float]], threads: int) -> Iterator[Throughput]:
+        for part in PARTS:
+            yield Throughput(part, "steps/s", group.size, threads, tuple(rates[part]))
+
+    for width in dict.fromkeys((REFERENCE_WIDTH, config.policy.width)):
+        for threads in dict.fromkeys((1, plan.threads)):
+            yield _start(matmul_name(width) + (f", {threads} threads" if threads > 1 else ""), group)
             torch.set_num_threads(threads)
-            yield together(product_name(width), "GFLOP/s", product_rates(width, seconds))
+            yield summed(Throughput(matmul_name(width), "GFLOP/s", 1, threads, tuple(matmul_rates(width, seconds))))
             torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(config.seed + group.rank)
-    yield from _begin("environment", group)
-    yield together("environment", "steps/s", list(environment_speed(task, config.episodes, seconds, generator).rates))
-    yield from _begin("rollout, update and training", group)
-    rates = training_rates(trainer, seconds)
-    for part in ("rollout", "update", "training"):
-        yield Rate(part, "steps/s", group.size, 1, getattr(rates, part))
-    if job.threads > 1:
-        yield from _begin(f"training with {job.threads} threads", group)
-        shared = training_rates(Trainer(task, with_fields(config, {"threads": job.threads})), seconds)
-        for part in ("rollout", "update", "training"):
-            yield Rate(part, "steps/s", group.size, job.threads, getattr(shared, part))
+    yield _start("environment", group)
+    yield summed(environment_speed(task, config.episodes, seconds, generator))
+    yield _start("rollout, update and training", group)
+    yield from parts(training_rates(trainer, seconds), 1)
+    if plan.threads > 1:
+        yield _start(f"training with {plan.threads} threads", group)
+        threaded = Trainer(task, with_fields(config, {"threads": plan.threads}))
+        yield from parts(training_rates(threaded, seconds), plan.threads)
     yield PeakMemory(group.size, int(group.add([torch.tensor(peak_memory())])[0]))
-    if job.compiled:
-        yield from _begin("environment, after compiling for up to a minute", group)
+    if plan.compiled:
+        yield _start("environment, after compiling for up to a minute", group)
         try:
             speed = environment_speed(task, config.episodes, seconds, generator, compiled=True)
         except RuntimeError as error:
-            yield Note(
-                f"environment, compiled: torch.compile does not work here ({str(error).strip().splitlines()[0]})"
-            )
+            reason = str(error).strip().splitlines()[0]
+            yield BenchMessage("skipped", f"environment, compiled: torch.compile does not work here ({reason})")
         else:
-            yield together("environment, compiled", "steps/s", list(speed.rates), speed.compile_seconds)
+            yield summed(speed)
     group.close()
 
 
-def _begin(name: str, group: Group) -> Iterator[MeasurementStarted]:
-    yield MeasurementStarted(name)
-    group.broadcast_numbers([0.0])  # all begin at the same time
+def _start(name: str, group: Group) -> BenchMessage:
+    """Wait until all processes have reached this measurement."""
+    group.broadcast_numbers([0.0])
+    return BenchMessage("started", name)
 
 
-def product_name(width: int) -> str:
-    """How the product of this width is called."""
+def matmul_name(width: int) -> str:
+    """The name of the matrix product of a policy width."""
     return f"matrix product, width {width}"
 
 
+def config_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields of a configuration, JSON-ready."""
+    return dataclasses.asdict(config)
+
+
 def peak_memory() -> int:
-    """The most memory that this process has held, in bytes; 0 where the system does not tell."""
+    """The peak memory of this process in bytes; 0 where the system does not report it."""
     if sys.platform == "win32":
         return 0
     import resource
@@ -210,27 +226,25 @@ def peak_memory() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """One of the processes."""
-    given = json.loads(argv[0])
-    job = MeasurementJob(**{**given, "config": with_fields(recipe(), given["config"])})
+    """Run one of the processes."""
     is_leader = os.environ.get("RANK", "0") == "0"
     try:
-        for message in measure(job):
+        for event in measure(MeasurementPlan.of(json.loads(argv[0]))):
             if is_leader:
-                print_line({"kind": type(message).__name__, **dataclasses.asdict(message)})
+                print_line(event)
     except UserError as error:
-        if is_leader:  # what is wrong with the input is wrong for all
-            print_line({"kind": "error", "text": str(error)})
+        if is_leader:  # all processes have the same input, and fail alike
+            print_line(BenchMessage("error", str(error)))
         return 2
     return 0
 
 
-def print_line(values: dict[str, Any]) -> None:
-    """A line of JSON on standard output, at once."""
-    sys.stdout.write(json.dumps(values) + "\n")
+def print_line(event: MeasurementEvent) -> None:
+    """Print an event as one line of JSON and flush."""
+    sys.stdout.write(json.dumps(vars(event)) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # whoever asked has gone
+    with contextlib.suppress(BrokenPipeError):  # the parent process has ended
         sys.exit(main(sys.argv[1:]))

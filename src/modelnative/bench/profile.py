@@ -1,4 +1,4 @@
-"""Where the time of an update goes, operation by operation."""
+"""The time that each of torch's operations takes in an update."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from modelnative.training.trainer import Trainer
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Discard standard error: torch's profiler writes there, past Python, that it starts and stops."""
+def _without_stderr() -> Iterator[None]:
+    """Redirect file descriptor 2: torch's profiler writes there from C++ when it starts and stops."""
     sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(null)
 
 
 @dataclass(frozen=True)
-class Operation:
-    """One of torch's operations, in a mean update.
+class ProfiledOperation:
+    """The cost of one of torch's operations, averaged over updates.
 
     Attributes:
-        name: torch's.
+        name: torch's name of the operation.
         calls: in an update.
-        seconds: in the operation itself, without those that it called.
-        share: of all operations' seconds.
+        seconds: in an update, without the operations that it calls.
+        share: of the seconds of all operations.
     """
 
     name: str
@@ -47,26 +47,30 @@ class Operation:
     share: float
 
 
-def profile_updates(config: TrainConfig, updates: int = 3) -> list[Operation]:
-    """The operations of some updates with one thread, the most expensive first; the update before is not counted."""
-    before = torch.get_num_threads()
+def profile_updates(config: TrainConfig, updates: int = 3) -> list[ProfiledOperation]:
+    """Profile some updates with one thread, after one that is not counted.
+
+    Returns:
+        All operations, the most expensive first.
+    """
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         trainer = Trainer(make_task(config.task, **config.options), config)
         trainer.update()
         profile = torch.profiler.profile(activities=[ProfilerActivity.CPU])
-        with _silent():
+        with _without_stderr():
             profile.start()
         for _ in range(updates):
             trainer.update()
-        with _silent():
+        with _without_stderr():
             profile.stop()
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
     averages = profile.key_averages()
     total = sum(event.self_cpu_time_total for event in averages)  # microseconds
     operations = [
-        Operation(
+        ProfiledOperation(
             name=event.key,
             calls=event.count / updates,
             seconds=event.self_cpu_time_total / updates / 1e6,

@@ -1,12 +1,8 @@
-"""How fast a training is, part by part, and how fast it could be: the rate of the matrix product that it is made of."""
+"""The speed of a training and its parts, and of the matrix product that limits it."""
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -14,56 +10,16 @@ from modelnative.policies.config import PolicyConfig
 from modelnative.tasks.contract.task import TaskSpec
 from modelnative.training.trainer import Trainer
 
-ROWS = 4096  # of the left matrix: about what a thread has to multiply at a time
-CHUNKS = 10  # parts of a measurement, each with a rate of its own
-MIN_UPDATES = 3  # updates, however long they take: a median of fewer says little
+ROWS = 4096  # of the left matrix: about what one thread multiplies at a time during training
+CHUNKS = 10  # parts of a measurement, each with its own rate
+MIN_UPDATES = 3  # in a measurement, however long they take
+PARTS = ("rollout", "update", "training")
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Something measured several times.
+def matmul_rates(width: int, seconds: float, chunks: int = CHUNKS) -> list[float]:
+    """GFLOP/s of the float32 product of 4096 × width by width × 3 width, one rate for each chunk.
 
-    Attributes:
-        name: what.
-        unit: of the rates, `steps/s` or `GFLOP/s`.
-        processes: that worked together, each with `threads` threads of torch; the rates are of all of them.
-        rates: of each repetition.
-        compile_seconds: what `torch.compile` took before; 0 when eager.
-    """
-
-    name: str
-    unit: str
-    processes: int
-    threads: int
-    rates: tuple[float, ...]
-    compile_seconds: float = 0.0
-
-    @property
-    def median(self) -> float:
-        """The rate of the median repetition."""
-        return statistics.median(self.rates)
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """The rate of the slowest and of the fastest repetition."""
-        return min(self.rates), max(self.rates)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; `of` reads it."""
-        low, high = self.spread
-        return {**dataclasses.asdict(self), "median": self.median, "low": low, "high": high}
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Rate:
-        """What `as_dict` gave."""
-        fields = {f.name: values[f.name] for f in dataclasses.fields(cls)}
-        return cls(**{**fields, "rates": tuple(fields["rates"])})
-
-
-def product_rates(width: int, seconds: float, chunks: int = CHUNKS) -> list[float]:
-    """GFLOP/s of the float32 product of 4096 × width by width × 3 width, with torch's threads; a rate for each chunk.
-
-    It is what a GRU computes most, and all data stays in the caches, so that no network of this width is faster.
+    This product dominates a GRU, and its operands stay in the caches, so that no network of this width is faster.
     """
     left, right = torch.randn(ROWS, width), torch.randn(width, 3 * width)
     product = left @ right
@@ -78,51 +34,46 @@ def product_rates(width: int, seconds: float, chunks: int = CHUNKS) -> list[floa
     return rates
 
 
-@dataclass(frozen=True)
-class TrainingRates:
-    """Steps a second of every update: while it played, while it learned, and from its start to its end.
-
-    The end is later than playing and learning: metrics and the greedy evaluation now and then are paid for, too.
-    """
-
-    rollout: tuple[float, ...]
-    update: tuple[float, ...]
-    training: tuple[float, ...]
-
-
-def training_rates(trainer: Trainer, seconds: float) -> TrainingRates:
-    """Train for so many seconds after one update that is not counted.
+def training_rates(trainer: Trainer, seconds: float) -> dict[str, list[float]]:
+    """Train for some seconds, and at least three updates, after one update that is not counted.
 
     Args:
-        trainer: alone, or one of the processes that train together: the steps of all count.
-        seconds: the first process's clock decides; three updates at least.
+        trainer: alone, or one of several processes that train together; the steps of all processes count.
+        seconds: by the clock of the first process.
+
+    Returns:
+        For each of `PARTS`, steps per second of every update. `training` is the whole update, which also includes
+        metrics and the occasional greedy evaluation.
     """
     trainer.update()
-    rollout: list[float] = []
-    update: list[float] = []
-    training: list[float] = []
+    rates: dict[str, list[float]] = {part: [] for part in PARTS}
     start = time.perf_counter()
-    while len(training) < MIN_UPDATES or trainer.group.broadcast_numbers([time.perf_counter() - start])[0] < seconds:
-        before, begin = trainer.steps, time.perf_counter()
+    while len(rates["training"]) < MIN_UPDATES or _leader_seconds(trainer, start) < seconds:
+        steps_before, update_start = trainer.steps, time.perf_counter()
         timing = trainer.update().timing
-        elapsed, steps = time.perf_counter() - begin, trainer.steps - before
-        rollout.append(steps / (timing.seconds * timing.rollout_share))
-        update.append(steps / (timing.seconds * timing.update_share))
-        training.append(steps / elapsed)
-    return TrainingRates(tuple(rollout), tuple(update), tuple(training))
+        elapsed, steps = time.perf_counter() - update_start, trainer.steps - steps_before
+        rates["rollout"].append(steps / (timing.seconds * timing.rollout_share))
+        rates["update"].append(steps / (timing.seconds * timing.update_share))
+        rates["training"].append(steps / elapsed)
+    return rates
+
+
+def _leader_seconds(trainer: Trainer, start: float) -> float:
+    """Seconds since `start` by the clock of the first process."""
+    return trainer.group.broadcast_numbers([time.perf_counter() - start])[0]
 
 
 def forward_flops(spec: TaskSpec, core: str, policy: PolicyConfig) -> int | None:
-    """Multiplications and additions of matrix products in one step's forward pass; None where it is not counted.
+    """FLOP of the matrix products in one step's forward pass, or None for cores other than gru.
 
     For a GRU of width w with L layers, a vocabulary of V tokens and a context of C:
 
         L · 2·w·3w          recurrent products
-        + (L - 1) · 2·w·3w  input products; the first layer's are a lookup in a table that is made once for all
-        + 2·w·(V + 1 + C + V)  heads: tokens, value, copying by place and by content; 2·w·(V + 1) without a copy head
+        + (L - 1) · 2·w·3w  input products; those of the first layer are looked up in a table
+        + 2·w·(V + 1 + C + V)  heads: tokens, value, copying by position and by content; 2·w·(V + 1) without a copy head
 
-    Element-wise work, attention to the context and the embeddings are left out, and so is the table, which does not
-    grow with the steps.
+    Element-wise operations, attention to the context, embeddings and the table are not counted. The cost of the table
+    does not depend on the number of steps.
 
     Example:
         >>> from modelnative.tasks import make_task
@@ -137,7 +88,9 @@ def forward_flops(spec: TaskSpec, core: str, policy: PolicyConfig) -> int | None
 
 
 def flops(forward: int, epochs: int) -> dict[str, int]:
-    """The same of every part of a training's step: a backward pass is two forward passes, and every epoch has both.
+    """FLOP per step of rollout, update and training, from those of a forward pass.
+
+    A backward pass costs two forward passes, and each epoch has one of each.
 
     Example:
         >>> flops(10, epochs=2)

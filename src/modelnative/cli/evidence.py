@@ -132,10 +132,9 @@ def tutorial(arguments: Sequence[str]) -> int:
     found = parser.read(arguments)
     from modelnative import api
     from modelnative.studio import tables
+    from modelnative.studio import tutorial as pictures
 
     console = tables.console()
-    for part in tables.comparison(api.tutorial(seed=found.seed, updates=found.updates)):
+    for part in pictures.page(api.tutorial(seed=found.seed, updates=found.updates)):
         console.print(part)
     return 0
-
-

@@ -51,7 +51,7 @@ def bench(arguments: Sequence[str]) -> int:
             progress=report,
         )
         values = {"modelnative": __version__, **measured.as_dict()}
-        parts = pictures.figures(measured)
+        parts = pictures.page(measured)
     if found.json:
         print_json(values)
         return 0

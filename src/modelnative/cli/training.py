@@ -88,5 +88,3 @@ def watch_sweep(start: Callable[[Any], Any], dry_run: bool = False) -> int:
     for part in pictures.final_report(result.sweep, result.rows):
         console.print(part, soft_wrap=isinstance(part, str))
     return 1 if result.failed else 0
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor
 
 from modelnative.tasks.contract.task import AnyTask, Problems, Split, State, Step, Task
-
-SEED = 1  # of the substitute problems whose feedback is shown for listed and parsed problems
 
 
 @dataclass
@@ -55,11 +52,6 @@ class BlindTask(Task[BlindProblems, BlindState]):
         """Whether the wrapped task has an oracle."""
         return self.task.has_oracle
 
-    @property
-    def can_enumerate(self) -> bool:
-        """Whether the wrapped task can enumerate its problems."""
-        return self.task.can_enumerate
-
     def hide(self, own: Problems, generator: torch.Generator) -> BlindProblems:
         """The same problems with a blank context."""
         shown = self.task.sample(own.stage, generator, "all") if self.shuffle_feedback else own
@@ -84,24 +76,11 @@ class BlindTask(Task[BlindProblems, BlindState]):
     def oracle(self, problems: BlindProblems) -> Tensor:
         return self.task.oracle(problems.own)
 
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[BlindProblems]:
-        generator = torch.Generator().manual_seed(SEED)
-        return (self.hide(own, generator) for own in self.task.enumerate(stage, split, chunk))
-
-    def parse(self, stage: int, text: str) -> BlindProblems:
-        return self.hide(self.task.parse(stage, text), torch.Generator().manual_seed(SEED))
-
-    def render(self, problems: BlindProblems, i: int) -> str:
-        return self.task.render(problems.own, i)
-
     def records(self, problems: BlindProblems, state: BlindState) -> list[dict[str, Any]]:
         return self.task.records(problems.own, state.own)
 
     def registers(self, state: BlindState, i: int) -> dict[str, str]:
         return self.task.registers(state.own, i)
-
-    def options(self) -> dict[str, Any]:
-        return self.task.options()
 
 
 def feedback_reveals_problem(task: AnyTask, problems: Problems) -> bool:

@@ -18,7 +18,7 @@ class ExplainedToken:
 
     Attributes:
         token: the token that the policy wrote.
-        oracle: the oracle's token at the same position; empty after the end of its program and without an oracle.
+        oracle: the oracle's token at the same position; empty after the end of its program, None without a program.
         probability: of the token.
         value: expected return before the token.
         entropy: of the policy's distribution, in nats.
@@ -30,7 +30,7 @@ class ExplainedToken:
     """
 
     token: str
-    oracle: str
+    oracle: str | None
     probability: float
     value: float
     entropy: float
@@ -104,7 +104,7 @@ def explain_problem(policy: Policy, task: AnyTask, problems: Problems) -> Explan
         rows.append(
             ExplainedToken(
                 token=spec.vocabulary[int(token)],
-                oracle=oracle[t] if t < len(oracle) else "",
+                oracle=_token_at(oracle, t),
                 probability=float(probabilities[token]),
                 value=float(value),
                 entropy=float(-(probabilities * log_probs).sum()),
@@ -134,6 +134,13 @@ def oracle_tokens(task: AnyTask, problems: Problems) -> tuple[str, ...]:
     program = task.oracle(problems)
     length = int(program_length(program, task.spec.end)[0])
     return tuple(task.spec.vocabulary[token] for token in program[0, :length].tolist())
+
+
+def _token_at(oracle: tuple[str, ...], t: int) -> str | None:
+    """The oracle's token at step t; empty after its end, None without a program."""
+    if not oracle:
+        return None
+    return oracle[t] if t < len(oracle) else ""
 
 
 def _position_name(spec: TaskSpec, problems: Problems, position: int) -> str:

@@ -60,8 +60,7 @@ class ProblemSet:
         generator = torch.Generator().manual_seed(seed)
         for start in range(0, self.count, CHUNK):
             stage = torch.full((min(CHUNK, self.count - start),), self.stage)
-            problems: Problems = self.task.sample(stage, generator, self.split)
-            yield problems
+            yield self.task.sample(stage, generator, self.split)
 
     def whole(self) -> Problems:
         """All problems in one batch. Of a sample, no more than fit into `MAX_CONTEXT_TOKENS`."""

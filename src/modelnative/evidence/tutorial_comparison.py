@@ -41,10 +41,7 @@ class TrainedRecipe:
     """One recipe after training: the mean published score and the success rate of each stage."""
 
     name: str
-    updates: int
-    episodes: int
-    learning_rate: float
-    entropy_weight: float
+    config: TrainConfig
     seconds: float
     score: tuple[float, ...]
     success: tuple[float, ...]
@@ -130,18 +127,7 @@ def _train(name: str, trainer: Trainer) -> TrainedRecipe:
     for _ in trainer:
         pass
     seconds = time.perf_counter() - start
-    score, success = _measure(trainer.policy, trainer.task)
-    config = trainer.config
-    return TrainedRecipe(
-        name=name,
-        updates=config.updates,
-        episodes=config.episodes,
-        learning_rate=config.optimizer.learning_rate,
-        entropy_weight=config.loss.entropy_weight,
-        seconds=seconds,
-        score=score,
-        success=success,
-    )
+    return TrainedRecipe(name, trainer.config, seconds, *_measure(trainer.policy, trainer.task))
 
 
 def _measure(policy: Policy, task: AnyTask) -> tuple[tuple[float, ...], tuple[float, ...]]:

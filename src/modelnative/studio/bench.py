@@ -1,4 +1,4 @@
-"""What the terminal shows of a machine's figures."""
+"""Tables of `modelnative bench`."""
 
 from __future__ import annotations
 
@@ -10,66 +10,63 @@ from rich.table import Table
 from rich.text import Text
 
 from modelnative.bench.machine import machine
-from modelnative.bench.measure import Bench, Solution
-from modelnative.bench.profile import Operation
-from modelnative.bench.training import Rate
+from modelnative.bench.measure import BenchResult, TimeToSolution
+from modelnative.bench.profile import ProfiledOperation
+from modelnative.bench.throughput import Throughput
 from modelnative.studio.tables import table
 
 TOP = 20  # operations of a profile that are shown
 
 
-def figures(measured: Bench) -> Iterator[RenderableType]:
-    """Everything that was measured, and what it was measured on."""
+def page(measured: BenchResult) -> Iterator[RenderableType]:
+    """Everything that was measured, and the machine."""
     config, policy = measured.config, measured.config.policy
     yield Text(
         f"{config.task}, {config.algorithm}, {config.core} of width {policy.width}, {config.curriculum}: "
         f"{config.episodes:,} episodes in {config.loss.minibatches} minibatches, epochs: {config.loss.epochs}",
         "bold",
     )
-    yield rates(measured)
-    yield from remarks(measured)
+    yield rates_table(measured)
+    if measured.flops is not None:
+        yield Text("% of matmul: % of this machine's matrix-multiply speed", "dim")
+    yield from details(measured)
     if measured.solved:
-        yield solutions(measured.solved)
-        yield summary(measured.solved)
+        yield solutions_table(measured.solved)
+        yield solutions_line(measured.solved)
 
 
-def rates(measured: Bench) -> Table:
-    """A row a measurement: the median, the range, and the share of the ceiling of the same cores."""
+def rates_table(measured: BenchResult) -> Table:
+    """One row for each measurement: median, range, and share of the speed of a matrix product on the same cores."""
     counts = list(dict.fromkeys(rate.processes for rate in measured.rates))
-    numbers = [
-        column
-        for count in counts
-        for column in ("1 process" if count == 1 else f"{count} processes", "range", "of ceiling")
-    ]
+    numbers = [column for count in counts for column in (_processes(count), "range", "% of matmul")]
     shown = table("measured", "unit", *numbers)
     for column in shown.columns[2:]:
         column.justify = "right"
     for name in dict.fromkeys(rate.name for rate in measured.rates):
-        found = [measured.rate(name, count) for count in counts]
         unit = next(rate.unit for rate in measured.rates if rate.name == name)
         cells = []
-        for count, rate in zip(counts, found, strict=True):
-            share = measured.share(name, count)
-            cells += [number(rate), spread(rate), "" if share is None else f"{share:.1%}"]
+        for count in counts:
+            rate, share = measured.rate(name, count), measured.utilization(name, count)
+            cells += [rate_text(rate), range_text(rate), "" if share is None else f"{share:.1%}"]
         shown.add_row(Text(name, "bold"), unit, *cells)
     return shown
 
 
-def number(rate: Rate | None) -> str:
-    """The median, as precisely as it can be known."""
-    return "" if rate is None else digits(rate.median)
+def rate_text(rate: Throughput | None) -> str:
+    """The median with three significant digits."""
+    return "" if rate is None else three_digits(rate.median)
 
 
-def spread(rate: Rate | None) -> str:
-    """The range."""
-    return "" if rate is None else "–".join(map(digits, rate.spread))
+def range_text(rate: Throughput | None) -> str:
+    """The range with three significant digits."""
+    return "" if rate is None else "–".join(map(three_digits, rate.range))
 
 
-def digits(value: float) -> str:
-    """Three significant digits: nobody can measure more.
+def three_digits(value: float) -> str:
+    """Three significant digits; a measurement is not more precise.
 
     Example:
-        >>> digits(8_833_525), digits(231_234.5), digits(81), digits(0.1234)
+        >>> three_digits(8_833_525), three_digits(231_234.5), three_digits(81), three_digits(0.1234)
         ('8.83M', '231k', '81.0', '0.123')
     """
     if value < 0.9995:
@@ -79,33 +76,33 @@ def digits(value: float) -> str:
     return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
 
 
-def remarks(measured: Bench) -> Iterator[str]:
-    """What the table leaves open."""
+def details(measured: BenchResult) -> Iterator[str]:
+    """Lines below the table: threads, matrix products, FLOP, memory, and the machine."""
     count = measured.processes
-    ceiling = measured.ceiling(count)
-    beside = ""
-    if count > 1:
-        others = [r for r in measured.rates if r.name == ceiling.name and r.processes * r.threads == count]
-        slower = min(others, key=lambda rate: rate.median)
-        beside = f"; {digits(slower.median)} with {workers(slower)}"
     for rate in measured.rates:
         if rate.threads > 1 and rate.unit == "steps/s":
-            share = measured.share(rate.name, rate.processes, rate.threads)
-            of = "" if share is None else f", {share:.1%} of the ceiling"
-            yield f"threads   {rate.name} {digits(rate.median)} steps/s ({spread(rate)}) with {workers(rate)}{of}"
-    yield f"ceiling   {digits(ceiling.median)} GFLOP/s with {workers(ceiling)}{beside}"
+            share = measured.utilization(rate.name, rate.processes, rate.threads)
+            percent = "" if share is None else f", {share:.1%} of matmul"
+            yield f"threads   {rate.name} {rate_text(rate)} steps/s ({range_text(rate)}) with {workers(rate)}{percent}"
+    fastest = measured.matmul(count)
+    other = ""
+    if count > 1:
+        products = [r for r in measured.rates if r.name == fastest.name and r.processes * r.threads == count]
+        slowest = min(products, key=lambda rate: rate.median)
+        other = f"; {rate_text(slowest)} with {workers(slowest)}"
+    yield f"matmul    {rate_text(fastest)} GFLOP/s with {workers(fastest)}{other}"
     work = measured.flops
     if work is None:
-        yield f"work      not counted for the core {measured.config.core}, so that there is no share of the ceiling"
+        yield f"work      not counted for the core {measured.config.core}, so that % of matmul is not known"
     else:
         yield "work      " + ", ".join(f"{part} {flops:,}" for part, flops in work.items()) + " FLOP a step"
     for memory in measured.memory:
         if memory.peak:
-            each = "1 process" if memory.processes == 1 else f"{memory.processes} processes together"
-            yield f"memory    {memory.peak / 2**20:,.0f} MiB at most, {each}"
+            together = " together" if memory.processes > 1 else ""
+            yield f"memory    {memory.peak / 2**20:,.0f} MiB at most, {_processes(memory.processes)}{together}"
     for rate in measured.rates:
         if rate.compile_seconds:
-            yield f"compiling {rate.compile_seconds:.1f} s, with warming up, {workers(rate)}"
+            yield f"compiling {rate.compile_seconds:.1f} s, including warm-up, {workers(rate)}"
     for note in measured.notes:
         yield f"missing   {note}"
     here = machine()
@@ -113,44 +110,47 @@ def remarks(measured: Bench) -> Iterator[str]:
     yield f"kernels   {here['kernels']}"
 
 
-def workers(rate: Rate) -> str:
-    """Who measured it."""
-    processes = "1 process" if rate.processes == 1 else f"{rate.processes} processes"
-    return f"{processes} of {rate.threads} thread{'s' if rate.threads > 1 else ''}"
+def workers(rate: Throughput) -> str:
+    """The processes and threads of a measurement."""
+    return f"{_processes(rate.processes)} of {rate.threads} thread{'s' if rate.threads > 1 else ''}"
 
 
-def solutions(solved: Sequence[Solution]) -> Table:
-    """A row a seed."""
-    shown = table("seed", "seconds", "updates", "verdict", right=("seed", "seconds", "updates"))
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def solutions_table(solved: Sequence[TimeToSolution]) -> Table:
+    """One row for each seed."""
+    shown = table("seed", "seconds", "updates", "result", right=("seed", "seconds", "updates"))
     for one in solved:
         style = None if one.solved else "yellow"
         shown.add_row(str(one.seed), f"{one.seconds:.1f}", f"{one.updates:,}", one.line, style=style)
     return shown
 
 
-def summary(solved: Sequence[Solution]) -> str:
-    """All seeds in a line."""
+def solutions_line(solved: Sequence[TimeToSolution]) -> str:
+    """All seeds in one line."""
     seconds = [one.seconds for one in solved]
     right, median = sum(one.solved for one in solved), statistics.median(seconds)
     return f"solved    {right} of {len(solved)} seeds, median {median:.1f} s ({min(seconds):.1f}–{max(seconds):.1f})"
 
 
-def profile(operations: Sequence[Operation]) -> Iterator[RenderableType]:
-    """The most expensive operations, and how much the others come to."""
+def profile(operations: Sequence[ProfiledOperation]) -> Iterator[RenderableType]:
+    """The most expensive operations, and the sum of the others."""
     total = sum(operation.seconds for operation in operations)
     yield Text(f"One update, 1 thread: {1000 * total:,.1f} ms in {len(operations)} kinds of operation", "bold")
-    numbers = ("calls", "ms", "share", "so far")
+    numbers = ("calls", "ms", "share", "cumulative")
     shown = table("operation", *numbers, right=numbers)
-    so_far = 0.0
+    cumulative = 0.0
     for operation in operations[:TOP]:
-        so_far += operation.share
+        cumulative += operation.share
         shown.add_row(
             Text(operation.name, "bold"),
             f"{operation.calls:,.0f}",
             f"{1000 * operation.seconds:,.1f}",
             f"{operation.share:.1%}",
-            f"{so_far:.1%}",
+            f"{cumulative:.1%}",
         )
     yield shown
     if len(operations) > TOP:
-        yield f"{len(operations) - TOP} others: {1 - so_far:.1%}. Times are without those of operations called within."
+        yield f"{len(operations) - TOP} others: {1 - cumulative:.1%}. Times exclude operations called within."

@@ -1,4 +1,4 @@
-"""A certificate as a table in the terminal or as a section of a Markdown page."""
+"""Certificates as a table in the terminal, or as a section of Markdown."""
 
 from __future__ import annotations
 
@@ -13,61 +13,59 @@ from modelnative.evidence.evaluate import floor
 from modelnative.evidence.findings import DEFECT, WARNING
 from modelnative.studio.tables import table
 
-# Column by column: its heading and the agents that it shows the best of.
+# Headings of the columns, and the agents of each; a column shows the best of its agents.
 COLUMNS = {
     "oracle": ("oracle",),
     "random": ("random",),
     "does nothing": ("end", "start"),
-    "commonest answer": ("same_answer",),
+    "always the commonest answer": ("same_answer",),
     "best fixed program": ("constant",),
     "memoryless": ("memoryless",),
     "blind": ("blind",),
 }
-HEADINGS = {agent: heading for heading, agents in COLUMNS.items() for agent in agents}
 MISSING = "–"
 STYLES = {"defect": "bold red", "warning": "yellow", "note": "dim"}
 LEGEND = (
-    "Success of each agent. A figure with an interval (95%, Wilson) is sampled, one without is an exact count; "
-    f"≥: a better one may exist; {MISSING}: not measured."
+    "Success rate of each agent. Rates with an interval (95%, Wilson) are sampled, others are exact counts; "
+    f"≥: a better agent may exist; {MISSING}: not measured."
 )
 
 
 def page(certificate: Certificate) -> Iterator[RenderableType]:
-    """Table, programs, findings, verdict."""
+    """Table, details, findings and conclusion."""
     yield Text(title(certificate), "bold")
     yield _table(certificate)
     yield Text(LEGEND, "dim")
     yield ""
-    yield from map(Text, _details(certificate))  # as Text, because brackets would be read as markup
+    yield from map(Text, _details(certificate))  # as text, because brackets would be markup
     yield ""
     for finding in certificate.findings:
         yield Text(finding.line(), STYLES[finding.level])
-    yield Text(verdict(certificate), "bold")
+    yield Text(conclusion(certificate), "bold")
 
 
 def _table(certificate: Certificate) -> Table:
     numbers = ("problems", *COLUMNS, "overlap")
     shown = table("stage", *numbers, right=numbers)
+    for column in shown.columns:
+        column.overflow = "fold"  # a narrow terminal wraps cells and does not cut them
     for stage in certificate.stages:
-        cells = [_cell(figure, name != "oracle", "\n") for name, figure in _figures(stage).items()]
+        cells = [_cell(rate, name != "oracle", "\n") for name, rate in _rates(stage).items()]
         shown.add_row(Text(stage.stage, "bold"), _problems(stage), *cells, _overlap(stage))
     return shown
 
 
 def markdown(certificate: Certificate) -> str:
-    """The same as a section of a page.
-
-    The table's columns are those of the terminal; every detail and finding is an item of a list.
-    """
+    """A section of Markdown: the table of the terminal, and a list of details and findings."""
     header = ["stage", "problems", *COLUMNS, "overlap"]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for stage in certificate.stages:
-        cells = [_cell(figure, name != "oracle", " ").plain for name, figure in _figures(stage).items()]
+        cells = [_cell(rate, name != "oracle", " ").plain for name, rate in _rates(stage).items()]
         rows.append([stage.stage, _problems(stage), *cells, _overlap(stage)])
     lines = [f"## {title(certificate)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     lines += [f"- {_escaped(line)}" for line in _details(certificate)]
     lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
-    return "\n".join([*lines, "", verdict(certificate)])
+    return "\n".join([*lines, "", conclusion(certificate)])
 
 
 def title(certificate: Certificate) -> str:
@@ -76,37 +74,37 @@ def title(certificate: Certificate) -> str:
     return f"{certificate.task}{f' ({options})' if options else ''}"
 
 
-def verdict(certificate: Certificate) -> str:
-    """The last line."""
-    took = f"{certificate.seconds:.0f} s"
+def conclusion(certificate: Certificate) -> str:
+    """The last line: whether the task is certified."""
+    duration = f"{certificate.seconds:.0f} s"
     if certificate.interrupted:
-        return f"Interrupted after {took}: what is missing was not measured."
+        return f"Interrupted after {duration}: missing rates were not measured."
     defects = sum(finding.level == "defect" for finding in certificate.findings)
     if defects:
-        return f"Not certified: {defects} {'defect' if defects == 1 else 'defects'} ({took})."
+        return f"Not certified: {defects} {'defect' if defects == 1 else 'defects'} ({duration})."
     warnings = sum(finding.level == "warning" for finding in certificate.findings)
     also = f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
-    return f"Certified: no defect{also} ({took})."
+    return f"Certified: no defect{also} ({duration})."
 
 
-def _figures(stage: StageCertificate) -> dict[str, SuccessRate | None]:
-    """By column, the best of its agents."""
+def _rates(stage: StageCertificate) -> dict[str, SuccessRate | None]:
+    """For each column, the best of its agents."""
     found = {
         name: [stage.figures[agent] for agent in agents if agent in stage.figures] for name, agents in COLUMNS.items()
     }
-    return {name: max(figures, key=lambda f: f.rate, default=None) for name, figures in found.items()}
+    return {name: max(rates, key=lambda r: r.rate, default=None) for name, rates in found.items()}
 
 
-def _cell(figure: SuccessRate | None, ought_to_fail: bool, between: str) -> Text:
-    if figure is None:
+def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
+    if rate is None:
         return Text(MISSING)
-    text = f"{'' if figure.best else '≥ '}{floor(figure.rate)}"
-    if figure.interval is not None:
-        low, high = figure.interval
-        # The figure is rounded down, and must not end up below its interval.
-        text += f"{between}[{min(f'{low:.3f}', floor(figure.rate))}, {high:.3f}]"
-    level = "defect" if figure.rate >= DEFECT else "warning" if figure.rate >= WARNING else "note"
-    return Text(text, STYLES[level] if ought_to_fail and level != "note" else "", justify="right")
+    text = f"{'' if rate.best else '≥ '}{floor(rate.rate)}"
+    if rate.interval is not None:
+        low, high = rate.interval
+        # The rate is rounded down; the rounded bound must not be above it.
+        text += f"{separator}[{min(f'{low:.3f}', floor(rate.rate))}, {high:.3f}]"
+    level = "defect" if rate.rate >= DEFECT else "warning" if rate.rate >= WARNING else "note"
+    return Text(text, STYLES[level] if should_fail and level != "note" else "", justify="right")
 
 
 def _problems(stage: StageCertificate) -> str:
@@ -120,13 +118,14 @@ def _overlap(stage: StageCertificate) -> str:
 
 
 def _details(certificate: Certificate) -> Iterator[str]:
-    """The program or the training of each agent."""
+    """The programs, and how the networks were trained."""
     for stage in certificate.stages:
-        for name in ("same_answer", "constant", "memoryless", "blind"):
-            if name in stage.figures:
-                yield f"{stage.stage} {HEADINGS.get(name, name)}: {stage.figures[name].how}"
+        for name, agents in COLUMNS.items():
+            for agent in agents:
+                if agent in stage.figures and stage.figures[agent].how:
+                    yield f"{stage.stage} {name}: {stage.figures[agent].how}"
 
 
 def _escaped(text: str) -> str:
-    """Text with the characters escaped that Markdown would interpret."""
+    """Escape characters that have a meaning in Markdown."""
     return "".join(f"\\{c}" if c in "\\*_`<>[]|#" else c for c in text)

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -19,7 +19,6 @@ from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, floor
 from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.evidence.statistics import wilson
-from modelnative.evidence.tutorial_comparison import DECLARED_TARGETS, PUBLISHED_RESULT, TutorialComparison
 from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task, option_parameters, task_entries
@@ -147,30 +146,38 @@ def verdict(explanation: Explanation) -> str:
     """The outcome of an episode, in one or two sentences."""
     rows, oracle, record = explanation.rows, explanation.oracle, explanation.record
     answer, target = record.get("answer"), record.get("target")
-    first = next((t for t, row in enumerate(rows) if row.token != row.oracle), None)
-    if first is None:
+    first = next((t for t, row in enumerate(rows) if differs(row)), None)
+    if oracle and first is None:
         return f"Right: it answered {answer}, the target, in {len(rows)} tokens: the oracle's program, token for token."
     if explanation.success:
         more = len(rows) - len(oracle)
-        comparison = f"{abs(more)} {'more' if more > 0 else 'fewer'} than" if more else "as many as"
-        outcome = f"Right: it answered {answer}, the target, in {len(rows)} tokens, {comparison} the oracle."
+        beside = f"{abs(more)} {'more' if more > 0 else 'fewer'} than" if more else "as many as"
+        than_oracle = f", {beside} the oracle" if oracle else ""
+        outcome = f"Right: it answered {answer}, the target, in {len(rows)} tokens{than_oracle}."
     elif explanation.truncated:
         outcome = f"Wrong: no answer within the horizon of {len(rows)} tokens; the target is {target}."
     elif answer is None:
         outcome = f"Wrong: it ended without an answer after {len(rows)} tokens; the target is {target}."
     else:
         outcome = f"Wrong: it answered {answer} after {len(rows)} tokens; the target is {target}."
+    if first is None:
+        return outcome
     instead = f"instead of {rows[first].oracle}" if rows[first].oracle else "past the end of the oracle's program"
     return f"{outcome} It first differs from the oracle at step {first + 1}: {rows[first].token} {instead}."
 
 
+def differs(row: ExplainedToken) -> bool:
+    """Whether a token is not the oracle's; False without an oracle."""
+    return row.oracle is not None and row.token != row.oracle
+
+
 def marks(row: ExplainedToken) -> list[str]:
-    """What is unusual about a token."""
-    return [*(["differs"] if row.token != row.oracle else []), *(["no effect"] if not row.valid else [])]
+    """What stands out about a token."""
+    return [*(["differs"] if differs(row) else []), *(["no effect"] if not row.valid else [])]
 
 
 def copied(row: ExplainedToken) -> str:
-    """Where a token was copied from, and the share of its probability that came from there."""
+    """Where a token was copied from, and how much of its probability came from there."""
     return f"{row.source} {row.copied:.0%}" if row.source else ""
 
 
@@ -188,9 +195,9 @@ def trajectory(explanation: Explanation) -> Table:
             f"{row.entropy:.3f}",
             copied(row),
             *row.registers.values(),
-            row.oracle,
+            row.oracle or "",
             ", ".join(marks(row)),
-            style=None if row.valid and row.token == row.oracle else "yellow",
+            style="yellow" if marks(row) else None,
         )
     for step, token in enumerate(explanation.oracle[len(explanation.rows) :], len(explanation.rows) + 1):
         shown.add_row(str(step), *[""] * (5 + len(registers)), token, "", style="dim")
@@ -267,64 +274,3 @@ def _number(count: Callable[[], int]) -> str:
         return f"{count():,}"
     except UserError:
         return "endless"
-
-
-def _numbers(shown: Table, columns: Iterable[int]) -> None:
-    for column in columns:
-        shown.columns[column].justify = "right"
-
-
-# The tutorial
-
-
-def comparison(both: TutorialComparison) -> Iterator[RenderableType]:
-    """The published recipe and the corrected one side by side, and what the figures mean."""
-    recipes = both.recipes
-    best = both.by_score[0]
-    yield Text(
-        f"A published accuracy of {best.score:.2f} at {both.stages[0]} means {best.success:.0%} correct answers "
-        f"(fixed program {best.program})",
-        "bold",
-    )
-    shown = table("stage", *(f"{v.name}: {kind}" for v in recipes for kind in ("score", "success")), "declared target")
-    _numbers(shown, range(1, len(shown.columns) - 1))
-    for s, stage in enumerate(both.stages):
-        figures = [f"{x:.3f}" for one in recipes for x in (one.score[s], one.success[s])]
-        shown.add_row(Text(stage, "bold"), *figures, DECLARED_TARGETS[s])
-    yield shown
-    fixed = table(
-        "stage",
-        "by score: best fixed program",
-        "score",
-        "success",
-        "by success: best fixed program",
-        "score",
-        "success ",
-    )
-    _numbers(fixed, (2, 3, 5, 6))
-    for s, stage in enumerate(both.stages):
-        cells = [
-            cell
-            for program in (both.by_score[s], both.by_success[s])
-            for cell in (program.program, f"{program.score:.3f}", f"{program.success:.3f}")
-        ]
-        fixed.add_row(Text(stage, "bold"), *cells)
-    yield fixed
-    for one in recipes:
-        yield (
-            f"{one.name}: {one.updates} updates of {one.episodes} episodes, learning rate "
-            f"{one.learning_rate:g}, entropy weight {one.entropy_weight:g}, {one.seconds:.1f} s"
-        )
-    yield ""
-    yield (
-        f"Each recipe was evaluated greedily on {both.problems:,} problems per stage, seed {both.seed}; the fixed "
-        f"programs on all 100,000. The published result is {PUBLISHED_RESULT} by the published score. That score pays "
-        "in full for a value one step short of the declared target (a*b at T0, a*b + c at T1, a*b + c - d at T2). It "
-        "adds credit for other sub-results, so it can exceed 1, and a policy that maximizes it gives few correct "
-        "answers. Success is the declared target alone. The tools know their operands, so a constant program does as "
-        "well as a policy that reads the problem. At T2 the best constant program is correct on "
-        f"{both.by_success[-1].success:.1%}. Our network does not have the published faults (it reads each problem "
-        "separately, and tokens after ANS stay out of the loss), so its result with the published recipe can differ "
-        "from the published one. The corrected recipe draws all stages from the start, with larger batches and steps. "
-        "For a task on which success can be learned: modelnative train."
-    )

@@ -13,7 +13,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import modelnative as mn
-from modelnative.bench.environment import Play
+from modelnative.bench.environment import EpisodeLoop
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import in_split, program_length
 from modelnative.tasks.tools.task import ToolTask
@@ -467,7 +467,7 @@ def test_each_function_is_called_once_for_each_tuple_of_arguments() -> None:
 
     task = ToolTask([minus], {"x": range(10), "y": range(10)}, lambda problem: problem["x"] - problem["y"])
     generator = torch.Generator().manual_seed(0)
-    play = Play(task, 256, generator)
+    play = EpisodeLoop(task, 256, generator)
     for _ in range(100):
         play.advance()
     task.oracle(everything(task))

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from modelnative.errors import UserError
-from modelnative.studio import tutorial
-from modelnative.studio.tutorial import BY_SCORE, compare, fixed
+from modelnative.evidence.tutorial_comparison import BEST_BY_SCORE, PROBLEMS, compare_tutorial, play_fixed
 from modelnative.tasks.tutorial.task import CHOSEN, PROGRAMS, Tutorial
 
 KEYS = ("MUL", "ADD", "SUB", "STO", "RCL")  # the others have no effect
@@ -15,7 +14,7 @@ KEYS = ("MUL", "ADD", "SUB", "STO", "RCL")  # the others have no effect
 
 @pytest.fixture(scope="module")
 def every_program() -> tuple[list[list[str]], torch.Tensor, torch.Tensor]:
-    """All programs that answer, and for each stage their mean score and success on a sample: [3, programs]."""
+    """All programs that end with ANS; for each stage their mean score and success on a sample: [3, programs]."""
     programs = [[*keys, "ANS"] for length in range(CHOSEN) for keys in itertools.product(KEYS, repeat=length)]
     task = Tutorial()
     padded = torch.tensor([task.spec.token_ids(p + ["EOS"] * (CHOSEN - len(p))) for p in programs])
@@ -43,38 +42,38 @@ def test_the_fixed_programs_are_the_best_of_all(
     programs, scores, successes = every_program
     task = Tutorial()
     assert len(programs) == sum(5**k for k in range(CHOSEN))
-    for means, named, value in ((scores, BY_SCORE, "score"), (successes, PROGRAMS, "success")):
-        best = getattr(fixed(task, stage, named[stage]), value)
+    for means, named, value in ((scores, BEST_BY_SCORE, "score"), (successes, PROGRAMS, "success")):
+        best = getattr(play_fixed(task, stage, named[stage]), value)
         for i in means[stage].topk(12).indices.tolist():  # the best on the sample, on all problems
-            assert getattr(fixed(task, stage, " ".join(programs[i])), value) <= best + 1e-9, programs[i]
+            assert getattr(play_fixed(task, stage, " ".join(programs[i])), value) <= best + 1e-9, programs[i]
 
 
-def test_the_best_fixed_programs_values() -> None:
+def test_the_values_of_the_best_fixed_programs() -> None:
     task = Tutorial()
-    assert fixed(task, 2, PROGRAMS[2]).success == pytest.approx(0.271)
-    assert fixed(task, 0, PROGRAMS[0]).success == 1.0
-    assert fixed(task, 0, BY_SCORE[0]).success == pytest.approx(0.1), "only where c is 0"
-    assert fixed(task, 0, BY_SCORE[0]).score == pytest.approx(1.06)
+    assert play_fixed(task, 2, PROGRAMS[2]).success == pytest.approx(0.271)
+    assert play_fixed(task, 0, PROGRAMS[0]).success == 1.0
+    assert play_fixed(task, 0, BEST_BY_SCORE[0]).success == pytest.approx(0.1), "only where c is 0"
+    assert play_fixed(task, 0, BEST_BY_SCORE[0]).score == pytest.approx(1.06)
 
 
 def test_the_comparison() -> None:
-    both = compare(seed=1, updates=3)
-    published, mended = both.versions
-    assert (published.updates, published.episodes, published.learning_rate) == (60, 128, 3e-4)
-    assert published.entropy_weight == 0.01
-    assert mended.updates == 3
-    for version in both.versions:
-        assert len(version.score) == len(version.success) == 3
-        assert all(0 <= value <= 1.3 for value in version.score)
-        assert all(0 <= value <= 1 for value in version.success)
-    assert both.problems == tutorial.PROBLEMS >= 2000
+    both = compare_tutorial(seed=1, updates=3)
+    published, corrected = both.recipes
+    assert (published.config.updates, published.config.episodes) == (60, 128)
+    assert (published.config.optimizer.learning_rate, published.config.loss.entropy_weight) == (3e-4, 0.01)
+    assert (corrected.config.updates, corrected.config.optimizer.learning_rate) == (3, 3e-3)
+    for trained in both.recipes:
+        assert len(trained.score) == len(trained.success) == 3
+        assert all(0 <= value <= 1.3 for value in trained.score)
+        assert all(0 <= value <= 1 for value in trained.success)
+    assert both.problems == PROBLEMS >= 2000
     threads = torch.get_num_threads()
-    assert compare(seed=1, updates=3).versions[1].score == mended.score
+    assert compare_tutorial(seed=1, updates=3).recipes[1].score == corrected.score
     assert torch.get_num_threads() == threads
 
 
 def test_bad_fields() -> None:
     with pytest.raises(UserError, match="updates: 0 is not allowed"):
-        compare(updates=0)
+        compare_tutorial(updates=0)
     with pytest.raises(UserError, match="seed: -1 is not allowed"):
-        compare(seed=-1)
+        compare_tutorial(seed=-1)
