@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from modelnative.policies.config import CORES, PolicyConfig
-from modelnative.policies.policy import Policy, PolicyState, Thought
+from modelnative.policies.contract import PolicyOutput
+from modelnative.policies.policy import TokenPolicy, TokenState
+from modelnative.policies.registry import make_policy
 from modelnative.tasks.arithmetic.task import Arithmetic
-from modelnative.tasks.contract.task import TaskSpec
+from modelnative.tasks.contract.task import Problems, TaskSpec
 
 KINDS = [
     *itertools.product(CORES, (True, False), (True, False)),
     *((core, copy, True, "gru") for core, copy in itertools.product(CORES, (True, False))),
 ]
+FIELDS = ("logits", "value", "hidden", "copied")
 
 
 @dataclass
@@ -25,26 +28,30 @@ class Case:
 
     core: str
     config: PolicyConfig
-    policy: Policy
-    context: Tensor  # [n, C]
-    stage: Tensor  # [n]
+    policy: TokenPolicy
+    problems: Problems  # n
     tokens: Tensor  # [T, n]
     feedback: Tensor  # [T, n, F]
 
-    def unroll(self) -> tuple[Thought, PolicyState]:
-        return self.policy.unroll(self.tokens, self.feedback, self.policy.begin(self.context, self.stage))
+    @property
+    def start(self) -> TokenState:
+        return self.policy.initial_state(self.problems)
 
-    def steps(self, state: PolicyState, start: int, end: int) -> tuple[Thought, PolicyState]:
-        """`unroll` of the times from `start` to `end`, one `step` at a time."""
-        thoughts = []
+    def whole(self) -> PolicyOutput:
+        """All T tokens in one call."""
+        return self.policy(self.tokens, self.feedback, self.start)
+
+    def steps(self, state: TokenState, start: int, end: int) -> PolicyOutput:
+        """The tokens from `start` to `end`, one call for each."""
+        outputs = []
         for t in range(start, end):
-            thought, state = self.policy.step(self.tokens[t], self.feedback[t], state)
-            thoughts.append(thought)
-        fields = ("log_probs", "value", "hidden", "copied")
-        return Thought(*(torch.stack([getattr(thought, f) for thought in thoughts]) for f in fields)), state
+            outputs.append(self.policy(self.tokens[t : t + 1], self.feedback[t : t + 1], state))
+            state = outputs[-1].state
+        columns = {name: torch.cat([getattr(output, name) for output in outputs]) for name in FIELDS}
+        return PolicyOutput(state=state, **columns)
 
 
-def shaken(policy: Policy, seed: int, scale: float = 0.3) -> Policy:
+def shaken(policy: TokenPolicy, seed: int, scale: float = 0.3) -> TokenPolicy:
     """Noise on every parameter: fresh heads are so close to uniform that hardly anything could show in them."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in policy.parameters():
@@ -68,27 +75,27 @@ def make_case() -> Callable[..., Case]:
     ) -> Case:
         task = Arithmetic(feedback=feedback)  # type: ignore[arg-type]
         config = PolicyConfig(width=16, layers=layers, heads=2, copy_head=copy, stage_aware=stage_aware, reader=reader)
-        policy = shaken(Policy(task.spec, core, config), seed)
-        return Case(core, config, policy, *draw_inputs(task, n, steps, seed))
+        policy = make_policy(task.spec, core, config)
+        assert isinstance(policy, TokenPolicy)
+        return Case(core, config, shaken(policy, seed), *draw_inputs(task, n, steps, seed))
 
     return make
 
 
-def draw_inputs(task: Arithmetic, n: int, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Contexts, stages, tokens and feedback: problems of every stage, read with a wild history."""
+def draw_inputs(task: Arithmetic, n: int, steps: int, seed: int) -> tuple[Problems, Tensor, Tensor]:
+    """Problems of every stage, tokens and feedback, drawn without regard to the rules of the task."""
     generator = torch.Generator().manual_seed(seed)
     spec: TaskSpec = task.spec
-    stage = torch.arange(n) % len(spec.stages)
-    problems = task.sample(stage, generator)
+    problems = task.sample(torch.arange(n) % len(spec.stages), generator)
     tokens = torch.randint(len(spec.vocabulary), (steps, n), generator=generator)
     feedback = torch.randint(len(spec.vocabulary), (steps, n, spec.feedback_width), generator=generator)
-    return problems.context, stage, tokens, feedback
+    return problems, tokens, feedback
 
 
 @pytest.fixture
-def redraw() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+def redraw() -> Callable[..., tuple[Problems, Tensor, Tensor]]:
     """Other inputs of the same shape."""
-    return lambda case, seed: draw_inputs(Arithmetic(), len(case.stage), len(case.tokens), seed)
+    return lambda case, seed: draw_inputs(Arithmetic(), len(case.problems), len(case.tokens), seed)
 
 
 @pytest.fixture(

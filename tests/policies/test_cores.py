@@ -4,18 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelnative.policies.cores import GRU, MinGRU, Transformer, scan
+from modelnative.policies.core import embedding_sum
+from modelnative.policies.cores.gru import GRU
+from modelnative.policies.cores.memoryless import Memoryless
+from modelnative.policies.cores.mingru import MinGRU, scan
+from modelnative.policies.cores.transformer import Transformer
 
 
 def same(left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
-
-
-def run(core, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """A core over sequences of one length, x float [T, n, width]; each input is a row of its own."""
-    steps, n, _ = x.shape
-    hidden, memory = core(core.project(x.flatten(0, 1), steps * n), memory, [n] * steps)
-    return hidden.unflatten(0, (steps, n)), memory
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -54,10 +51,10 @@ def test_scan_survives_gates_that_are_shut() -> None:
 
 
 def test_the_gru_is_the_published_one() -> None:
-    """Cho et al. (2014) in PyTorch's form, written out for one layer, from a memory that is not zero."""
+    """Cho et al. (2014) in PyTorch's form, written out for one layer, from a state that is not zero."""
     core, width = GRU(4, 1).double(), 4
     x, h = draw(5, 3, 4), draw(3, 4, seed=1)
-    found, memory = run(core, x, h[:, None])
+    found, state = core(x, h[:, None])
     layer = core.layer(0)
     for t in range(5):
         left = x[t] @ layer.weight.T + layer.bias
@@ -66,18 +63,34 @@ def test_the_gru_is_the_published_one() -> None:
         candidate = (left[:, 2 * width :] + reset * right[:, 2 * width :]).tanh()
         h = (1 - update) * candidate + update * h
         same(found[t], h)
-    same(memory[:, 0], h)
+    same(state[:, 0], h)
 
 
 @pytest.mark.parametrize("core", [GRU(8, 1), GRU(8, 3), MinGRU(8, 1), MinGRU(8, 3)], ids=["gru", "gru3", "min", "min3"])
-def test_a_recurrent_memory_has_the_batch_first(core) -> None:
+def test_a_recurrent_state_has_the_batch_first(core) -> None:
     core = core.double()
     layers = len(core.layers if isinstance(core, GRU) else core.gates)
-    memory = core.begin(draw(5, 6, 8), draw(5, 8))
-    assert memory.shape == (5, layers, 8)
-    hidden, after = run(core, draw(4, 5, 8, seed=2), memory)
+    state = core.initial_state(draw(5, 8), None)
+    assert state.shape == (5, layers, 8)
+    hidden, after = core(draw(4, 5, 8, seed=2), state)
     assert hidden.shape == (4, 5, 8)
     assert after.shape == (5, layers, 8)
+
+
+@pytest.mark.parametrize("core", [GRU(8, 2), MinGRU(8, 2), Memoryless(8, 2)], ids=["gru", "mingru", "memoryless"])
+def test_reading_rows_of_a_table_equals_reading_their_sums(core) -> None:
+    """`read`, of what `input_table` gives, is `forward` of the sums of embeddings; one row is always there."""
+    core = core.double()
+    embeddings, padding = draw(12, 8), 11
+    generator = torch.Generator().manual_seed(2)
+    always = torch.randint(5, (6, 4, 1), generator=generator)
+    rows = torch.cat([always, torch.randint(5, 12, (6, 4, 3), generator=generator)], 2)
+    state = core.initial_state(draw(4, 8, seed=1), None)
+    found = core.read(core.input_table(embeddings, always=5), rows, padding, state, None)
+    x = embeddings[rows].masked_fill((rows == padding)[..., None], 0.0).sum(2)
+    for left, right in zip(found, core(x, state), strict=True):
+        same(left, right)
+    same(embedding_sum(embeddings, rows, padding), x)
 
 
 # Transformer
@@ -114,33 +127,33 @@ def naive(core: Transformer, tokens: Tensor) -> tuple[Tensor, Tensor]:
 def test_the_transformer_equals_a_naive_one(layers: int, heads: int) -> None:
     core = transformer(layers, heads)
     context, summary, x = draw(4, 3, 8), draw(4, 8, seed=1), draw(5, 4, 8, seed=2)
-    hidden, memory = run(core, x, core.begin(context, summary))
+    hidden, state = core(x, core.initial_state(summary, context))
     written = x.transpose(0, 1) + core.position.weight[:5]
     expected, caches = naive(core, torch.cat([context + summary[:, None], written], 1))
     same(hidden, expected[:, 3:].transpose(0, 1))
-    same(memory, caches)
+    same(state, caches)
 
 
 def test_the_cache_grows_and_its_past_stands() -> None:
     core = transformer()
-    memory = core.begin(draw(4, 3, 8), draw(4, 8, seed=1))
-    assert memory.shape == (4, 2, 2, 3, 8)
+    state = core.initial_state(draw(4, 8, seed=1), draw(4, 3, 8))
+    assert state.shape == (4, 2, 2, 3, 8)
     x = draw(7, 4, 8, seed=2)
-    whole = run(core, x, memory)[1]
+    whole = core(x, state)[1]
     for t in range(7):
-        before = memory
-        _, memory = run(core, x[t : t + 1], memory)
-        assert memory.shape == (4, 2, 2, 4 + t, 8)
-        assert torch.equal(memory[:, :, :, :-1], before)
-    same(memory, whole)
+        before = state
+        _, state = core(x[t : t + 1], state)
+        assert state.shape == (4, 2, 2, 4 + t, 8)
+        assert torch.equal(state[:, :, :, :-1], before)
+    same(state, whole)
 
 
 def test_the_transformer_acts_on_its_cache() -> None:
     """What is in the cache decides: a donor's keys and values bring the donor's next hidden state."""
     core = transformer()
-    _, memory = run(core, draw(3, 4, 8, seed=2), core.begin(draw(4, 3, 8), draw(4, 8, seed=1)))
+    _, state = core(draw(3, 4, 8, seed=2), core.initial_state(draw(4, 8, seed=1), draw(4, 3, 8)))
     x = draw(1, 1, 8, seed=4).expand(1, 4, 8)
-    plain, swapped = run(core, x, memory)[0], run(core, x, memory[[1, 0, 2, 3]])[0]
+    plain, swapped = core(x, state)[0], core(x, state[[1, 0, 2, 3]])[0]
     same(swapped, plain[:, [1, 0, 2, 3]])
     assert (plain[0, 0] - plain[0, 1]).abs().max() > 1e-3
 
@@ -148,11 +161,11 @@ def test_the_transformer_acts_on_its_cache() -> None:
 def test_the_transformer_knows_where_it_is() -> None:
     """The same token twice is not the same: the position is that in the episode, also when acting."""
     core = transformer(layers=1)
-    memory = core.begin(draw(1, 3, 8), draw(1, 8, seed=1))
+    state = core.initial_state(draw(1, 8, seed=1), draw(1, 3, 8))
     x = draw(1, 1, 8, seed=2)
-    first, after = run(core, x, memory)
+    first, after = core(x, state)
     core.position.weight.data[1, 0] += 1.0
-    assert torch.equal(run(core, x, memory)[0], first)
-    moved = run(core, x, after)[0]
+    assert torch.equal(core(x, state)[0], first)
+    moved = core(x, after)[0]
     core.position.weight.data[1, 0] -= 1.0
-    assert (run(core, x, after)[0] - moved).abs().max() > 1e-3
+    assert (core(x, after)[0] - moved).abs().max() > 1e-3

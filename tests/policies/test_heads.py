@@ -45,7 +45,8 @@ CONTEXTS = st.lists(st.integers(0, VOCABULARY - 1), min_size=4, max_size=4)
 def test_the_copy_head_equals_a_double_loop(contexts: list[list[int]], seed: int) -> None:
     module = heads(seed=seed).requires_grad_(False)
     hidden = torch.randn(3, len(contexts), WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    log_probs, value, copied = module(hidden, torch.tensor(contexts).expand(3, -1, -1))
+    found = module(hidden.flatten(0, 1), torch.tensor(contexts))
+    log_probs, value, copied = (tensor.unflatten(0, hidden.shape[:2]) for tensor in found)
     for t in range(3):
         for i, context in enumerate(contexts):
             chances, generated, places = naive(module, hidden[t, i], context)
@@ -79,27 +80,36 @@ def test_padding_is_never_copied_however_loud() -> None:
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_certainty_has_finite_logarithms_and_gradients(copy: bool, scale: float) -> None:
     module = heads(copy, scale=scale).float()
-    hidden = torch.randn(8, 2, WIDTH, requires_grad=True)
-    log_probs, value, _ = module(
-        hidden, torch.tensor([[0, 1, 1, PADDING], [2, PADDING, PADDING, PADDING]]).expand(8, -1, -1)
-    )
+    hidden = torch.randn(16, WIDTH, requires_grad=True)
+    log_probs, value, _ = module(hidden, torch.tensor([[0, 1, 1, PADDING], [2, PADDING, PADDING, PADDING]]))
     (log_probs.sum() + value.sum()).backward()
     assert bool(log_probs.isfinite().all())
     assert bool(hidden.grad.isfinite().all())
-    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(8, 2))
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(16))
 
 
 def test_without_copy_head_the_context_is_ignored() -> None:
     module = heads(copy=False)
-    hidden = torch.randn(2, 3, WIDTH, dtype=torch.float64)
+    hidden = torch.randn(6, WIDTH, dtype=torch.float64)
     first, second = (module(hidden, torch.randint(4, (3, 4))) for _ in range(2))
     assert torch.equal(first[0], second[0])
-    assert first[2].shape == (2, 3, 0)
-    assert first[0].exp().sum(-1).allclose(torch.ones(2, 3, dtype=torch.float64))
+    assert first[2].shape == (6, 0)
+    assert first[0].exp().sum(-1).allclose(torch.ones(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("query", [True, False])
+@pytest.mark.parametrize("copy", [True, False])
+def test_only_what_is_selected_is_computed(query: bool, copy: bool) -> None:
+    module = Heads(WIDTH, VOCABULARY, 4, PADDING, copy, query).double()
+    hidden, context = torch.randn(12, WIDTH, dtype=torch.float64), torch.randint(VOCABULARY, (3, 4))
+    keys = module.keys(torch.randn(3, 4, WIDTH, dtype=torch.float64)) if module.query else None
+    selected = torch.tensor([1, 2, 5, 11])
+    for whole, some in zip(module(hidden, context, keys), module(hidden, context, keys, selected), strict=True):
+        torch.testing.assert_close(some, whole[selected])
 
 
 def test_fresh_heads_are_nearly_indifferent() -> None:
-    """A start without opinion explores; the copy head's say is in proportion to the places it can copy from."""
+    """A uniform start explores; the copy head has a share in proportion to the places it can copy from."""
     fresh = Heads(64, 18, 6, 17, True).requires_grad_(False)
     log_probs, value, copied = fresh(torch.randn(100, 64), torch.full((100, 6), 3))
     assert copied.mean() == pytest.approx(1 / 24, rel=0.05)

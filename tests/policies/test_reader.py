@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.heads import QUERY, Heads
-from modelnative.policies.policy import Policy
+from modelnative.policies.policy import TokenPolicy
 from modelnative.policies.reader import Reader
 from modelnative.tasks import make_task
 
@@ -53,7 +53,7 @@ def test_a_text_of_padding_alone_is_read() -> None:
 @given(TEXTS, st.integers(0, 10**6))
 def test_pointing_equals_a_double_loop(texts: list[list[int]], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    heads = Heads(WIDTH, VOCABULARY, 6, PADDING, copy=True, reads=True).double().requires_grad_(False)
+    heads = Heads(WIDTH, VOCABULARY, 6, PADDING, copy=True, query=True).double().requires_grad_(False)
     context = padded(texts)
     for parameter in heads.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -78,12 +78,11 @@ def test_pointing_equals_a_double_loop(texts: list[list[int]], seed: int) -> Non
 def test_it_knows_the_order_of_words() -> None:
     """A sum knows it too, of places; but the reader has no table that grows with the longest text."""
     task = make_task("expressions")
-    problems = [task.parse(1, text).context for text in ("1+2*3", "1*2+3")]
     shape = PolicyConfig(width=16, reader="gru")
-    policy = Policy(task.spec, "gru", shape)
-    one, other = (policy.begin(context, torch.tensor([1])) for context in problems)
-    assert not torch.allclose(one.memory, other.memory)
+    policy = TokenPolicy(task.spec, shape)
+    one, other = (policy.initial_state(task.parse(1, text)) for text in ("1+2*3", "1*2+3"))
+    assert not torch.allclose(one.core, other.core)
     assert one.keys.shape == (1, task.spec.context_length, QUERY)
     twelve = make_task("expressions", operators=12).spec
-    ours, theirs = (Policy(spec, "gru", shape).context.parameters() for spec in (task.spec, twelve))
+    ours, theirs = (TokenPolicy(spec, shape).context.parameters() for spec in (task.spec, twelve))
     assert [p.shape for p in ours] == [p.shape for p in theirs]

@@ -66,9 +66,13 @@ class Core(nn.Module):
 
 
 def embedding_sum(table: Tensor, rows: Tensor, padding: int) -> Tensor:
-    """Sums of rows of a table: float [R, width], int64 [..., K] -> float [..., width]; row `padding` counts as zero."""
+    """Sums of rows of a table: float [R, width], int64 [..., K] -> float [..., width].
+
+    Row `padding` counts as zero; -1 if there is no such row.
+    """
     flat = rows.reshape(-1, rows.shape[-1])
-    return embedding_bag(flat, table, mode="sum", padding_idx=padding).unflatten(0, rows.shape[:-1])
+    omitted = padding if padding >= 0 else None  # torch would take -1 for the last row
+    return embedding_bag(flat, table, mode="sum", padding_idx=omitted).unflatten(0, rows.shape[:-1])
 
 
 def squash(summary: Tensor) -> Tensor:

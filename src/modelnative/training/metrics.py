@@ -11,9 +11,10 @@ from torch import Tensor
 from modelnative.tasks.contract.task import Problems, program_length
 from modelnative.training.loss import LossTerms
 from modelnative.training.rollout import Plan, play
+from modelnative.training.update_state import UpdateState
 
 if TYPE_CHECKING:
-    from modelnative.training.trainer import Trainer, UpdateState
+    from modelnative.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

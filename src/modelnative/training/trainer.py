@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -25,40 +24,9 @@ from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_ro
 from modelnative.training.recipes import recipe
 from modelnative.training.registry import ALGORITHMS, CURRICULA
 from modelnative.training.rollout import COLUMNS, Plan, Rollout, empty_columns, play
+from modelnative.training.update_state import UpdateState
 
 PLAYED_AT_ONCE, LEARNED_AT_ONCE = 4096, 1024  # the most episodes that one thread takes at a time
-
-
-@dataclass
-class UpdateState:
-    """One update in progress.
-
-    Attributes:
-        rollout: the episodes to learn from.
-        played: every draw of the curriculum and the verdicts on its episodes, bool [n]; more than one only where the
-            algorithm rejects episodes.
-        steps: actions of all episodes that were played.
-        mask, hint_mask: bool [T, n], the tokens in the loss, and those of them that a hint wrote and that are imitated.
-        length: int64 [n], actions of each episode.
-        advantage, target: float [T, n].
-        entropy_weight: of this update.
-        started, learning: the times at which the update and its gradient steps began, in seconds.
-        terms, norms: of the gradient steps so far: the loss's terms, and the norm of the gradient before clipping.
-    """
-
-    rollout: Rollout
-    played: list[tuple[Draw, Tensor]]
-    steps: int
-    mask: Tensor
-    hint_mask: Tensor
-    length: Tensor
-    advantage: Tensor
-    target: Tensor
-    entropy_weight: float
-    started: float
-    learning: float
-    terms: list[Tensor] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
 
 
 class Trainer:

@@ -26,11 +26,12 @@ def gru(
     Args:
         inputs: float [R, 3H], a table; the input to reset gate, update gate and candidate of each token is a sum of its
             rows. Without `rows`, float [T, n, 3H]: these inputs themselves. All biases but `bias` are in them.
-        rows: int64 [T, n, K], the rows of `inputs` to add up; row `padding` counts as zero.
+        rows: int64 [T, n, K], the rows of `inputs` to add up.
         initial: float [n, H], the hidden state before the first token.
         weight: float [3H, H], of the hidden state.
         bias: float [H], added to the candidate's recurrent part, inside the reset gate.
         lengths: int64 [n], the tokens of each sequence; T for all by default. Fastest when the longest come first.
+        padding: the row of `inputs` that counts as zero; -1 if there is none.
 
     Returns:
         float [T, n, H]; 0 after the end of a sequence.

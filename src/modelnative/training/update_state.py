@@ -1,0 +1,42 @@
+"""What one update of a trainer holds between its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from modelnative.training.curriculum import Draw
+from modelnative.training.rollout import Rollout
+
+
+@dataclass
+class UpdateState:
+    """One update in progress.
+
+    Attributes:
+        rollout: the episodes to learn from.
+        played: every draw of the curriculum and the verdicts on its episodes, bool [n]; more than one only where the
+            algorithm rejects episodes.
+        steps: actions of all episodes that were played.
+        mask, hint_mask: bool [T, n], the tokens in the loss, and those of them that a hint wrote and that are imitated.
+        length: int64 [n], actions of each episode.
+        advantage, target: float [T, n].
+        entropy_weight: of this update.
+        started, learning: the times at which the update and its gradient steps began, in seconds.
+        terms, norms: of the gradient steps so far: the loss's terms, and the norm of the gradient before clipping.
+    """
+
+    rollout: Rollout
+    played: list[tuple[Draw, Tensor]]
+    steps: int
+    mask: Tensor
+    hint_mask: Tensor
+    length: Tensor
+    advantage: Tensor
+    target: Tensor
+    entropy_weight: float
+    started: float
+    learning: float
+    terms: list[Tensor] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
