@@ -11,7 +11,6 @@ from typing import Any, overload
 from torch import nn
 
 from modelnative.api.sweeps import SweepCallback, SweepResult, follow_sweep
-from modelnative.errors import UserError
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import policy_name
 from modelnative.runs.events import Finished, Interrupted
@@ -62,7 +61,7 @@ def train(
     *,
     out: str | Path | None = None,
     seeds: None = None,
-    policy: nn.Module | None = None,
+    policy: nn.Module | dict[str, Any] | None = None,
     curriculum: str | Curriculum | None = None,
     callbacks: Sequence[CallbackLike] = (),
     **fields: Any,
@@ -76,6 +75,7 @@ def train(
     *,
     out: str | Path | None = None,
     seeds: int,
+    policy: dict[str, Any] | None = None,
     curriculum: str | None = None,
     callbacks: Sequence[SweepCallback] = (),
     **fields: Any,
@@ -88,7 +88,7 @@ def train(
     *,
     out: str | Path | None = None,
     seeds: int | None = None,
-    policy: nn.Module | None = None,
+    policy: nn.Module | dict[str, Any] | None = None,
     curriculum: str | Curriculum | None = None,
     callbacks: Sequence[Any] = (),
     **fields: Any,
@@ -101,7 +101,7 @@ def train(
         config: by default the recipe for the task and for the names among `fields`.
         out: the folder, which must not exist; by default a new one under `runs/`.
         seeds: train so many seeds in parallel processes, from `config.seed` on. The folder is then that of a sweep.
-        policy: a module to train instead of the one that `core` names, see `Policy`.
+        policy: a module to train instead of the one that `core` names, see `Policy`; or fields of `PolicyConfig`.
         curriculum: a name, or a curriculum.
         callbacks: are called with every event: `Started`, `Updated`, `Verified`, `Checkpointed`, `Finished` and
             `Interrupted`; with `seeds`, the events of a sweep.
@@ -123,6 +123,8 @@ def train(
     require_not_importing()
     if isinstance(curriculum, str):
         fields["curriculum"], curriculum = curriculum, None
+    if isinstance(policy, dict):
+        fields["policy"], policy = policy, None
     config = _configuration(task, config, policy, fields)
     if seeds is not None:
         for name, value in (("policy", policy), ("curriculum", curriculum)):
@@ -157,11 +159,9 @@ def resume(
         KeyboardInterrupt: Ctrl-C or SIGTERM; it can be resumed again.
     """
     path = Path(folder)
-    if Sweep.exists(path):
+    if options or Sweep.exists(path):
         dry_run = options.pop("dry_run", False)
         return follow_sweep(Sweep.open(path), SweepOptions(**options), dry_run, callbacks)
-    for name, value in options.items():
-        raise UserError(f"{name}: {value!r} is not allowed; expected a sweep folder for it")
     return _follow(Training.resume(path, policy=policy, curriculum=curriculum, callbacks=[_report, *callbacks]))
 
 

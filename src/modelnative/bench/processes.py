@@ -212,7 +212,7 @@ def matmul_name(width: int) -> str:
 
 def config_fields(config: TrainConfig) -> dict[str, Any]:
     """The fields of a configuration, JSON-ready."""
-    return dataclasses.asdict(config)
+    return config.model_dump()
 
 
 def peak_memory() -> int:

@@ -67,6 +67,15 @@ class Parser(argparse.ArgumentParser):
         return f"{name}: unknown flag{f'; did you mean {near[0]}?' if near else ';'} see: {self.prog} --help"
 
 
+class OnOff(argparse.Action):
+    """True for the first of its flags, False for the second."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, option == self.option_strings[0])
+
+
 def normalized(arguments: Sequence[str]) -> list[str]:
     """Arguments with dashes for the underscores in the names of flags."""
     result = []
@@ -123,9 +132,9 @@ def _add_field(group: Any, name: str, field: FieldInfo, default: Any) -> None:
     kind = value_type(field)
     text = f"{field.description} (default: {default})".replace("%", "%%")
     if kind is bool:
-        negative = flag(f"{name.rpartition('.')[0]}.no-{name.rpartition('.')[2]}".lstrip("."))
-        group.add_argument(flag(name), dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
-        group.add_argument(negative, dest=name, action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        parent, dot, leaf = name.rpartition(".")
+        both = (flag(name), flag(f"{parent}{dot}no-{leaf}"))
+        group.add_argument(*both, dest=name, action=OnOff, nargs=0, default=argparse.SUPPRESS, help=text)
         return
     flags = [flag(name), *(["--policy"] if name == "core" else [])]
     known = METAVARS.get(kind, "TEXT")
@@ -155,6 +164,7 @@ def read_configured(
         "--config", type=Path, metavar="FILE", help="TOML or JSON with the fields below, such as a run's config.json"
     )
     add_fields(parser, default)
+    parser.usage = f"{parser.prog} [OPTIONS]"
     found = parser.read(arguments)
     changes: dict[str, Any] = {"options": {**default.options, **dict(found.options)}}
     for name, _ in leaf_fields(TrainConfig):

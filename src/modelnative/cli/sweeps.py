@@ -48,7 +48,5 @@ def sweep(arguments: Sequence[str]) -> int:
 
     options = {name: getattr(found, name) for name in ("jobs", "retries", "on", "address", "dry_run")}
     if found.spec is None:
-        return watch_sweep(
-            lambda view: api.resume(found.resume, callbacks=[view], sweep=True, **options), found.dry_run
-        )
+        return watch_sweep(lambda view: api.resume(found.resume, callbacks=[view], **options), found.dry_run)
     return watch_sweep(lambda view: api.sweep(found.spec, found.out, callbacks=[view], **options), found.dry_run)

@@ -1,4 +1,4 @@
-"""Kernels in C++ for the CPU, compiled at first use (`build.py`), behind the operators that define them (`operators.py`).
+"""Kernels in C++ for the CPU, compiled at first use (`build.py`), behind the operators of `operators.py`.
 
 Without a compiler, on other devices, in double precision and under `torch.compile` the plain definitions compute.
 """

@@ -112,7 +112,7 @@ class _GRU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *given, hidden, gates, inner = ctx.saved_tensors
         inputs, _, initial, weight, bias, _ = given
-        arguments, held = _call(*given, ctx.padding)
+        arguments, held = _call(*[*given, ctx.padding])
         grad = grad.contiguous()
         gradients = [x.new_empty(x.shape) for x in (inputs, initial, weight, bias)]
         _functions()[1](byref(arguments), *map(address, (gates, hidden, inner, grad, *gradients)))

@@ -37,7 +37,7 @@ def supports(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> bool:
 
 def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
     """As `policy_loss`."""
-    return torch.ops.modelnative.policy_loss.default(  # type: ignore[no-any-return]
+    return torch.ops.modelnative.policy_loss.default(
         logits,
         value,
         tokens.action,

@@ -74,7 +74,7 @@ def with_fields(config: Model, changes: Mapping[str, Any]) -> Model:
     for name, value in changes.items():
         current = fields.get(name)
         is_nested = isinstance(current, ConfigModel) and isinstance(value, Mapping)
-        fields[name] = {**dict(current), **value} if is_nested else value
+        fields[name] = {**current.model_dump(), **value} if isinstance(current, ConfigModel) and is_nested else value
     return type(config)(**fields)
 
 

@@ -97,7 +97,7 @@ class Policy(nn.Module):
 
 def forward_rollout(policy: nn.Module, *arguments: Any) -> PolicyOutput:
     """`Policy.forward_rollout`, also of a module that is not a `Policy`."""
-    method = getattr(type(policy), "forward_rollout", Policy.forward_rollout)
+    method: Any = getattr(type(policy), "forward_rollout", Policy.forward_rollout)
     output: PolicyOutput = method(policy, *arguments)
     return output
 

@@ -15,8 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from modelnative.errors import UserError
+from modelnative.runs.upgrade import FORMATS, upgraded_fields
 
-FORMAT = "modelnative/1"  # of every file that this version writes
+FORMAT = "modelnative/2"  # of every file that this version writes
 
 
 def write(path: Path, content: bytes) -> None:
@@ -136,11 +137,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("modelnative", "{}"))
-            if header.get("format") != FORMAT:
+            if header.get("format") not in FORMATS:
                 raise UserError(
                     f"{path}: not a modelnative file of format {FORMAT!r} (it says {header.get('format')!r})"
                 )
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, header["about"]
+        about = header["about"]
+        return tensors, about if header["format"] == FORMAT else upgraded_fields(about)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error

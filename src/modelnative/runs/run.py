@@ -33,6 +33,7 @@ from modelnative.runs.files import (
     write_json,
     write_tensors,
 )
+from modelnative.runs.upgrade import FORMATS, upgraded_config
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask
 from modelnative.training.checkpoint import restore, state_of
@@ -85,9 +86,9 @@ class Run:
                 f"run: {str(path)!r} is not a run folder; expected one made by: modelnative train --out RUN"
             )
         values = read_json(path / "config.json")
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        if not isinstance(values, dict) or values.get("format") not in FORMATS:
             raise UserError(f"{path / 'config.json'}: not a modelnative configuration (expected format {FORMAT!r})")
-        return cls(path, with_fields(TrainConfig(), values))
+        return cls(path, with_fields(TrainConfig(), upgraded_config(values)))
 
     def task(self) -> AnyTask:
         """The task that it trains on."""

@@ -11,7 +11,6 @@ SWEEP/report.html           the seeds side by side, if the trials differ in thei
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 from collections.abc import Iterator
@@ -24,9 +23,10 @@ from filelock import FileLock, Timeout
 from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT, read_json, write_json
 from modelnative.runs.run import Run
+from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
 from modelnative.sweeps.spec import Spec, differences, parse_spec
-from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.training.config import TrainConfig, with_fields
 
 MAX_DIFFERENCES = 3  # that an error names
 
@@ -59,7 +59,7 @@ class Sweep:
             UserError: the folder cannot be written.
         """
         if not self.exists(self.path):
-            trials = [{"name": t.name, "fields": t.fields, "config": dataclasses.asdict(t.config)} for t in self.trials]
+            trials = [{"name": t.name, "fields": t.fields, "config": t.config.model_dump()} for t in self.trials]
             write_json(self.path / "sweep.json", {"format": FORMAT, "spec": self.spec.as_dict(), "trials": trials})
 
     @classmethod
@@ -76,11 +76,16 @@ class Sweep:
         if not cls.exists(path):
             raise UserError(f"sweep: {str(path)!r} is not a sweep folder; expected one made by: modelnative sweep SPEC")
         saved = read_json(path / "sweep.json")
+        if isinstance(saved, dict) and saved.get("format") == FORMATS[0]:
+            raise UserError(
+                f"{path / 'sweep.json'}: made by an earlier version, whose sweeps cannot be continued; its finished "
+                "trials can be evaluated"
+            )
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             raise UserError(f"{path / 'sweep.json'}: not a modelnative sweep (expected format {FORMAT!r})")
         try:
             trials = tuple(
-                Trial(trial["name"], trial["fields"], validate(with_fields(TrainConfig(), trial["config"])))
+                Trial(trial["name"], trial["fields"], with_fields(TrainConfig(), trial["config"]))
                 for trial in saved["trials"]
             )
             sweep = cls(path, parse_spec(saved["spec"]), trials)

@@ -1,8 +1,7 @@
-"""From a spec to its trials: what each trains, and a name that stays the same wherever and whenever it is planned."""
+"""From a spec to its trials: the configuration of each, and a name that does not depend on where it is planned."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -13,7 +12,7 @@ from typing import Any
 
 from modelnative.errors import UserError
 from modelnative.sweeps.spec import Fields, Spec, nested
-from modelnative.training.config import TrainConfig, validate, with_fields
+from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
 READABLE = 100  # characters of a name before its hash; a file's name has at most 255 bytes
@@ -36,7 +35,7 @@ class Trial:
 
 
 def plan(spec: Spec) -> tuple[Trial, ...]:
-    """The trials: the product of the grid, then the trials written out, all of it for one seed after the other.
+    """The trials: the product of the grid, then the trials that are listed, for one seed after the other.
 
     Raises:
         UserError: a value is not allowed, or two trials are the same training.
@@ -50,7 +49,7 @@ def plan(spec: Spec) -> tuple[Trial, ...]:
         dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())
     ]
     if spec.trials and not spec.grid:
-        cells = []  # the empty product is one cell, which nobody asked for
+        cells = []  # the empty product is one cell, which was not asked for
     cells += spec.trials
     # All cells of a seed come before the next seed, so that a sweep that is half done can already be compared.
     seeds: Sequence[Fields] = [{"seed": seed} for seed in spec.seeds] or [{}]
@@ -69,10 +68,10 @@ def plan(spec: Spec) -> tuple[Trial, ...]:
 
 
 def check(trials: Sequence[Trial], *, devices: bool = True) -> None:
-    """Build every task, and ask for every device, that the trials name.
+    """Make every task and use every device that the trials name.
 
     Raises:
-        UserError: a task, a option or a device is not to be had.
+        UserError: a task, an option or a device is not available.
     """
     from modelnative.runs.training import require_device
     from modelnative.tasks import make_task
@@ -92,7 +91,7 @@ def check(trials: Sequence[Trial], *, devices: bool = True) -> None:
 
 
 def field_of(config: TrainConfig, name: str) -> Any:
-    """The value of a field by its dotted name; None for a option that is not set.
+    """The value of a field by its dotted name; None for an option that is not set.
 
     Example:
         >>> field_of(TrainConfig(), "policy.width")
@@ -110,10 +109,7 @@ def _trial(base: Fields, fields: Fields, varied: Sequence[str]) -> Trial:
     try:
         chosen = {name: merged.pop(name) for name in RECIPE if name in merged}
         config = with_fields(recipe(**chosen), nested(merged))
-        # Trials share the machine, and a result depends on the thread count: it must not depend on the machine.
-        config = validate(dataclasses.replace(config, threads=config.threads or 1))
-        if not isinstance(config.task, str):
-            raise UserError(f"task: {config.task!r} is not allowed; expected str")
+        config = with_fields(config, {"threads": config.threads or 1})  # trials share the machine
     except UserError as error:
         raise UserError(f"trial {_label(fields)}: {error}") from error
     identity = hashlib.sha256(_canonical(config).encode()).hexdigest()[:8]
@@ -122,10 +118,10 @@ def _trial(base: Fields, fields: Fields, varied: Sequence[str]) -> Trial:
 
 
 def _label(fields: Fields) -> str:
-    """What a trial tries, as a person would say it: `algorithm=ppo,seed=3`."""
-    said = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
-    return ",".join(said) or "base"
+    """The fields of a trial in short: `algorithm=ppo,seed=3`."""
+    parts = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
+    return ",".join(parts) or "base"
 
 
 def _canonical(config: TrainConfig) -> str:
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return json.dumps(config.model_dump(), sort_keys=True)

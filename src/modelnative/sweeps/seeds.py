@@ -33,7 +33,7 @@ def seeds_sweep(config: TrainConfig, seeds: int, out: Path) -> Sweep:
         raise UserError(
             f"out: {str(out)!r} exists already; choose another folder, or continue it with: modelnative resume {out}"
         )
-    fields = dataclasses.asdict(config)
+    fields = config.model_dump()
     first = fields.pop("seed")
     name = re.sub(r"[^\w.-]", ".", str(config.task))
     spec = parse_spec({"name": name, "seeds": list(range(first, first + seeds)), "base": fields})

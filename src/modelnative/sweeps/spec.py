@@ -1,14 +1,15 @@
-"""What a sweep tries, as a person writes it: a TOML or JSON file. Every mistake is found before anything starts."""
+"""The specification of a sweep: a TOML or JSON file. Every mistake is found before anything starts."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from modelnative.errors import UserError, choose
 from modelnative.training.config import TrainConfig
@@ -90,8 +91,24 @@ def parse_spec(table: dict[str, Any]) -> Spec:
     return spec
 
 
+def sweep_schema() -> dict[str, Any]:
+    """The JSON schema of a specification, for editors."""
+    train = TrainConfig.model_json_schema()
+    fields = {name: train[name] for name in ("properties", "$defs")}
+    table = {"type": "object", "properties": fields["properties"]}
+    values = {name: {"type": ["array", "object"]} for name in fields["properties"]}
+    properties = {
+        "name": {"type": "string"},
+        "seeds": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer"}}]},
+        "base": table,
+        "grid": {"type": "object", "properties": values},
+        "trials": {"type": "array", "items": table},
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False, "$defs": fields["$defs"]}
+
+
 def differences(ours: Spec, theirs: Spec) -> list[str]:
-    """Where two specs differ, but for their names: `entry: value instead of value`."""
+    """Where two specs differ apart from their names: `entry: value instead of value`."""
 
     def flat(spec: Spec) -> dict[str, Any]:
         entries = {f"base.{name}": value for name, value in spec.base.items()}
@@ -101,12 +118,12 @@ def differences(ours: Spec, theirs: Spec) -> list[str]:
     a, b = flat(ours), flat(theirs)
     missing = object()
 
-    def said(value: Any) -> str:
+    def text(value: Any) -> str:
         return "nothing" if value is missing else json.dumps(value)
 
     pairs = {name: (a.get(name, missing), b.get(name, missing)) for name in {**a, **b}}
     # As JSON, because True == 1 == 1.0.
-    return [f"{name}: {said(x)} instead of {said(y)}" for name, (x, y) in pairs.items() if said(x) != said(y)]
+    return [f"{name}: {text(x)} instead of {text(y)}" for name, (x, y) in pairs.items() if text(x) != text(y)]
 
 
 def nested(fields: Fields) -> dict[str, Any]:
@@ -162,12 +179,12 @@ def _fields(where: str, value: Any) -> Fields:
     """A table of fields, flat; each is known to be a field."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: {value!r} is not allowed; expected a table of fields")
-    known: dict[str, Any] = {f.name: getattr(TrainConfig(), f.name) for f in dataclasses.fields(TrainConfig)}
+    known = {name: getattr(TrainConfig(), name) for name in TrainConfig.model_fields}
     flat: Fields = {}
     for name, content in value.items():
         group, _, leaf = name.partition(".")
         choose(where, group, known)
-        inner = [f.name for f in dataclasses.fields(known[group])] if dataclasses.is_dataclass(known[group]) else None
+        inner = list(type(known[group]).model_fields) if isinstance(known[group], BaseModel) else None
         if inner is None and group != "options":
             if leaf:
                 raise UserError(f"{where}.{name}: not a field; {group} has no fields of its own")

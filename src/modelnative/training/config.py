@@ -1,4 +1,4 @@
-"""Every field of a training: type, range, default and help text. Free of torch, so that the command line answers at once."""
+"""Every field of a training: its type, range, default and help text. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -91,15 +91,15 @@ class OptimizerConfig(ConfigModel):
         default=0.1,
         gt=0,
         le=1,
-        description="Start decaying the learning rate when the worst stage's failure rate falls below this. The learning "
-        "rate is proportional to the failure rate from there on, the entropy bonus to its square.",
+        description="Start decaying the learning rate when the worst stage's failure rate falls below this. The "
+        "learning rate is proportional to the failure rate from there on, the entropy bonus to its square.",
     )
     min_lr_fraction: float = Field(
         default=0.03,
         ge=0,
         le=1,
-        description="Lower bound of the learning rate as a fraction of the initial one. The entropy bonus is bounded by "
-        "the square of this fraction.",
+        description="Lower bound of the learning rate as a fraction of the initial one. The entropy bonus is bounded "
+        "by the square of this fraction.",
     )
     max_grad_norm: float = Field(default=0.5, gt=0, le=1_000_000, description="Clip the norm of the gradient to this.")
 
@@ -111,8 +111,8 @@ class CurriculumConfig(ConfigModel):
         default=0.5,
         gt=0,
         lt=1,
-        description="Success rate at which curriculum hints shortens the hint by a token, and curriculum threshold adds "
-        "the next stage (its recipe: 0.9).",
+        description="Success rate at which curriculum hints shortens the hint by a token, and curriculum threshold "
+        "adds the next stage (its recipe: 0.9).",
     )
     frontier: float = Field(
         default=0.7,
@@ -125,8 +125,8 @@ class CurriculumConfig(ConfigModel):
         default=0.3,
         ge=0,
         lt=1,
-        description="Probability of a uniformly random action: at the first token after the hint (curriculum hints), or "
-        "at one random token of the episode (the others).",
+        description="Probability of a uniformly random action: at the first token after the hint (curriculum hints), "
+        "or at one random token of the episode (the others).",
     )
     min_stage_weight: float = Field(
         default=0.08, gt=0, le=1, description="Sampling weight of solved stages. Failing stages have weight 1."
@@ -214,11 +214,6 @@ class TrainConfig(ConfigModel):
             expected = f"from 1 to the number of episodes ({self.episodes})"
             raise ConfigError(("loss", "minibatches"), not_allowed(self.loss.minibatches, expected))
         return self
-
-
-def validate(config: TrainConfig) -> TrainConfig:
-    """Return `config`, which was validated when it was made. Kept until no caller is left."""
-    return config
 
 
 def config_reference() -> str:

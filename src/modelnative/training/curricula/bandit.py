@@ -13,8 +13,8 @@ class Bandit(Curriculum):
     """Stages by a bandit whose reward is the mean size of the advantages (SEC, Chen et al., 2025).
 
     For a reward of 0 or 1 that is 2p(1 − p), p being a batch's success. Values follow it by temporal differences, and
-    stages are drawn by their softmax. Other than there, none is drawn less than `min_stage_weight` times as often as the
-    one with the highest value: a solved stage, whose value is 0, would be forgotten.
+    stages are drawn by their softmax. Unlike there, the weight of a stage is at least `min_stage_weight` times that of
+    the stage with the highest value: a solved stage, whose value is 0, would be forgotten.
 
     Attributes:
         value: float [S].
