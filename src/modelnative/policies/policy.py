@@ -39,8 +39,8 @@ class TokenState:
 
     def select_rows(self, rows: Tensor) -> TokenState:
         """Some of the episodes, int64 [m]."""
-        batch = (self.core, self.context, self.stage, self.keys)
-        return TokenState(*(select_rows(part, rows) for part in batch), self.table)
+        core, context, stage, keys = select_rows((self.core, self.context, self.stage, self.keys), rows)
+        return TokenState(core, context, stage, keys, self.table)
 
 
 class TokenPolicy(Policy):
