@@ -50,7 +50,7 @@ def operator(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def declare(plain: Callable[P, R]) -> Callable[P, R]:
         @functools.cache
         def kernel() -> Kernel:
-            return importlib.import_module(f"modelnative.native.{name}")  # type: ignore[return-value]
+            return importlib.import_module(f"modelnative.native.{name}")
 
         @functools.wraps(plain)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -136,7 +136,7 @@ class Trainer:
         """What to play; where the algorithm compares them, several episodes of each problem side by side."""
         config, task, generations = self.config, self.task, self.algorithm.num_generations
         draw = self.curriculum.draw(config.episodes // generations, self.generator, self.updates / config.updates)
-        problems: Problems = task.sample(draw.stage, self.generator, config.split)  # type: ignore[arg-type]
+        problems: Problems = task.sample(draw.stage, self.generator, config.split)
         count = 0
         if self.practice is not None:
             count = min(len(draw) // 4, max(len(draw) // 16, len(self.practice)))
