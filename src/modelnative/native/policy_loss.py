@@ -37,7 +37,11 @@ def supports(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> bool:
 
 def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
     """As `policy_loss`."""
+<<<<<<< HEAD
     return torch.ops.modelnative.policy_loss.default(
+=======
+    terms: Tensor = torch.ops.modelnative.policy_loss.default(
+>>>>>>> coretests
         logits,
         value,
         tokens.action,
@@ -57,6 +61,7 @@ def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
             float(weights.count),
         ],
     )
+    return terms
 
 
 def _compute(logits: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +91,7 @@ class _Loss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         of_logits, of_value = ctx.saved_tensors
-        return of_logits.mul_(grad[0]), of_value.mul_(grad[0]), *[None] * 8
+        return of_logits * grad[0], of_value * grad[0], *[None] * 8
 
 
 define(

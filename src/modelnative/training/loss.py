@@ -89,8 +89,9 @@ def policy_loss(logits: Tensor, value: Tensor, tokens: LossTokens, weights: Loss
     # What stands outside the mask may be anything, even NaN, and must not reach the gradient.
     difference = torch.where(tokens.loss_mask, log_prob - tokens.behavior_log_prob, 0.0)
     ratio = difference.exp()
-    gain, clipped = clipped_surrogate(ratio, tokens.advantage, weights)
-    gain = self_imitation(gain, log_prob, tokens, weights)
+    advantage = torch.where(tokens.loss_mask, tokens.advantage, 0.0)
+    gain, clipped = clipped_surrogate(ratio, advantage, weights)
+    gain = self_imitation(gain, log_prob, advantage, tokens.explored, weights)
     hinted = torch.where(tokens.hint_mask, weights.hint * log_prob, 0.0)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     error = value - torch.where(tokens.loss_mask, tokens.target, 0.0)
@@ -118,7 +119,9 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, weights: LossWeights) ->
     return torch.minimum(gain, bounded * advantage), ratio != bounded
 
 
-def self_imitation(gain: Tensor, log_prob: Tensor, tokens: LossTokens, weights: LossWeights) -> Tensor:
+def self_imitation(
+    gain: Tensor, log_prob: Tensor, advantage: Tensor, explored: Tensor, weights: LossWeights
+) -> Tensor:
     """The gain, with explored actions that did better than expected imitated (Oh et al., 2018, eq. 2): float [M].
 
     Where the policy gives a good explored action next to no probability, its ratio vanishes and the gradient with it.
@@ -126,5 +129,5 @@ def self_imitation(gain: Tensor, log_prob: Tensor, tokens: LossTokens, weights: 
     """
     if not weights.imitation:
         return gain
-    better = tokens.explored & (tokens.advantage > 0)
-    return torch.where(better, weights.imitation * tokens.advantage * log_prob, gain)
+    better = explored & (advantage > 0)
+    return torch.where(better, weights.imitation * advantage * log_prob, gain)
