@@ -111,14 +111,8 @@ class _GRU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-<<<<<<< HEAD
-        *given, hidden, gates, inner = ctx.saved_tensors
-        inputs, _, initial, weight, bias, _ = given
-        arguments, held = _call(*[*given, ctx.padding])
-=======
         inputs, rows, initial, weight, bias, lengths, hidden, gates, inner = ctx.saved_tensors
         arguments, held = _call(inputs, rows, initial, weight, bias, lengths, ctx.padding)
->>>>>>> coretests
         grad = grad.contiguous()
         gradients = [x.new_empty(x.shape) for x in (inputs, initial, weight, bias)]
         _functions()[1](byref(arguments), *map(address, (gates, hidden, inner, grad, *gradients)))

@@ -37,11 +37,7 @@ def supports(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> bool:
 
 def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
     """As `policy_loss`."""
-<<<<<<< HEAD
-    return torch.ops.modelnative.policy_loss.default(
-=======
     terms: Tensor = torch.ops.modelnative.policy_loss.default(
->>>>>>> coretests
         logits,
         value,
         tokens.action,

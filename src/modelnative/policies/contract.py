@@ -98,14 +98,8 @@ class Policy(nn.Module):
 
 def forward_rollout(policy: nn.Module, *arguments: Any) -> PolicyOutput:
     """`Policy.forward_rollout`, also of a module that is not a `Policy`."""
-<<<<<<< HEAD
-    method: Any = getattr(type(policy), "forward_rollout", Policy.forward_rollout)
-    output: PolicyOutput = method(policy, *arguments)
-    return output
-=======
     method: Callable[..., PolicyOutput] = getattr(type(policy), "forward_rollout", Policy.forward_rollout)
     return method(policy, *arguments)
->>>>>>> coretests
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:

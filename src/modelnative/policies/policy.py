@@ -39,13 +39,7 @@ class TokenState:
 
     def select_rows(self, rows: Tensor) -> TokenState:
         """Some of the episodes, int64 [m]."""
-<<<<<<< HEAD
-        core, context, stage, keys = (
-            select_rows(part, rows) for part in (self.core, self.context, self.stage, self.keys)
-        )
-=======
         core, context, stage, keys = select_rows((self.core, self.context, self.stage, self.keys), rows)
->>>>>>> coretests
         return TokenState(core, context, stage, keys, self.table)
 
 

@@ -119,9 +119,7 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, weights: LossWeights) ->
     return torch.minimum(gain, bounded * advantage), ratio != bounded
 
 
-def self_imitation(
-    gain: Tensor, log_prob: Tensor, advantage: Tensor, explored: Tensor, weights: LossWeights
-) -> Tensor:
+def self_imitation(gain: Tensor, log_prob: Tensor, advantage: Tensor, explored: Tensor, weights: LossWeights) -> Tensor:
     """The gain, with explored actions that did better than expected imitated (Oh et al., 2018, eq. 2): float [M].
 
     Where the policy gives a good explored action next to no probability, its ratio vanishes and the gradient with it.
