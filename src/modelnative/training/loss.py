@@ -14,7 +14,7 @@ from modelnative.training.config import LossConfig
 
 @dataclass
 class LossTokens:
-    """M tokens of a minibatch, each column [M].
+    """The columns of a rollout, [N] each, and which M of their tokens are meant.
 
     Attributes:
         action: int64, taken.
@@ -23,6 +23,7 @@ class LossTokens:
         loss_mask: bool, the policy chose it; the policy gradient, the value and the entropy see these.
         explored: bool, it was drawn with exploration.
         hint_mask: bool, a hint wrote it and it is to be imitated.
+        where: int64 [M], the tokens that are meant; None for all, M = N.
     """
 
     action: Tensor
@@ -32,6 +33,14 @@ class LossTokens:
     loss_mask: Tensor
     explored: Tensor
     hint_mask: Tensor
+    where: Tensor | None = None
+
+    def select(self) -> LossTokens:
+        """The same with columns of the M tokens that are meant."""
+        if self.where is None:
+            return self
+        columns = [getattr(self, field.name) for field in fields(self) if field.name != "where"]
+        return LossTokens(*(column.index_select(0, self.where) for column in columns))
 
 
 @dataclass
@@ -84,6 +93,7 @@ def policy_loss(logits: Tensor, value: Tensor, tokens: LossTokens, weights: Loss
         tokens: what was done.
         weights: what counts how much.
     """
+    tokens = tokens.select()
     log_probs = logits.log_softmax(-1).clamp_min(torch.tensor(TINY).log().item())
     log_prob = log_probs.gather(-1, tokens.action[:, None])[:, 0]
     # What stands outside the mask may be anything, even NaN, and must not reach the gradient.

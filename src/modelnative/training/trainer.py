@@ -191,8 +191,9 @@ class Trainer:
             mask=mask,
             hint_mask=mask & ~rollout.loss_mask,
             length=rollout.length,
-            advantage=advantage,
-            target=target,
+            tokens=mask.sum(0),
+            advantage=advantage.contiguous(),
+            target=target.contiguous(),
             entropy_weight=config.loss.entropy_weight * annealed**2,
             started=started,
             learning=learning,
@@ -208,7 +209,7 @@ class Trainer:
 
     def gradient(self, state: UpdateState, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of every parameter on some episodes, and the loss's terms, float [6]."""
-        tokens = state.mask.index_select(1, rows).sum()
+        tokens = state.tokens.index_select(0, rows).sum()
         count = float(self.algorithm.loss_denominator(tokens, len(rows), self.task.spec.horizon))
         weights = LossWeights.of(self.config.loss, state.entropy_weight, count)
         if self.on_cpu:
@@ -250,7 +251,7 @@ class Trainer:
         output = forward_rollout(self.policy, rollout.problems[rows], token, feedback, lengths, selected)
         columns = (rollout.action, rollout.behavior_log_prob, state.advantage, state.target)
         masks = (rollout.loss_mask, rollout.explored, state.hint_mask)
-        tokens = LossTokens(*(column.flatten().index_select(0, where) for column in (*columns, *masks)))
+        tokens = LossTokens(*(column.flatten() for column in (*columns, *masks)), where)
         return policy_loss(output.logits, output.value, tokens, weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
