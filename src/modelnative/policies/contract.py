@@ -53,7 +53,12 @@ class Policy(nn.Module):
 
     The state is a tensor, or tuples, lists, dicts or dataclasses of tensors, each with the n episodes first. The
     rollout selects rows of it when episodes end.
+
+    Attributes:
+        parallel: whether its operations share the cores by themselves. Else a large batch is split among threads.
     """
+
+    parallel: bool = False
 
     def initial_state(self, problems: Problems) -> Any:
         """Read the problems and return the state before the first token.

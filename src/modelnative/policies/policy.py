@@ -83,6 +83,7 @@ class TokenPolicy(Policy):
         places = self.first_place + vocabulary * torch.arange(spec.feedback_width)
         self.register_buffer("places", places, persistent=False)
         self.core = core.build(spec, config)
+        self.parallel = core.parallel
         query = config.reader == "gru"
         self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy_head, query)
 

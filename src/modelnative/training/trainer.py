@@ -173,7 +173,9 @@ class Trainer:
 
     def parts(self, n: int, most: int) -> int:
         """Into how many parts to split n episodes for threads, `most` in a part; it does not depend on their number."""
-        return 1 if not self.on_cpu or n < most // 4 else 2 * -(-n // (2 * most))
+        if not self.on_cpu or getattr(self.policy, "parallel", False) or n < most // 4:
+            return 1
+        return 2 * -(-n // (2 * most))
 
     def prepare(self, rollout: Rollout, played: list[tuple[Draw, Tensor]], steps: int, started: float) -> UpdateState:
         """What to learn from the episodes, and how fast."""
