@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modelnative.bench.environment import OPTIONS, PREPARED, Play, environment_speed, press
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, Calculator
+from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, ArithmeticState
 from modelnative.tasks.contract.task import AnyTask, Step
 from modelnative.tasks.recall.task import Recall, Recalling, RecallProblems
 
@@ -22,11 +22,11 @@ class Watched(Arithmetic):
 
     begun = running = rows = 0
 
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         self.begun += len(problems)
         return super().begin(problems)
 
-    def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
+    def step(self, state: ArithmeticState, action: Tensor) -> Step[ArithmeticState]:
         self.rows += len(state)
         self.running += int((~state.done).sum())
         return super().step(state, action)

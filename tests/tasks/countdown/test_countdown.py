@@ -386,7 +386,7 @@ def test_parse_and_render() -> None:
         ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Countdown(**options)
 

@@ -360,7 +360,7 @@ def test_parse_says_what_is_expected(text: str) -> None:
         ({"store": 1}, "store: 1 is not allowed; expected bool"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_task("dictionary", **options)
 

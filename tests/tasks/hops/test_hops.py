@@ -293,6 +293,6 @@ def test_too_many_to_list() -> None:
         ({"feedback": "none"}, "did you mean 'node'"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Hops(**options)

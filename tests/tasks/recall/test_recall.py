@@ -290,7 +290,7 @@ def test_parse_says_what_is_expected(text: str) -> None:
         ({"longest": "100"}, "longest: '100' is not allowed; expected int"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_task("recall", **options)
 

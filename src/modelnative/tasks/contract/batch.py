@@ -42,7 +42,7 @@ class Batch:
     def __getitem__(self: B, index: Tensor | slice) -> B:
         if isinstance(index, Tensor) and index.dim() == 1:
             rows = index.nonzero()[:, 0] if index.dtype == torch.bool else index
-            return self.map(lambda tensor: tensor.index_select(0, rows))  # three times as fast as tensor[rows]
+            return self.map(lambda tensor: _selected(tensor, rows))
         return self.map(lambda tensor: tensor[index])
 
     def to(self: B, device: torch.device | str) -> B:
@@ -59,3 +59,10 @@ class Batch:
         """All `parts`, one after the other along the first dimension."""
         columns = zip(*(part.fields() for part in parts), strict=True)
         return type(parts[0])(*[Batch.cat(c) if isinstance(c[0], Batch) else torch.cat(c) for c in columns])
+
+
+def _selected(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The same as `tensor[rows]`, two to three times as fast."""
+    if tensor.dim() == 2 and tensor.shape[1] == 1:
+        return tensor[:, 0].index_select(0, rows)[:, None]
+    return tensor.index_select(0, rows)
