@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import modelnative.tasks
 from modelnative.errors import UserError
-from modelnative.tasks import TASKS, make_task, task_entries, task_name
+from modelnative.tasks import TASKS, make_task, option_parameters, task_entries, task_name
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import Task, in_split, program_length, require
 from modelnative.tasks.tutorial.task import Tutorial
@@ -114,8 +114,8 @@ def test_make_task_by_name(name: str) -> None:
 )
 def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None:
     task = make_task(name, **options)
-    assert task.option_parameters() == options
-    assert make_task(name, **task.option_parameters()).spec == task.spec
+    assert task.options() == options
+    assert make_task(name, **task.options()).spec == task.spec
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_make_task_refuses(name: str, options: dict[str, object], message: str) 
     assert all(part in str(caught.value) for part in message.split(".*"))
 
 
-def test_dials_pass_on_to_a_superclass_and_annotations_may_be_for_a_type_checker_alone() -> None:
+def test_options_pass_on_to_a_superclass_and_annotations_may_be_for_a_type_checker_alone() -> None:
     assert make_task("wrong:Further", steps=7).spec.horizon == 7
     assert make_task("wrong:Further", steps=7, unused=3).spec.horizon == 7
     assert list(option_parameters("wrong:Further")) == ["steps"]

@@ -15,7 +15,7 @@ from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import program_length
 from modelnative.tasks.expressions import trees
 from modelnative.tasks.expressions.paper import VOCABULARY
-from modelnative.tasks.expressions.task import ExpressionState, Expressions
+from modelnative.tasks.expressions.task import Expressions, ExpressionState
 
 OPERATORS = {"MUL": lambda a, b: a * b, "ADD": lambda a, b: a + b, "SUB": lambda a, b: a - b}
 NAMES = {"*": "MUL", "+": "ADD", "-": "SUB"}

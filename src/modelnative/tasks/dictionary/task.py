@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
+from modelnative.tasks.contract.sampling import numbers_within
 from modelnative.tasks.contract.task import (
     Problems,
     Split,
@@ -25,7 +26,6 @@ from modelnative.tasks.contract.task import (
     require,
 )
 from modelnative.tasks.dictionary.packed import Orders, gathered, orders, rank, signed
-from modelnative.tasks.numbers import numbers_within
 
 SYMBOLS = 16  # keys, and values
 KEYS = "abcdefghijklmnop"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
+from modelnative.tasks.contract.sampling import numbers_within
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, mixed, require
-from modelnative.tasks.numbers import numbers_within
 
 LENGTHS = (1, 3, 10, 30, 100, 300, 1000)  # distractors of the stages, as far as the option goes
 NAMES = "0123456789abcdefghijklmnopqrstuvwxyz"  # of the symbols
