@@ -31,6 +31,7 @@ from torch.nn.functional import pad
 from modelnative.native import calculator as kernels
 from modelnative.native.calculator import BITS, DIGITS, EMPTY, HALF, LIMIT, PLACES
 from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import require
 
 __all__ = ["ANS", "CTX", "EMPTY", "LIMIT", "PLACES", "STO", "CalculatorState", "PocketCalculator"]
@@ -108,7 +109,7 @@ class PocketCalculator:
         keys = (*"0123456789", "CTX", "MUL", "ADD", "SUB", "ANS", *(f"STO{k}" for k in cells))
         self.vocabulary = (*keys, *(f"RCL{k}" for k in cells), *others, "EOS")
         self.memories, self.digits, self.end = memories, digits, len(self.vocabulary) - 1
-        self._tables: dict[torch.device, CalculatorTables] = {}
+        self.tables = PerDevice(self._make_tables)
 
     def empty(self, like: Tensor) -> CalculatorState:
         """The state of n calculators before the first key, on the device of `like`, int64 [n]."""
@@ -155,11 +156,8 @@ class PocketCalculator:
             "display": str(value) if value != EMPTY else "",
         }
 
-    def tables(self, device: torch.device) -> CalculatorTables:
-        """The tables on `device`."""
-        if device not in self._tables:
-            self._tables[device] = CalculatorTables(self._rules(), *_display_words(self.end)).to(device)
-        return self._tables[device]
+    def _make_tables(self, device: torch.device) -> CalculatorTables:
+        return CalculatorTables(self._rules(), *_display_words(self.end)).to(device)
 
     def _rules(self) -> Tensor:
         """The rules for every mode and key: int32 [2, modes, keys]."""

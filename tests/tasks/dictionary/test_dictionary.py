@@ -13,7 +13,8 @@ from modelnative.tasks import make_task
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import in_split, program_length
-from modelnative.tasks.dictionary.task import KEYS, VALUES, VOCABULARY, Dictionary, DictionaryProblems, Reading
+from modelnative.tasks.dictionary.tables import KEYS, VALUES, VOCABULARY
+from modelnative.tasks.dictionary.task import Dictionary, DictionaryProblems, DictionaryState
 
 IDS = {name: i for i, name in enumerate(VOCABULARY)}
 
@@ -177,7 +178,7 @@ def test_contract(pairs: int, queries: int, store: bool) -> None:
 # The oracle
 
 
-def fewest(task: Dictionary, state: Reading, tokens: list[int], most: int) -> Tensor:
+def fewest(task: Dictionary, state: DictionaryState, tokens: list[int], most: int) -> Tensor:
     """The fewest of `tokens` to success from each state by breadth-first search, at most `most`: int64 [n]; 99 none."""
     best, origin = torch.full((len(state),), 99), torch.arange(len(state))
     for t in range(1, most + 1):
@@ -266,7 +267,7 @@ def shown(
 def test_listed_stages_show_everything_once() -> None:
     task = Dictionary(4)
     assert [task.count(stage) for stage in range(2)] == [256, 122_880]
-    with pytest.raises(UserError, match=r"'K4' is too many to list: 34,351,349,760 problems"):
+    with pytest.raises(UserError, match=r"'K4' has 34,351,349,760 problems, too many to list; expected at most 200,000"):
         task.count(2)
     singles = shown(task, DictionaryProblems.cat(list(task.enumerate(0, chunk=100))))
     assert sorted(singles) == sorted(((key,), (value,), (key,)) for key in KEYS for value in range(16))

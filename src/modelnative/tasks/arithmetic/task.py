@@ -13,6 +13,7 @@ from modelnative.errors import choose
 from modelnative.tasks.arithmetic.problems import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
 from modelnative.tasks.calculator import EMPTY, LIMIT, PLACES, CalculatorState, PocketCalculator
 from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import State, Step, TaskSpec, replace, require
 
 __all__ = ["EMPTY", "LIMIT", "Arithmetic", "ArithmeticState"]
@@ -98,7 +99,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
         self.gamma = gamma
         self.space = OperandSpace(COUNTS, mark=CTX, pad=EOS)
         self.machine = PocketCalculator(memories=1)
-        self._programs: dict[torch.device, ProgramTables] = {}
+        self.programs = PerDevice(lambda device: _program_tables(horizon).to(device))
         self.spec = TaskSpec(
             name="arithmetic",
             vocabulary=VOCABULARY,
@@ -116,10 +117,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
         return {"feedback": feedback, "reward": self.reward, "horizon": self.spec.horizon, "gamma": self.gamma}
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
-        device = problems.stage.device
-        if device not in self._programs:
-            self._programs[device] = _program_tables(self.spec.horizon).to(device)
-        tables = self._programs[device]
+        tables = self.programs(problems.stage.device)
         tokens = tables.tokens.index_select(0, problems.stage)
         operands = problems.operands.gather(1, tables.operands.index_select(0, problems.stage))
         return torch.where(tokens < 0, operands, tokens)

@@ -16,6 +16,7 @@ class Batch:
     """A dataclass whose fields are tensors (or other batches) with the same first dimension.
 
     Subclasses are decorated with `@dataclass`. Indexing, concatenating and moving a batch apply to all of its fields.
+    Lookup tables are batches too, for the sake of `to`, which needs no common dimension.
 
     Example:
         >>> @dataclasses.dataclass

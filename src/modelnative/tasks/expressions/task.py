@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 from modelnative.errors import UserError, choose
 from modelnative.tasks.calculator import CTX, LIMIT, PocketCalculator
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.sampling import TRIES, content_key
+from modelnative.tasks.contract.sampling import TRIES, content_key, uniform_rows
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.expressions import trees
 from modelnative.tasks.expressions.infix import figures, infix, parse_infix, widths
@@ -132,7 +133,7 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
             self.interface = PaperInterface(operators, memories)
         # The longest text has brackets around every operator but the root.
         self.text_length = 4 * operators + (digits - 1) * (operators + 1)
-        self._tables: dict[torch.device, ShapeTables] = {}
+        self.tables = PerDevice(self._make_tables)
         self.spec = TaskSpec(
             name="expressions",
             vocabulary=self.interface.vocabulary,
@@ -151,8 +152,7 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ExpressionProblems:
         tables = self.tables(stage.device)
-        unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
-        place = (unit * tables.count.index_select(0, stage)).long() + tables.first.index_select(0, stage)
+        place = uniform_rows(stage, tables.first, tables.count, generator)
         drawn = self._draw(tables.chosen.index_select(0, place), stage, generator, split)
         for _ in range(TRIES):
             again = (~drawn.fits).nonzero()[:, 0]
@@ -254,14 +254,10 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
 
     # Tables and batches of trees
 
-    def tables(self, device: torch.device) -> ShapeTables:
-        """The shapes on `device`."""
-        if device not in self._tables:
-            chosen = trees.selected_shapes(self.most, self.needs, self.choice)
-            count = torch.tensor([len(part) for part in chosen])
-            columns = (torch.cat(chosen), count.cumsum(0) - count, count)
-            self._tables[device] = ShapeTables(trees.all_shapes(self.most).to(device), *(c.to(device) for c in columns))
-        return self._tables[device]
+    def _make_tables(self, device: torch.device) -> ShapeTables:
+        chosen = trees.selected_shapes(self.most, self.needs, self.choice)
+        count = torch.tensor([len(part) for part in chosen])
+        return ShapeTables(trees.all_shapes(self.most), torch.cat(chosen), count.cumsum(0) - count, count).to(device)
 
     def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> DrawnTrees:
         """Draw a tree of each shape, int64 [n]; trees outside the split are not admitted."""
@@ -329,7 +325,7 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
 
 
 @dataclass
-class ShapeTables:
+class ShapeTables(Batch):
     """The shapes that a task draws from.
 
     Attributes:
