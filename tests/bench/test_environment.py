@@ -10,7 +10,7 @@ from modelnative.bench.environment import OPTIONS, PREPARED, Play, environment_s
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, ArithmeticState
 from modelnative.tasks.contract.task import AnyTask, Step
-from modelnative.tasks.recall.task import Recall, Recalling, RecallProblems
+from modelnative.tasks.recall.task import Recall, RecallProblems, RecallState
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,11 +61,11 @@ class Judged(Recall):
 
     begun = ended = right = 0
 
-    def begin(self, problems: RecallProblems) -> Recalling:
+    def begin(self, problems: RecallProblems) -> RecallState:
         self.begun += len(problems)
         return super().begin(problems)
 
-    def step(self, state: Recalling, action: Tensor) -> Step[Recalling]:
+    def step(self, state: RecallState, action: Tensor) -> Step[RecallState]:
         step = super().step(state, action)
         self.ended += int((step.done & ~state.done).sum())
         self.right += int(step.success.sum())

@@ -267,7 +267,7 @@ def shown(
 def test_listed_stages_show_everything_once() -> None:
     task = Dictionary(4)
     assert [task.count(stage) for stage in range(2)] == [256, 122_880]
-    with pytest.raises(UserError, match=r"'K4' has 34,351,349,760 problems, too many to list; expected at most 200,000"):
+    with pytest.raises(UserError, match=r"'K4' has 34,351,349,760 problems, too many to list; expected at most"):
         task.count(2)
     singles = shown(task, DictionaryProblems.cat(list(task.enumerate(0, chunk=100))))
     assert sorted(singles) == sorted(((key,), (value,), (key,)) for key in KEYS for value in range(16))
