@@ -67,7 +67,7 @@ def draw_within(split: Split, stage: Tensor, draw: Callable[[Tensor], P]) -> P:
         first = in_split(drawn.key, split).view(copies, -1).int().argmax(0)
         rows = first * len(outside) + torch.arange(len(outside), device=stage.device)
         problems = problems.put(outside, drawn[rows])
-    raise empty_split(split, stage[outside[0]])
+    raise empty_split(split, int(stage[outside[0]]))
 
 
 def numbers_within(
@@ -104,9 +104,9 @@ def numbers_within(
             found = found | inside
         numbers = numbers.index_copy(0, outside, chosen)
         outside = outside[~found]
-    raise empty_split(split, stage[outside[0]])
+    raise empty_split(split, int(stage[outside[0]]))
 
 
-def empty_split(split: Split, stage: Tensor | int) -> UserError:
+def empty_split(split: Split, stage: int | str) -> UserError:
     """The error for a split without problems of a stage."""
-    return UserError(f"split: {split!r} has no problem of stage {int(stage)}, or too few; expected more problems")
+    return UserError(f"split: {split!r} has no problem of stage {stage!r}, or too few; expected more problems")
