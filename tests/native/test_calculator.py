@@ -19,7 +19,7 @@ def keys_of(machine: PocketCalculator, rows: int, generator: torch.Generator) ->
     """Random keys; 9, MUL and STO1 are frequent, so that values outgrow the display, and the end is rare."""
     chances = torch.ones(len(machine.vocabulary))
     chances[9], chances[11], chances[15], chances[14], chances[-1] = 6.0, 9.0, 2.0, 0.2, 0.1
-    return torch.multinomial(chances, rows, replacement=True, generator=generator)
+    return torch.multinomial(chances, rows + 1, replacement=True, generator=generator)[:rows]
 
 
 @pytest.mark.skipif(build.library() is None, reason=f"kernels: {build.describe()}")
@@ -34,13 +34,13 @@ def test_the_kernels_agree_with_the_plain_definitions(
     for _ in range(presses):
         columns = (*state.fields(), target, keys_of(machine, rows, generator))
         after = calculator.calculator_step(tables.rules, *columns)
-        expected = calculator._step(tables.rules, *columns)
+        expected = calculator.calculator_step.__wrapped__(tables.rules, *columns)
         for ours, theirs in zip(after, expected, strict=True):
             assert ours.dtype == theirs.dtype
             assert torch.equal(ours, theirs)
         state = CalculatorState(*after[:5])
         shown = calculator.calculator_display(tables.upper, tables.lower, state.value)
-        assert torch.equal(shown, calculator._display(tables.upper, tables.lower, state.value))
+        assert torch.equal(shown, calculator.calculator_display.__wrapped__(tables.upper, tables.lower, state.value))
 
 
 @pytest.mark.skipif(build.library() is None, reason=f"kernels: {build.describe()}")
@@ -62,7 +62,7 @@ def test_without_a_compiler_the_plain_definitions_are_used(monkeypatch: pytest.M
     monkeypatch.setattr(calculator, "_kernels", lambda: None)
     machine, target = PocketCalculator(1), torch.tensor([63])
     state = machine.empty(target)
-    for key in "9 MUL 7 ANS".split():
+    for key in ("9", "MUL", "7", "ANS"):
         state, done, success, _ = machine.press(state, torch.tensor([machine.vocabulary.index(key)]), target)
     assert (state.value.tolist(), done.tolist(), success.tolist()) == ([63], [True], [True])
     assert machine.display(state.value)[0].tolist() == [machine.end] * 7 + [6, 3]

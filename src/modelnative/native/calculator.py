@@ -1,9 +1,9 @@
 """The pocket calculator as two operators: `calculator_step` and `calculator_display`.
 
-Each operator has a plain definition in torch, in this module, and a C++ kernel for the CPU. The kernel is used where
-there is a compiler; the plain definition is used everywhere else: without a compiler, on other devices and inside
-`torch.compile`, which fuses it. Both are registered with `torch.library` as `modelnative::calculator_step` and
-`modelnative::calculator_display`. What the keys do is documented in `modelnative.tasks.calculator`.
+The functions are plain definitions in torch. They are registered with `torch.library` as `modelnative::calculator_step`
+and `modelnative::calculator_display`, with C++ kernels for the CPU. The plain definition is used without a compiler, on
+other devices and inside `torch.compile`, which fuses it. What the keys do is documented in
+`modelnative.tasks.calculator`.
 
 `rules` says what each key does in each mode of the calculator. It is an int32 tensor [2, modes, keys]: the first half
 holds for results that fit the display, the second half for results that do not. Each element is a word of bits:
@@ -27,8 +27,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from ctypes import c_int64, c_void_p
-from typing import TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,9 +47,79 @@ RECALLS, JOINS, TYPES, OPERATES, STORES, DONE, ANSWERS, INVALID = (1 << bit for 
 MUL, ADD, SUB = 1, 2, 3  # pending operators
 RECIPROCAL = -(-(2**45) // HALF)
 
+A = ParamSpec("A")
+R = TypeVar("R")
 Stepped: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
+# The kernels
+
+
+@functools.cache
+def _kernels() -> ctypes.CDLL | None:
+    """The compiled kernels with their argument types; None without a compiler."""
+    lib = library()
+    if lib is not None:
+        lib.calculator_step.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 10]
+        lib.calculator_display.argtypes = [*[c_void_p] * 3, c_int64, c_void_p]
+        lib.calculator_step.restype = lib.calculator_display.restype = None
+    return lib
+
+
+def _step_kernel(lib: ctypes.CDLL, rules: Tensor, *columns: Tensor) -> Stepped:
+    (n, memories), (_, modes, keys) = columns[3].shape, rules.shape
+    read = [column.contiguous() for column in columns]
+    registers, cells = torch.empty(4, n, dtype=torch.int64), torch.empty(n, memories, dtype=torch.int64)
+    verdicts = torch.empty(3, n, dtype=torch.bool)
+    pointers = [tensor.data_ptr() for tensor in (*read, registers, cells, verdicts)]
+    lib.calculator_step(rules.data_ptr(), modes, keys, n, memories, *pointers)
+    mode, entry, accumulator, value = registers.unbind()
+    done, success, invalid = verdicts.unbind()
+    return mode, entry, accumulator, cells, value, done, success, invalid
+
+
+def _display_kernel(lib: ctypes.CDLL, upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
+    value, shown = value.contiguous(), torch.empty(len(value), PLACES, dtype=torch.int64)
+    lib.calculator_display(upper.data_ptr(), lower.data_ptr(), value.data_ptr(), len(value), shown.data_ptr())
+    return shown
+
+
+# `Library.impl` takes a fifth of the time of `torch.library.custom_op` for each call.
+_LIBRARY = torch.library.Library("modelnative", "FRAGMENT")
+
+
+def _operator(schema: str, kernel: Callable[..., Any]) -> Callable[[Callable[A, R]], Callable[A, R]]:
+    """Register a plain definition as an operator, and a kernel for the CPU that is called with the library first."""
+
+    def register(plain: Callable[A, R]) -> Callable[A, R]:
+        def on_cpu(*args: A.args, **kwargs: A.kwargs) -> Any:
+            lib = _kernels()
+            return plain(*args, **kwargs) if lib is None else kernel(lib, *args, **kwargs)
+
+        name = schema.partition("(")[0]
+        _LIBRARY.define(schema)
+        _LIBRARY.impl(name, plain, "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, on_cpu, "CPU")
+        operator = getattr(torch.ops.modelnative, name).default
+
+        @functools.wraps(plain)
+        def call(*args: A.args, **kwargs: A.kwargs) -> R:
+            result: R = (plain if torch.compiler.is_compiling() else operator)(*args, **kwargs)
+            return result
+
+        return call
+
+    return register
+
+
+# The operators
+
+
+@_operator(
+    "calculator_step(Tensor rules, Tensor mode, Tensor entry, Tensor accumulator, Tensor cells, Tensor value, "
+    "Tensor target, Tensor action) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _step_kernel,
+)
 def calculator_step(
     rules: Tensor,
     mode: Tensor,
@@ -71,44 +142,6 @@ def calculator_step(
     Returns:
         `mode`, `entry`, `accumulator`, `cells` and `value` after the key; `done`, `success` and `invalid`, bool [n].
     """
-    if torch.compiler.is_compiling():
-        return _step(rules, mode, entry, accumulator, cells, value, target, action)
-    stepped: Stepped = torch.ops.modelnative.calculator_step.default(
-        rules, mode, entry, accumulator, cells, value, target, action
-    )
-    return stepped
-
-
-def calculator_display(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
-    """The display of each of n calculators: a sign and eight digits without leading zeros, or blank.
-
-    Args:
-        upper: int64 [2 · HALF + 2], display words: the sign and the upper digits of 0 to 9999, blank for 0; a blank
-            word; the same again for negative values.
-        lower: int64 [2 · HALF + 1], display words: the lower digits of 0 to 9999 without, then with leading zeros; a
-            blank word.
-        value: int64 [n], each smaller than `LIMIT` in size, or `EMPTY`.
-
-    Returns:
-        int64 [n, PLACES], tokens.
-    """
-    if torch.compiler.is_compiling():
-        return _display(upper, lower, value)
-    shown: Tensor = torch.ops.modelnative.calculator_display.default(upper, lower, value)
-    return shown
-
-
-def _step(
-    rules: Tensor,
-    mode: Tensor,
-    entry: Tensor,
-    accumulator: Tensor,
-    cells: Tensor,
-    value: Tensor,
-    target: Tensor,
-    action: Tensor,
-) -> Stepped:
-    """The plain definition of `calculator_step`."""
     _, modes, keys = rules.shape
     words = rules.flatten()
     row = torch.add(action, mode, alpha=keys)
@@ -138,8 +171,20 @@ def _step(
     )
 
 
-def _display(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
-    """The plain definition of `calculator_display`."""
+@_operator("calculator_display(Tensor upper, Tensor lower, Tensor value) -> Tensor", _display_kernel)
+def calculator_display(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
+    """The display of each of n calculators: a sign and eight digits without leading zeros, or blank.
+
+    Args:
+        upper: int64 [2 · HALF + 2], display words: the sign and the upper digits of 0 to 9999, blank for 0; a blank
+            word; the same again for negative values.
+        lower: int64 [2 · HALF + 1], display words: the lower digits of 0 to 9999 without, then with leading zeros; a
+            blank word.
+        value: int64 [n], each smaller than `LIMIT` in size, or `EMPTY`.
+
+    Returns:
+        int64 [n, PLACES], tokens.
+    """
     size = value.abs()
     # size // HALF, exact below 2³⁵: a processor multiplies eight numbers in the time of one division.
     high = (size * RECIPROCAL) >> 45
@@ -152,63 +197,3 @@ def _display(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
         # The form below would be compiled to a loop over all places, which looks each word up nine times.
         return torch.stack([words >> BITS * place & 2**BITS - 1 for place in range(PLACES)], 1)
     return (words[:, None] >> torch.arange(0, BITS * PLACES, BITS, device=value.device)) & (2**BITS - 1)
-
-
-# The kernels
-
-
-@functools.cache
-def _kernels() -> ctypes.CDLL | None:
-    """The compiled kernels with their argument types; None without a compiler."""
-    lib = library()
-    if lib is not None:
-        lib.calculator_step.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 10]
-        lib.calculator_display.argtypes = [*[c_void_p] * 3, c_int64, c_void_p]
-        lib.calculator_step.restype = lib.calculator_display.restype = None
-    return lib
-
-
-def _step_on_cpu(
-    rules: Tensor,
-    mode: Tensor,
-    entry: Tensor,
-    accumulator: Tensor,
-    cells: Tensor,
-    value: Tensor,
-    target: Tensor,
-    action: Tensor,
-) -> Stepped:
-    lib = _kernels()
-    if lib is None:
-        return _step(rules, mode, entry, accumulator, cells, value, target, action)
-    (n, memories), (_, modes, keys) = cells.shape, rules.shape
-    read = [x.contiguous() for x in (mode, entry, accumulator, cells, value, target, action)]
-    registers, after = torch.empty(4, n, dtype=torch.int64), torch.empty(n, memories, dtype=torch.int64)
-    verdicts = torch.empty(3, n, dtype=torch.bool)
-    pointers = [tensor.data_ptr() for tensor in (*read, registers, after, verdicts)]
-    lib.calculator_step(rules.data_ptr(), modes, keys, n, memories, *pointers)
-    mode, entry, accumulator, value = registers.unbind()
-    done, success, invalid = verdicts.unbind()
-    return mode, entry, accumulator, after, value, done, success, invalid
-
-
-def _display_on_cpu(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
-    lib = _kernels()
-    if lib is None:
-        return _display(upper, lower, value)
-    value, shown = value.contiguous(), torch.empty(len(value), PLACES, dtype=torch.int64)
-    lib.calculator_display(upper.data_ptr(), lower.data_ptr(), value.data_ptr(), len(value), shown.data_ptr())
-    return shown
-
-
-# `Library.impl` and not `torch.library.custom_op`, which takes five times as long for each call.
-_LIBRARY = torch.library.Library("modelnative", "FRAGMENT")
-_LIBRARY.define(
-    "calculator_step(Tensor rules, Tensor mode, Tensor entry, Tensor accumulator, Tensor cells, Tensor value, "
-    "Tensor target, Tensor action) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-_LIBRARY.define("calculator_display(Tensor upper, Tensor lower, Tensor value) -> Tensor")
-_LIBRARY.impl("calculator_step", _step, "CompositeExplicitAutograd")
-_LIBRARY.impl("calculator_display", _display, "CompositeExplicitAutograd")
-_LIBRARY.impl("calculator_step", _step_on_cpu, "CPU")
-_LIBRARY.impl("calculator_display", _display_on_cpu, "CPU")
