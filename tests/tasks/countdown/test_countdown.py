@@ -391,9 +391,9 @@ def test_options_are_checked(options: dict[str, object], message: str) -> None:
         Countdown(**options)
 
 
-def test_dials_that_leave_no_problem() -> None:
+def test_options_that_leave_no_problem() -> None:
     task = Countdown(numbers=3, largest=4, operators="/")
     assert task.count(0) == 1  # 4 / 2 / 2
     empty = "heldout" if task.count(0, "train") else "train"
-    with pytest.raises(UserError, match=f"split: '{empty}' has no problem of 3 numbers"):
+    with pytest.raises(UserError, match=f"split: '{empty}' has no problem of stage 'C3'"):
         task.sample(torch.zeros(3, dtype=torch.int64), torch.Generator(), empty)

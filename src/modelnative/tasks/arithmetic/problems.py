@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modelnative.errors import UserError
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.sampling import uniform_rows
+from modelnative.tasks.contract.sampling import StageTables
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, S, Split, Task, in_split
 
@@ -48,7 +48,7 @@ class OperandSpace:
         self.mark = mark
         self.pad = pad
         self._numbers: dict[tuple[int, Split], Tensor] = {}
-        self._tables: dict[tuple[Split, torch.device], tuple[Tensor, Tensor]] = {}
+        self.tables = StageTables([f"T{stage}" for stage in range(len(counts))], self.numbers)
         self.rows = PerDevice(lambda device: self._all_rows().to(device))
 
     def numbers(self, stage: int, split: Split) -> Tensor:
@@ -60,13 +60,7 @@ class OperandSpace:
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split) -> ArithmeticProblems:
         """See `Task.sample`."""
-        if (split, stage.device) not in self._tables:
-            parts = [self.numbers(s, split) for s in range(len(self.counts))]
-            sizes = torch.tensor([len(part) for part in parts])
-            self._tables[split, stage.device] = (torch.cat(parts).to(stage.device), sizes.to(stage.device))
-        table, sizes = self._tables[split, stage.device]
-        place = uniform_rows(stage, sizes.cumsum(0) - sizes, sizes, generator)
-        return self.problems(stage, table.index_select(0, place))
+        return self.problems(stage, self.tables.draw(stage, generator, split))
 
     def enumerate(self, stage: int, split: Split, chunk: int) -> Iterator[ArithmeticProblems]:
         """See `Task.enumerate`."""

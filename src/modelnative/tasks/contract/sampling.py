@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,6 +42,35 @@ def uniform_rows(stage: Tensor, first: Tensor, size: Tensor, generator: torch.Ge
     """
     unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
     return (unit * size.index_select(0, stage)).long() + first.index_select(0, stage)
+
+
+class StageTables:
+    """The problems of all stages in tables, for uniform draws from each split on each device.
+
+    Args:
+        stages: the names of the stages.
+        part: returns the numbers of all problems of a stage and split, int64 [size, ...].
+    """
+
+    def __init__(self, stages: Sequence[str], part: Callable[[int, Split], Tensor]) -> None:
+        self._stages, self._part = stages, part
+        self._made: dict[tuple[Split, torch.device], tuple[Tensor, Tensor, Tensor, bool]] = {}
+
+    def draw(self, stage: Tensor, generator: torch.Generator, split: Split) -> Tensor:
+        """Draw the numbers of a problem for each stage, int64 [n].
+
+        Raises:
+            UserError: a stage has no problem in the split.
+        """
+        if (split, stage.device) not in self._made:
+            parts = [self._part(index, split) for index in range(len(self._stages))]
+            size = torch.tensor([len(part) for part in parts])
+            numbers, first, size = (x.to(stage.device) for x in (torch.cat(parts), size.cumsum(0) - size, size))
+            self._made[split, stage.device] = (numbers, first, size, bool((size == 0).any()))
+        numbers, first, size, has_gaps = self._made[split, stage.device]
+        if has_gaps and bool((empty := size.index_select(0, stage) == 0).any()):
+            raise empty_split(split, self._stages[int(stage[empty][0])])
+        return numbers.index_select(0, uniform_rows(stage, first, size, generator))
 
 
 def draw_within(split: Split, stage: Tensor, draw: Callable[[Tensor], P]) -> P:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
-from modelnative.tasks.contract.sampling import uniform_rows
+from modelnative.errors import choose
+from modelnative.tasks.contract.sampling import StageTables
 from modelnative.tasks.contract.task import SPLITS, Split, in_split, mixed
 from modelnative.tasks.countdown.solver import solve
 
@@ -31,7 +31,10 @@ class TargetSpace:
         self.numbers, self.largest, self.targets = numbers, largest, targets
         self.operators, self.solutions = operators, solutions
         self._all: dict[int, tuple[Tensor, Tensor]] = {}
-        self._tables: dict[tuple[Split, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._tables = StageTables(
+            [f"C{count}" for count in range(LEAST, numbers + 1)],
+            lambda stage, split: torch.stack(self.part(stage, split), 1),
+        )
 
     def part(self, stage: int, split: Split) -> tuple[Tensor, Tensor]:
         """Return the problems of a stage and split: keys in ascending order, and solutions, both int64 [size]."""
@@ -46,11 +49,8 @@ class TargetSpace:
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split) -> tuple[Tensor, Tensor]:
         """Draw a problem for each stage, int64 [n]: its key and its solution, both int64 [n]."""
-        if (split, stage.device) not in self._tables:
-            self._tables[split, stage.device] = self._table(split, stage.device)
-        keys, solutions, sizes, first = self._tables[split, stage.device]
-        row = uniform_rows(stage, first, sizes, generator)
-        return keys.index_select(0, row), solutions.index_select(0, row)
+        key, solution = self._tables.draw(stage, generator, split).unbind(1)
+        return key.contiguous(), solution.contiguous()
 
     def find(self, stage: int, numbers: list[int], target: int) -> tuple[Tensor, Tensor] | None:
         """Return the key and the solution of one problem, both int64 [1]; None if there is no such problem."""
@@ -58,16 +58,6 @@ class TargetSpace:
         key = sum(number << NUMBER * i for i, number in enumerate(sorted(numbers))) << VALUE | target
         row = (keys == key).nonzero()[:, 0]
         return (keys[row], solutions[row]) if len(row) and target < 1 << VALUE else None
-
-    def _table(self, split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The keys and solutions of a split, stage after stage; the size and the first row of each stage."""
-        parts = [self.part(stage, split) for stage in range(self.numbers - LEAST + 1)]
-        sizes = torch.tensor([len(keys) for keys, _ in parts])
-        if not bool(sizes.all()):
-            count = int(sizes.argmin()) + LEAST
-            raise UserError(f"split: {split!r} has no problem of {count} numbers; the task's options leave too few")
-        keys, solutions = (torch.cat(column) for column in zip(*parts, strict=True))
-        return keys.to(device), solutions.to(device), sizes.to(device), (sizes.cumsum(0) - sizes).to(device)
 
     def _choices(self, count: int) -> Tensor:
         """The numbers of the problems: int64 [multisets, count], ascending."""

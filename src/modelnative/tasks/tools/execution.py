@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from modelnative.tasks.tools.tool import Outcome, Tool, Value
+from modelnative.tasks.tools.tool import CallOutcome, Tool, Value
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -47,9 +47,9 @@ class Caller:
         self._calls, self._seconds = 0, 0.0
         self._warned: set[str] = set()
 
-    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
+    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         """Return the outcome of each call, in order. It must not be called by two threads at once."""
-        outcomes: list[Outcome] = []
+        outcomes: list[CallOutcome] = []
         while len(outcomes) < len(calls):
             rest = calls[len(outcomes) :]
             outcomes += self._in_thread(rest) if self.pool is None else self._in_workers(self.pool, rest)
@@ -58,7 +58,7 @@ class Caller:
                 self._warn(outcome.error, "the agent is shown an error")
         return outcomes
 
-    def _in_thread(self, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
+    def _in_thread(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         """Return the outcomes in a thread, up to the first call that exceeds the limit."""
         tool = self.tool
         if tool.batched and len(calls) > 1:
@@ -69,19 +69,19 @@ class Caller:
         outcomes = in_thread(self._timed, calls, tool.seconds)
         if len(outcomes) < len(calls):
             if not self._start_workers():
-                outcomes.append(Outcome(None, f"took longer than {tool.seconds:g} s", fault=True))
+                outcomes.append(CallOutcome(None, f"took longer than {tool.seconds:g} s", fault=True))
             return outcomes
         if self._seconds > PROVEN and self._seconds > SLOW * self._calls and not self._in_threads_only:
             self._start_workers()
         return outcomes
 
-    def _timed(self, call: tuple[Value, ...]) -> Outcome:
+    def _timed(self, call: tuple[Value, ...]) -> CallOutcome:
         start = time.perf_counter()
         outcome = self.tool.attempt(call)
         self._calls, self._seconds = self._calls + 1, self._seconds + time.perf_counter() - start
         return outcome
 
-    def _in_workers(self, pool: WorkerPool, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
+    def _in_workers(self, pool: WorkerPool, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         try:
             return pool(calls)
         except CannotStart as error:
@@ -147,7 +147,7 @@ class WorkerPool:
         self.target, self.seconds = target, seconds
         self.workers: list[Worker | None] = [None] * min(MOST, os.cpu_count() or 1)
 
-    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
+    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         """Return the outcome of each call, in order.
 
         Raises:
@@ -155,14 +155,14 @@ class WorkerPool:
         """
         count = min(len(self.workers), len(calls))
 
-        def work(index: int) -> list[Outcome]:
+        def work(index: int) -> list[CallOutcome]:
             return [self._call(index, call) for call in calls[index::count]]
 
         with ThreadPoolExecutor(count) as threads:
             shares = list(threads.map(work, range(count)))
         return [shares[i % count][i // count] for i in range(len(calls))]
 
-    def _call(self, index: int, call: tuple[Value, ...]) -> Outcome:
+    def _call(self, index: int, call: tuple[Value, ...]) -> CallOutcome:
         worker = self.workers[index]
         if worker is None:
             worker = self.workers[index] = Worker(self.target)
@@ -170,8 +170,8 @@ class WorkerPool:
         if outcome is None:
             self.workers[index] = None
             late = f"took longer than {self.seconds:g} s" if worker.late else "ended its process"
-            return Outcome(None, late, fault=True)
-        return Outcome(**outcome)
+            return CallOutcome(None, late, fault=True)
+        return CallOutcome(**outcome)
 
 
 class Worker:

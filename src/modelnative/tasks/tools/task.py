@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.contract.sampling import empty_split, uniform_rows
+from modelnative.tasks.contract.sampling import StageTables
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.tools.call_table import NONE
@@ -109,7 +109,7 @@ class ToolTask(Task[ToolProblems, ToolState]):
         )
         self._problems = PerDevice(listed.to)
         self._splits: dict[Split, list[Tensor]] = {}
-        self._rows: dict[tuple[Split, torch.device], tuple[Tensor, Tensor]] = {}
+        self._rows = StageTables(self.spec.stages, lambda stage, split: self._parts(split)[stage])
         for index, name in enumerate(self.spec.stages):
             require(self.count(index, "train") > 0, "problems", name, "more problems in this stage: all are held out")
         inputs, targets = self._interned()
@@ -119,16 +119,7 @@ class ToolTask(Task[ToolProblems, ToolState]):
     # Problems
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ToolProblems:
-        if (split, stage.device) not in self._rows:
-            parts = self._parts(split)
-            rows, sizes = torch.cat(parts), torch.tensor([len(part) for part in parts])
-            self._rows[split, stage.device] = rows.to(stage.device), sizes.to(stage.device)
-        rows, sizes = self._rows[split, stage.device]
-        empty = (sizes.index_select(0, stage) == 0).nonzero()[:, 0]
-        if len(empty):
-            raise empty_split(split, self.spec.stages[int(stage[empty[0]])])
-        place = uniform_rows(stage, sizes.cumsum(0) - sizes, sizes, generator)
-        return self._at(rows.index_select(0, place))
+        return self._at(self._rows.draw(stage, generator, split))
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ToolProblems]:
         for rows in self._parts(split)[stage].split(chunk):

@@ -105,7 +105,7 @@ def plain_value(value: object) -> Value:
     raise TypeError(f"{value!r} is not int, float, bool or str")
 
 
-class Outcome(NamedTuple):
+class CallOutcome(NamedTuple):
     """The result of a call: a value, or None and the reason.
 
     An exception is a regular outcome of a tool; a `fault` is an outcome that indicates a mistake in the tool.
@@ -165,17 +165,17 @@ class Tool(Generic[A, R]):
     def __repr__(self) -> str:
         return f"<tool {self.name}{self.signature}>"
 
-    def attempt(self, arguments: Sequence[Value]) -> Outcome:
+    def attempt(self, arguments: Sequence[Value]) -> CallOutcome:
         """Make one call; exceptions are returned as outcomes. A batched tool is called with a batch of one."""
         if self.batched:
             return self.attempt_all([arguments])[0]
         try:
             result = self.function(*arguments)  # type: ignore[arg-type,call-arg]
         except BaseException as error:  # noqa: BLE001  # no exception of a tool may end the training
-            return Outcome(None, f"{type(error).__name__}: {error}")
+            return CallOutcome(None, f"{type(error).__name__}: {error}")
         return self._outcome(result)
 
-    def attempt_all(self, calls: Sequence[Sequence[Value]]) -> list[Outcome]:
+    def attempt_all(self, calls: Sequence[Sequence[Value]]) -> list[CallOutcome]:
         """Make several calls of a batched tool at once; an exception is the outcome of all of them."""
         import torch  # not at the top: workers for scalar tools do not need torch
 
@@ -185,10 +185,10 @@ class Tool(Generic[A, R]):
         try:
             result: Any = self.function(*columns)  # type: ignore[arg-type,call-arg]
         except BaseException as error:  # noqa: BLE001  # as above
-            return [Outcome(None, f"{type(error).__name__}: {error}")] * len(calls)
+            return [CallOutcome(None, f"{type(error).__name__}: {error}")] * len(calls)
         if not isinstance(result, torch.Tensor) or result.shape != (len(calls),):
             shape = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            return [Outcome(None, f"returned {shape}; expected a tensor [{len(calls)}]", fault=True)] * len(calls)
+            return [CallOutcome(None, f"returned {shape}; expected a tensor [{len(calls)}]", fault=True)] * len(calls)
         return [self._outcome(value) for value in result.tolist()]
 
     @property
@@ -221,11 +221,11 @@ class Tool(Generic[A, R]):
             "function": {"name": self.name, "description": self.doc, "parameters": parameters},
         }
 
-    def _outcome(self, result: object) -> Outcome:
+    def _outcome(self, result: object) -> CallOutcome:
         try:
-            return Outcome(self.returns.convert(result))
+            return CallOutcome(self.returns.convert(result))
         except TypeError as error:
-            return Outcome(None, f"returned what its annotation does not allow: {error}", fault=True)
+            return CallOutcome(None, f"returned what its annotation does not allow: {error}", fault=True)
 
     def _parameter(self, parameter: inspect.Parameter) -> Kind:
         name, annotation = parameter.name, parameter.annotation
