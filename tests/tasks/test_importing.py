@@ -1,4 +1,4 @@
-"""What a name imports, and the one line that says why it does not."""
+"""Importing by name, and the errors of one line if that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check_task` accepts the library's tasks (their own tests say so) and catches each breach of the contract."""
+"""`check_task` accepts the library's tasks (see their own tests) and detects each violation of the contract."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Miscounts(Honest):
 
 
 class OneKeyForTwo(Honest):
-    """Endless, so that the samples must show it: what is asked for differs, and the key does not say so."""
+    """Problems with different targets have equal keys; they cannot be listed, so that samples must reveal it."""
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
         raise UserError("endless")

@@ -327,7 +327,7 @@ def test_samples_are_uniform() -> None:
 
 
 def test_no_constant_program_solves_a_stage() -> None:
-    """Exact search over all orders of operations of three numbers; the class's docstring says what it found."""
+    """Exact search over all orders of operations of three numbers; its results are in the docstring of the class."""
     task = Countdown()
     problems = CountdownProblems.cat(list(task.enumerate(0)))
     numbers = problems.numbers[:, :3].tolist()

@@ -473,7 +473,7 @@ def test_the_programs_of_the_documentation() -> None:
 
 
 def test_rearranging_the_terms_may_take_fewer_keys() -> None:
-    """What the oracle's "as it stands" leaves out."""
+    """The oracle evaluates the expression as it is written; other programs may be shorter."""
     task = Expressions()
     problem = task.parse(1, "9-(3+4)")
     state = task.begin(problem)

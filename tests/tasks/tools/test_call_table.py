@@ -1,4 +1,4 @@
-"""Each call is made once; values are told apart."""
+"""Each call is made once; values of different types are distinguished."""
 
 from __future__ import annotations
 

@@ -96,13 +96,13 @@ def _program(pairs: int, queries: int, store: bool) -> list[tuple[int, int, int]
 def _moves() -> Tensor:
     """The effects of the keys with the store: the next mode and flags."""
     moves = torch.full((6, 2, len(VOCABULARY)), OVER)
-    reading, asking = 0, 1
+    reading, querying = 0, 1
     keys, values = slice(0, SYMBOLS), slice(SYMBOLS, 2 * SYMBOLS)
     moves[IDLE, reading, NEXT] = IDLE | MOVES
     moves[IDLE, reading, PUT] = PUT_KEY
     moves[PUT_KEY, reading, keys] = PUT_VALUE | HOLDS
     moves[PUT_VALUE, reading, values] = IDLE | WRITES
-    moves[IDLE, asking, GET] = moves[FOUND, asking, GET] = GET_KEY
-    moves[GET_KEY, asking, keys] = FOUND | HOLDS
-    moves[FOUND, asking, values] = OVER | ANSWERS
+    moves[IDLE, querying, GET] = moves[FOUND, querying, GET] = GET_KEY
+    moves[GET_KEY, querying, keys] = FOUND | HOLDS
+    moves[FOUND, querying, values] = OVER | ANSWERS
     return moves.flatten()

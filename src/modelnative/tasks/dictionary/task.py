@@ -74,7 +74,7 @@ class DictionaryState(State):
 
     Attributes:
         keys, values: int64 [n], words; the lowest four bits are the pair that is shown or queried.
-        asked, truth: int64 [n], words of the keys and values of the queried pairs.
+        queried_keys, queried_values: int64 [n], words of the queried pairs.
         place: int64 [n], minus the number of pairs to come; then the number of right answers.
         queries: int64 [n], number of queries.
         wrong: int64 [n], the wrong answer that ended the episode; −1 without one.
@@ -86,8 +86,8 @@ class DictionaryState(State):
 
     keys: Tensor
     values: Tensor
-    asked: Tensor
-    truth: Tensor
+    queried_keys: Tensor
+    queried_values: Tensor
     place: Tensor
     queries: Tensor
     wrong: Tensor
@@ -185,8 +185,8 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
             done=zero.bool(),
             keys=problems.keys,
             values=problems.values,
-            asked=gathered(problems.keys, problems.places, self.queries[-1]),
-            truth=gathered(problems.values, problems.places, self.queries[-1]),
+            queried_keys=gathered(problems.keys, problems.places, self.queries[-1]),
+            queried_values=gathered(problems.values, problems.places, self.queries[-1]),
             place=-tables.pairs.index_select(0, problems.stage),
             queries=tables.queries.index_select(0, problems.stage),
             wrong=zero - 1,
@@ -197,17 +197,17 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
         )
 
     def step(self, state: DictionaryState, action: Tensor) -> Step[DictionaryState]:
-        asking = state.place >= 0
+        querying = state.place >= 0
         if self.store:
-            row = torch.add(action, torch.add(asking, state.mode, alpha=2), alpha=len(VOCABULARY))
+            row = torch.add(action, torch.add(querying, state.mode, alpha=2), alpha=len(VOCABULARY))
             word = self.tables(action.device).moves.index_select(0, row)
             stored, known = _stored(state)
             read = (word & ANSWERS > 0) & known & (state.held == state.keys & 15) & (action == stored)
             after, right, finished = _advance(state, action, word & MOVES > 0, read)
             after = _with_store(after, action, word, right & ~finished)
         else:
-            nexts = ~state.done & ~asking & (action == NEXT)
-            after, right, finished = _advance(state, action, nexts, ~state.done & asking & (action >> 4 == 1))
+            nexts = ~state.done & ~querying & (action == NEXT)
+            after, right, finished = _advance(state, action, nexts, ~state.done & querying & (action >> 4 == 1))
             after = replace(after, done=finished | ~(nexts | right))
         return Step(after, self.feedback(after), finished.float(), after.done, finished, torch.zeros_like(finished))
 
@@ -225,7 +225,7 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
     def oracle(self, problems: DictionaryProblems) -> Tensor:
         tables, state = self.tables(problems.stage.device), self.begin(problems)
         token, word, shift = (t.index_select(0, problems.stage) for t in (tables.token, tables.word, tables.shift))
-        words = torch.stack([state.keys, state.values, state.asked, state.truth], 1)
+        words = torch.stack([state.keys, state.values, state.queried_keys, state.queried_values], 1)
         return torch.where(word < 0, token, words.gather(1, word.clamp_min(0)) >> shift & 15 | token)
 
     # Problems
@@ -254,19 +254,19 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
         return len(self._all(stage, split))
 
     def parse(self, stage: int, text: str) -> DictionaryProblems:
-        count, asked = self.pairs[stage], self.queries[stage]
+        count, query_count = self.pairs[stage], self.queries[stage]
         pairs, _, queries = text.replace(",", " ").partition("?")
         found = [re.fullmatch(r"([a-p])=(\d|1[0-5])", word, re.ASCII) for word in pairs.split()]
         keys = [KEYS.index(match[1]) for match in found if match]
         places = [keys.index(KEYS.index(q)) for q in queries.split() if q in KEYS and KEYS.find(q) in keys]
-        right = len(keys) == len(found) == count and len(places) == len(queries.split()) == asked
-        if not right or len(set(keys)) < count or len(set(places)) < asked:
+        right = len(keys) == len(found) == count and len(places) == len(queries.split()) == query_count
+        if not right or len(set(keys)) < count or len(set(places)) < query_count:
             example = " ".join(f"{key}={7 + 2 * i % 9}" for i, key in enumerate(KEYS[:count]))
             raise UserError(
                 f"problem: {text!r} is not allowed; expected {count} pairs of different keys a to p, values 0 to 15, "
-                f"a question mark, and {asked} of the keys, such as '{example} ? {' '.join(KEYS[:asked])}'"
+                f"a question mark, and {query_count} of the keys, such as '{example} ? {' '.join(KEYS[:query_count])}'"
             )
-        code = rank(keys, SYMBOLS) * math.perm(count, asked) + rank(places, count)
+        code = rank(keys, SYMBOLS) * math.perm(count, query_count) + rank(places, count)
         values = sum(int(match[2]) << 4 * i for i, match in enumerate(found) if match)
         return self._problems(torch.tensor([stage]), torch.tensor([code]), torch.tensor([signed(values)]))
 
@@ -300,22 +300,22 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
     def _read(self, stage: int, keys: int, values: int, places: int) -> tuple[list[list[Any]], list[str], list[int]]:
         """A problem in plain Python: its pairs, its queries and their values."""
         pairs: list[list[Any]] = [[KEYS[keys >> 4 * k & 15], values >> 4 * k & 15] for k in range(self.pairs[stage])]
-        asked = [pairs[places >> 4 * q & 15] for q in range(self.queries[stage])]
-        return pairs, [key for key, _ in asked], [value for _, value in asked]
+        queried = [pairs[places >> 4 * q & 15] for q in range(self.queries[stage])]
+        return pairs, [key for key, _ in queried], [value for _, value in queried]
 
     def _problems(self, stage: Tensor, order: Tensor, values: Tensor) -> DictionaryProblems:
         """Return problems from stages, numbers of orders (of keys and queries), and words of values, int64 [n] each."""
         tables = self.tables(stage.device)
         queries = tables.choices.index_select(0, stage)
         rest = order // queries
-        asked = order - rest * queries + tables.first.index_select(0, stage)
+        query_order = order - rest * queries + tables.first.index_select(0, stage)
         return DictionaryProblems(
             stage=stage,
             context=torch.full_like(stage, CTX)[:, None],
             key=_key(tables.pairs.index_select(0, stage), order, values),
             keys=tables.keys(rest) & tables.mask.index_select(0, stage),
             values=values,
-            places=tables.places.index_select(0, asked),
+            places=tables.places.index_select(0, query_order),
         )
 
     def _all(self, stage: int, split: Split) -> Tensor:
@@ -347,11 +347,11 @@ def _advance(
     moves = nexts | right
     place = state.place + moves
     finished = right & (place == state.queries)
-    moves, asks = moves & ~finished, nexts & (place == 0)
+    moves, first_query = moves & ~finished, nexts & (place == 0)
     after = replace(
         state,
-        keys=torch.where(asks, state.asked, torch.where(moves, state.keys >> 4, state.keys)),
-        values=torch.where(asks, state.truth, torch.where(moves, state.values >> 4, state.values)),
+        keys=torch.where(first_query, state.queried_keys, torch.where(moves, state.keys >> 4, state.keys)),
+        values=torch.where(first_query, state.queried_values, torch.where(moves, state.values >> 4, state.values)),
         place=place,
         wrong=torch.where(answers & ~right, action & 15, state.wrong),
     )

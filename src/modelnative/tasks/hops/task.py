@@ -374,11 +374,11 @@ class Hops(Task[HopsProblems, HopsState]):
         running, node, tool = mode <= answering, key < self.size, key - self.size
         calls, answers = node & (mode < none), node & (mode == answering)
         chooses = running & (tool >= 0) & (tool < self.maps) & (tool != mode) & (self.maps > 1)
-        asks, ends = running & (key == self.ans) & (mode != answering), running & (key == self.eos)
+        prepares, ends = running & (key == self.ans) & (mode != answering), running & (key == self.eos)
         after = torch.where(chooses, tool, mode)
-        for effect, then in ((asks, answering), (answers, answered), (ends, ended)):
+        for effect, then in ((prepares, answering), (answers, answered), (ends, ended)):
             after = after.masked_fill(effect, then)
-        shown = torch.where(answers, key, torch.where(chooses | asks | ends, self.eos, -1))
+        shown = torch.where(answers, key, torch.where(chooses | prepares | ends, self.eos, -1))
         node = torch.where(calls, key, 0)
         return KeyRules(
             mode=after,
@@ -388,5 +388,5 @@ class Hops(Task[HopsProblems, HopsState]):
             calls=calls,
             answers=answers,
             done=after > answering,
-            invalid=running & ~(calls | chooses | asks | answers | ends),
+            invalid=running & ~(calls | chooses | prepares | answers | ends),
         )
