@@ -251,9 +251,16 @@ class Trainer:
             selected = state.mask.flatten().index_select(0, where).nonzero()[:, 0]
             where = where.index_select(0, selected)
         output = forward_rollout(self.policy, rollout.problems[rows], token, feedback, lengths, selected)
-        columns = (rollout.action, rollout.behavior_log_prob, state.advantage, state.target)
-        masks = (rollout.loss_mask, rollout.explored, state.hint_mask)
-        tokens = LossTokens(*(column.flatten() for column in (*columns, *masks)), where)
+        tokens = LossTokens(
+            action=rollout.action.flatten(),
+            behavior_log_prob=rollout.behavior_log_prob.flatten(),
+            advantage=state.advantage.flatten(),
+            target=state.target.flatten(),
+            loss_mask=rollout.loss_mask.flatten(),
+            explored=rollout.explored.flatten(),
+            hint_mask=state.hint_mask.flatten(),
+            where=where,
+        )
         return policy_loss(output.logits, output.value, tokens, weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
