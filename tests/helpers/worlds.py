@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modelnative.policies.policy import Thought
+from modelnative.policies.contract import PolicyOutput
 from modelnative.tasks.arithmetic.problems import ArithmeticProblems
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.task import Split
+from modelnative.tasks.contract.task import Problems, Split
 
 SMALL = 40  # problems of each stage and split
 
@@ -45,17 +45,16 @@ class Script(Batch):
 class Scripted(nn.Module):
     """Writes the oracle's program; where `a` is odd it ends with EOS, and where `a` is 8 it never ends.
 
-    It fulfils as much of the contract of a policy as playing needs.
+    A module that is not a `Policy`, with the two required methods alone.
     """
-
-    packs = True
 
     def __init__(self, task: Arithmetic) -> None:
         super().__init__()
         self.task = task
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def begin(self, context: Tensor, stage: Tensor) -> Script:
+    def initial_state(self, problems: Problems) -> Script:
+        context, stage = problems.context, problems.stage
         digits = torch.where(context[:, :5] < 10, context[:, :5], 0)
         count = torch.tensor([3, 4, 5])[stage]
         number = torch.zeros_like(stage)
@@ -68,18 +67,12 @@ class Scripted(nn.Module):
         program[digits[:, 0] == 8] = self.task.spec.vocabulary.index("STO")
         return Script(program, torch.zeros_like(stage))
 
-    def step(self, token: Tensor, feedback: Tensor, state: Script) -> tuple[Thought, Script]:
-        return self.think(token, feedback, state, [len(token)])
-
-    def think(
-        self, token: Tensor, feedback: Tensor, state: Script, sizes: list[int], heed: Tensor | None = None
-    ) -> tuple[Thought, Script]:
-        next_token = state.program.gather(1, state.written[:, None])
-        log_probs = torch.full((len(token), len(self.task.spec.vocabulary)), -1e9).scatter(1, next_token, 0.0)
-        log_probs = log_probs if heed is None else log_probs[heed]
-        n = len(log_probs)
-        thought = Thought(log_probs, torch.zeros(n), torch.zeros(n, 1), torch.zeros(n, 0))
-        return thought, Script(state.program, state.written + 1)
+    def forward(self, tokens: Tensor, feedback: Tensor, state: Script) -> PolicyOutput:
+        steps, n = tokens.shape
+        positions = state.written[:, None] + torch.arange(steps)
+        following = state.program.gather(1, positions).T[..., None]
+        logits = torch.full((steps, n, len(self.task.spec.vocabulary)), -1e9).scatter(2, following, 0.0)
+        return PolicyOutput(logits, torch.zeros(steps, n), Script(state.program, state.written + steps))
 
     @staticmethod
     def succeeds(operands: list[int]) -> bool:
