@@ -1,7 +1,7 @@
 """Your own algorithms: Dr. GRPO, and GRPO with DAPO's dynamic sampling.
 
-    modelnative train --algorithm own_algorithm:DrGRPO
-    modelnative train --algorithm own_algorithm:DAPO
+modelnative train --algorithm own_algorithm:DrGRPO
+modelnative train --algorithm own_algorithm:DAPO
 """
 
 from torch import Tensor

@@ -1,6 +1,6 @@
 """Your own core: an LSTM. Embeddings, copy head and value come from `TokenPolicy`.
 
-    modelnative train --policy own_core:LSTM
+modelnative train --policy own_core:LSTM
 """
 
 import torch

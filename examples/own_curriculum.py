@@ -1,6 +1,6 @@
 """Your own curriculum: the easiest stage that is not yet solved gets most of the episodes.
 
-    modelnative train --curriculum own_curriculum:EasiestFirst
+modelnative train --curriculum own_curriculum:EasiestFirst
 """
 
 import torch

@@ -152,7 +152,7 @@ def test_a_script_trains_on_its_own_task(tmp_path: Path, guarded: bool) -> None:
     if guarded:
         assert done.stdout == "mine:task 30\n", done.stderr
     else:
-        assert "a training stands at the top of the module that is imported to find mine:task; put it" in done.stderr
+        assert "the module that is imported to find mine:task starts a training; put that" in done.stderr
         assert not (tmp_path / "run").exists()
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnative.tasks.arithmetic.task import ADD, ANS, COUNTS, CTX, DIGITS, EOS, LIMIT, MUL, RCL, STO, SUB, Arithmetic
+from modelnative.native.calculator import DIGITS
+from modelnative.tasks.arithmetic.task import ADD, ANS, COUNTS, CTX, EOS, LIMIT, MUL, RCL, STO, SUB, Arithmetic
 
 HIDDEN = 64
 ACTIONS = 18

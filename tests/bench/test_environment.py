@@ -8,10 +8,10 @@ from torch import Tensor
 
 from modelnative.bench.environment import COMPILE_OPTIONS, ORACLE_BATCHES, EpisodeLoop, environment_speed, play_segment
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, Calculator
+from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, ArithmeticState
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Step
-from modelnative.tasks.recall.task import Recall, Recalling, RecallProblems
+from modelnative.tasks.recall.task import Recall, RecallProblems, RecallState
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -28,11 +28,11 @@ class Counting(Arithmetic):
 
     started = running = rows = 0
 
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         self.started += len(problems)
         return super().begin(problems)
 
-    def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
+    def step(self, state: ArithmeticState, action: Tensor) -> Step[ArithmeticState]:
         self.rows += len(state)
         self.running += int((~state.done).sum())
         return super().step(state, action)
@@ -67,11 +67,11 @@ class CountingRecall(Recall):
 
     started = ended = right = 0
 
-    def begin(self, problems: RecallProblems) -> Recalling:
+    def begin(self, problems: RecallProblems) -> RecallState:
         self.started += len(problems)
         return super().begin(problems)
 
-    def step(self, state: Recalling, action: Tensor) -> Step[Recalling]:
+    def step(self, state: RecallState, action: Tensor) -> Step[RecallState]:
         step = super().step(state, action)
         self.ended += int((step.done & ~state.done).sum())
         self.right += int(step.success.sum())

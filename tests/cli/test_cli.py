@@ -114,7 +114,7 @@ def refused(outcome: Outcome) -> str:
         ("train --policy.copy_head maybe", "'maybe' is one argument too many"),
         ("train --policy.width 0", "policy.width: 0 is not allowed; expected at least 1"),
         ("train --task arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
-        ("train --task tutorial.py", "say which task of the file: tutorial:NAME"),
+        ("train --task tutorial.py", "expected the name of a task in the file: tutorial:NAME"),
         ("certify echoes:Echo --options x=3", "x=3 is not allowed; this task has no options"),
         ("train --task no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
         ("train --core grru", "core: unknown value 'grru'; did you mean 'gru'?"),

@@ -1,4 +1,4 @@
-"""A world of a hundred problems, certified in no time, and ways to spoil it. On the command line: `echoes:Echo`."""
+"""A task of a hundred problems that is certified quickly, and defective variants, such as `echoes:Echo`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PROBLEMS = 100
 
 @dataclass
 class Numbers(Problems):
-    """Adds `target`: int64 [n], the digit to say."""
+    """Adds `target`, int64 [n], the digit to type."""
 
     target: Tensor
 
 
 @dataclass
-class Said(State):
+class EchoState(State):
     """Adds the problems, the last digit typed (−1 without one), and whether the last key was LOOK."""
 
     problem: Numbers
@@ -33,7 +33,7 @@ class Said(State):
     looking: Tensor
 
 
-class Echo(Task[Numbers, Said]):
+class Echo(Task[Numbers, EchoState]):
     """The context is a number of two digits; type the second and SAY. LOOK does nothing."""
 
     def __init__(self) -> None:
@@ -66,14 +66,14 @@ class Echo(Task[Numbers, Said]):
         for part in numbers[in_split(numbers, split)].split(chunk):
             yield self.problems(part)
 
-    def begin(self, problems: Numbers) -> Said:
+    def begin(self, problems: Numbers) -> EchoState:
         no = torch.zeros_like(problems.key, dtype=torch.bool)
-        return Said(no, problems, torch.full_like(problems.key, -1), no)
+        return EchoState(no, problems, torch.full_like(problems.key, -1), no)
 
     def ends(self, action: Tensor) -> Tensor:
         return action == SAY
 
-    def step(self, state: Said, action: Tensor) -> Step[Said]:
+    def step(self, state: EchoState, action: Tensor) -> Step[EchoState]:
         running = ~state.done
         types, looks = running & (action < LOOK), running & (action == LOOK) & ~state.looking & self.shows
         says, leaves = running & self.ends(action), running & (action == END)
@@ -89,10 +89,10 @@ class Echo(Task[Numbers, Said]):
 
     shows = False
 
-    def verdict(self, state: Said) -> Tensor:
+    def verdict(self, state: EchoState) -> Tensor:
         return state.digit == state.problem.target
 
-    def feedback(self, state: Said) -> Tensor:
+    def feedback(self, state: EchoState) -> Tensor:
         return torch.where(state.looking, state.problem.target, END)[:, None]
 
     def oracle(self, problems: Numbers) -> Tensor:
@@ -108,14 +108,14 @@ class Echo(Task[Numbers, Said]):
     def render(self, problems: Numbers, i: int) -> str:
         return f"the second digit of {int(problems.key[i]):02}"
 
-    def records(self, problems: Numbers, state: Said) -> list[dict[str, Any]]:
+    def records(self, problems: Numbers, state: EchoState) -> list[dict[str, Any]]:
         columns = (problems.key, state.digit, state.done, problems.target)
         return [
             {"number": number, "answer": digit if done and digit >= 0 else None, "target": target}
             for number, digit, done, target in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
-    def registers(self, state: Said, i: int) -> dict[str, str]:
+    def registers(self, state: EchoState, i: int) -> dict[str, str]:
         return {"display": str(int(state.digit[i]))}
 
 
@@ -145,7 +145,7 @@ def replace_target(problems: Numbers, target: Tensor) -> Numbers:
 
 
 class Leaky(Echo):
-    """Two training problems are listed among the held-out ones, too."""
+    """Two training problems are also listed among the held-out ones."""
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[Numbers]:
         yield from super().enumerate(stage, split, chunk)
@@ -162,13 +162,13 @@ class Seven(Echo):
 
 
 class Open(Echo):
-    """LOOK shows the target, which nobody need read in the context."""
+    """LOOK shows the target, so that the context is not needed."""
 
     shows = True
 
 
 class Blank(Open):
-    """The same without a context: who wants to know looks."""
+    """The same with a blank context: LOOK is needed."""
 
     def problems(self, number: Tensor) -> Numbers:
         context = torch.full((len(number), 2), END)
@@ -181,12 +181,12 @@ class Shown(Echo):
     def problems(self, number: Tensor) -> Numbers:
         return Blank.problems(self, number)  # type: ignore[arg-type]
 
-    def feedback(self, state: Said) -> Tensor:
+    def feedback(self, state: EchoState) -> Tensor:
         return torch.where(state.digit < 0, state.problem.target, END)[:, None]
 
 
 class Named(Shown):
-    """The same, and the first digit stands in the context, where it is of no use."""
+    """The same with the first digit in the context, which is of no use."""
 
     def problems(self, number: Tensor) -> Numbers:
         context = torch.stack([number // 10, torch.full_like(number, END)], 1)
@@ -199,19 +199,19 @@ class Generous(Echo):
     def ends(self, action: Tensor) -> Tensor:
         return (action == SAY) | (action == END)
 
-    def verdict(self, state: Said) -> Tensor:
+    def verdict(self, state: EchoState) -> Tensor:
         return super().verdict(state) | (state.digit == -1)
 
 
 class Crashing(Echo):
     """Its `step` indexes past the end of a table."""
 
-    def step(self, state: Said, action: Tensor) -> Step[Said]:
+    def step(self, state: EchoState, action: Tensor) -> Step[EchoState]:
         return super().step(state, torch.arange(3)[action])
 
 
-class Unfinished(Task[Numbers, Said]):
-    """Lacks everything."""
+class Unfinished(Task[Numbers, EchoState]):
+    """Defines no method."""
 
 
 class Endless(Echo):

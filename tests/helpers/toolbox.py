@@ -1,4 +1,4 @@
-"""Tools and tasks that another process can import: a function within a test cannot be."""
+"""Tools and tasks that another process can import, unlike a function in a test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plain(x: int) -> int:
 
 @tool(seconds=0.5)
 def stubborn(x: int) -> int:
-    """Loops for ever on 3, sleeps for ever on 5."""
+    """Loops forever for 3, sleeps forever for 5."""
     while x == 3:
         pass
     if x == 5:
@@ -30,7 +30,7 @@ def stubborn(x: int) -> int:
 
 @tool
 def where(x: int) -> int:
-    """The process that it runs in; it talks while it works."""
+    """The id of the process that it runs in; it also prints."""
     print("at work on", x)
     time.sleep(0.01)
     return os.getpid()
@@ -38,7 +38,7 @@ def where(x: int) -> int:
 
 @tool
 def deadly(x: int) -> int:
-    """Ends its process on 1."""
+    """Ends its process for 1."""
     if x == 1:
         os._exit(3)
     time.sleep(0.01)
@@ -46,7 +46,7 @@ def deadly(x: int) -> int:
 
 
 def make(count: int = 40) -> ToolTask:
-    """A task with a option."""
+    """A task with an option."""
     return ToolTask([double], {"x": range(count)}, lambda problem: 4 * problem["x"])
 
 

@@ -1,4 +1,4 @@
-"""Worlds and policies that several tests share. Tasks are named `worlds:Small` on the command line, too."""
+"""Tasks and policies that several tests share, such as the task `worlds:Small`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = 40  # problems of each stage and split
 
 
 class Small(Arithmetic):
-    """The pocket calculator with so few problems that all of them are played in no time."""
+    """The pocket calculator with few problems, so that all of them are played quickly."""
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
         if split == "all":
@@ -36,14 +36,14 @@ class Small(Arithmetic):
 
 @dataclass
 class Script(Batch):
-    """What `Scripted` carries: the program, and how much of it is written."""
+    """The state of `Scripted`: the program, and the number of tokens written."""
 
     program: Tensor
     written: Tensor
 
 
 class Scripted(nn.Module):
-    """Writes the oracle's program; where `a` is odd it ends with EOS, and where `a` is 8 it never ends.
+    """Writes the oracle's program; if `a` is odd it ends with EOS, and if `a` is 8 it never ends.
 
     A module that is not a `Policy`, with the two required methods alone.
     """
@@ -76,12 +76,12 @@ class Scripted(nn.Module):
 
     @staticmethod
     def succeeds(operands: list[int]) -> bool:
-        """Whether it solves the problem."""
+        """Whether the policy solves the problem."""
         return operands[0] % 2 == 0 and operands[0] != 8
 
 
 def calculate(actions: list[str]) -> tuple[bool, int | None]:
-    """The pocket calculator in plain Python, from its rules: whether ANS ended the episode, and the value then."""
+    """The rules of the pocket calculator in plain Python: whether ANS ended the episode, and the value at its end."""
     entry: int | None = None
     accumulator: int | None = None
     memory: int | None = None

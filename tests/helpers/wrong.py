@@ -1,4 +1,4 @@
-"""Tasks that cannot be made, each for another reason, and one that can."""
+"""Tasks that cannot be made, each for a different reason, and one that can."""
 
 from __future__ import annotations
 

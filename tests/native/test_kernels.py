@@ -1,9 +1,10 @@
-"""Every native kernel against its plain form in torch, which defines it."""
+"""Every kernel against the plain definition of its operator, which says what it computes."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,152 +13,349 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelnative import native
+from modelnative.native import copy_heads as heads_kernel
+from modelnative.native import gru as gru_kernel
+from modelnative.native import operators
+from modelnative.native import policy_loss as loss_kernel
+from modelnative.native import sample_actions as sampling_kernel
 from modelnative.policies.config import PolicyConfig
-from modelnative.policies.heads import Heads
-from modelnative.policies.policy import Policy, Thought
+from modelnative.policies.cores.gru import gru
+from modelnative.policies.heads import copy_heads
+from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import Arithmetic
-from modelnative.training.config import LossConfig, with_fields
-from modelnative.training.loss import surrogate
+from modelnative.training.config import with_fields
+from modelnative.training.loss import LossTokens, LossWeights, policy_loss
 from modelnative.training.recipes import recipe
-from modelnative.training.rollout import Plan, play
+from modelnative.training.rollout import Plan, play, sample_actions
 from modelnative.training.trainer import Trainer
 
-pytestmark = pytest.mark.skipif(not native.computes(torch.device("cpu")), reason=f"kernels: {native.describe()}")
+pytestmark = pytest.mark.skipif(not native.enabled(), reason=f"kernels: {native.describe()}")
 
 SEEDS = st.integers(0, 10**6)
+VOCABULARY, PLACES, PADDING, WIDTH = 11, 5, 10, 32
+KERNELS = (gru_kernel, heads_kernel, loss_kernel, sampling_kernel)
 
 
 @pytest.fixture
 def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, torch computes everything."""
-
-    def switch() -> None:
-        monkeypatch.setattr(native, "computes", lambda device: False)
-
-    return switch
+    return lambda: monkeypatch.setattr(operators, "enabled", lambda: False)
 
 
-def heads(seed: int, width: int, copy: bool, size: float) -> Heads:
-    """Of 11 tokens and 5 places, the last token being padding; with scores of that size."""
-    torch.manual_seed(seed)
-    made = Heads(width, 11, 5, 10, copy)
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=size / width**0.5)
-    return made
+def normal(seed: int) -> Callable[..., Tensor]:
+    """Draws tensors; the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=generator)
 
 
-@dataclasses.dataclass
-class Case:
-    """Some tokens that heads are asked about, for both."""
-
-    made: Heads
-    hidden: Tensor
-    context: Tensor
-    heed: Tensor | None
-    episode: Tensor | None
-
-    @classmethod
-    def of(cls, seed: int, rows: int, copy: bool, indexed: bool, size: float, width: int = 32) -> Case:
-        made = heads(seed, width, copy, size)
-        hidden = torch.randn(rows, width)
-        context = torch.randint(11, (rows, 5))
-        context[:, 0] = 3  # not all of it is padding
-        heed = torch.randperm(rows)[: rows // 2 + 1].sort().values if indexed else None
-        episode = torch.randint(rows, (len(heed),)) if heed is not None else None
-        return cls(made, hidden.requires_grad_(), context, heed, episode)
-
-    def choices(self) -> native.Choices:
-        return self.made.weigh(self.hidden, self.context, self.heed, self.episode)
-
-    def thought(self) -> Thought:
-        hidden = self.hidden if self.heed is None else self.hidden[self.heed]
-        context = self.context if self.episode is None else self.context[self.episode]
-        log_probs, value, copied = self.made(hidden, context)
-        return Thought(log_probs, value, hidden, copied)
+def results(function: Callable[..., Any], arguments: tuple[Any, ...], weights: list[Tensor] | None) -> list[Tensor]:
+    """What it returns, and the gradients of a weighted sum of that."""
+    returned = function(*arguments)
+    outputs = [returned] if isinstance(returned, Tensor) else list(returned)
+    leaves = [x for x in arguments if isinstance(x, Tensor) and x.requires_grad]
+    if weights is None:
+        return outputs
+    total = torch.stack([(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]).sum()
+    return [*outputs, *torch.autograd.grad(total, leaves)]
 
 
-CASES = st.builds(
-    Case.of, SEEDS, st.integers(1, 230), st.booleans(), st.booleans(), st.sampled_from([0.1, 1.0, 30.0, 200.0])
+def compare(operator: Callable[..., Any], *arguments: Any, weights: list[Tensor] | None = None) -> None:
+    """The kernel computes, and gives what the plain definition gives, in values and gradients, up to rounding."""
+    module = next(kernel for kernel in KERNELS if kernel.__name__.endswith(f".{operator.__name__}"))
+    assert module.supports(*arguments) or len(arguments[2]) == 0
+    found, plain = results(operator, arguments, weights), results(operator.__wrapped__, arguments, weights)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        scale = float(theirs.detach().abs().max()) + 1e-3 if theirs.numel() else 1.0
+        torch.testing.assert_close(ours / scale, theirs / scale, rtol=1e-3, atol=1e-4)
+
+
+# gru
+
+
+def recurrence(seed: int, n: int, width: int = WIDTH) -> tuple[Tensor, ...]:
+    draw = normal(seed)
+    weight = draw(3 * width, width) / width**0.5
+    return tuple(x.requires_grad_() for x in (draw(n, width), weight, draw(width)))
+
+
+@given(SEEDS, st.integers(0, 70), st.integers(1, 6), st.sampled_from(["none", "sorted", "any", "one"]))
+@settings(deadline=None, max_examples=40)
+def test_gru(seed: int, n: int, steps: int, ends: str) -> None:
+    """On given inputs. Sequences may end in any order, and there may be none at all."""
+    draw = normal(seed)
+    lengths = torch.randint(1, steps + 1, (n,), generator=torch.Generator().manual_seed(seed))
+    lengths = {"none": None, "sorted": lengths.sort(descending=True).values, "any": lengths}.get(
+        ends, torch.ones_like(lengths)
+    )
+    inputs = draw(steps, n, 3 * WIDTH).requires_grad_()
+    compare(gru, inputs, None, *recurrence(seed, n), lengths, weights=[draw(steps, n, WIDTH)])
+
+
+@given(SEEDS, st.integers(0, 70), st.integers(1, 6), st.sampled_from([-1, 8]), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_gru_on_sums_of_rows(seed: int, n: int, steps: int, padding: int, some_end: bool) -> None:
+    draw, generator = normal(seed), torch.Generator().manual_seed(seed)
+    table = draw(9, 3 * WIDTH).requires_grad_()
+    rows = torch.randint(9, (steps, n, 3), generator=generator)
+    lengths = torch.randint(1, steps + 1, (n,), generator=generator) if some_end else None
+    compare(gru, table, rows, *recurrence(seed, n), lengths, padding, weights=[draw(steps, n, WIDTH)])
+
+
+def test_gru_without_a_gradient() -> None:
+    draw = normal(0)
+    with torch.no_grad():
+        compare(gru, draw(4, 7, 3 * WIDTH), None, *recurrence(0, 7))
+
+
+# copy_heads
+
+
+def heads(seed: int, rows: int, episodes: int, copy: bool, size: float) -> tuple[Any, ...]:
+    """Arguments of `copy_heads`; scores are about as large as `size`."""
+    draw, generator = normal(seed), torch.Generator().manual_seed(seed)
+    scores = VOCABULARY + 1 + (PLACES + VOCABULARY if copy else 0)
+    context = torch.randint(VOCABULARY, (episodes, PLACES), generator=generator)
+    context[::3, 0] = 3  # not all contexts are padding alone
+    tensors = (draw(rows, WIDTH), draw(scores, WIDTH) * size / WIDTH**0.5, draw(scores) * size)
+    return *(x.requires_grad_() for x in tensors), context, VOCABULARY, PADDING
+
+
+@given(
+    SEEDS,
+    st.integers(0, 8),
+    st.integers(1, 60),
+    st.booleans(),
+    st.sampled_from(["all", "some", "none"]),
+    st.sampled_from([0.1, 1.0, 30.0]),
+)
+@settings(deadline=None, max_examples=60)
+def test_copy_heads(seed: int, steps: int, episodes: int, copy: bool, chosen: str, size: float) -> None:
+    """Values, and gradients of all three outputs, `copied` included."""
+    draw = normal(seed + 1)
+    arguments = heads(seed, steps * episodes, episodes, copy, size)
+    order = torch.randperm(steps * episodes, generator=torch.Generator().manual_seed(seed))
+    selected = {"all": None, "some": order[: len(order) // 3].sort().values, "none": order[:0]}[chosen]
+    rows = len(order) if selected is None else len(selected)
+    log_probs = copy_heads.__wrapped__(*arguments, selected)[0]
+    assume(bool(((log_probs + 69.07).abs() > 0.1).all()))  # a probability at the floor has either gradient
+    weights = [draw(rows, VOCABULARY), draw(rows), draw(rows, PLACES if copy else 0)]
+    compare(copy_heads, *arguments, selected, weights=weights)
+
+
+def test_copy_heads_without_a_gradient() -> None:
+    with torch.no_grad():
+        compare(copy_heads, *heads(0, 40, 10, True, 1.0))
+
+
+# policy_loss
+
+
+def tokens(seed: int, rows: int, logits: Tensor, hints: bool) -> LossTokens:
+    """Actions taken nearly as the policy takes them now; outside of the masks nothing has a meaning."""
+    draw, generator = normal(seed), torch.Generator().manual_seed(seed)
+
+    def some(share: float) -> Tensor:
+        return torch.rand(rows, generator=generator) < share
+
+    action = torch.randint(VOCABULARY, (rows,), generator=generator)
+    own = logits.detach().log_softmax(-1).clamp_min(-60).gather(1, action[:, None])[:, 0]
+    loss_mask = some(0.8)
+    columns = {"behavior_log_prob": own + draw(rows) / 5, "advantage": draw(rows), "target": draw(rows)}
+    garbage = {name: torch.where(loss_mask, column, torch.nan) for name, column in columns.items()}
+    hint_mask = ~loss_mask & some(0.5) & hints
+    return LossTokens(action, **garbage, loss_mask=loss_mask, explored=some(0.3), hint_mask=hint_mask)
+
+
+WEIGHTS = st.builds(
+    LossWeights,
+    clip_low=st.sampled_from([0.0, 0.2]),
+    clip_high=st.sampled_from([0.0, 0.3]),
+    imitation=st.sampled_from([0.0, 0.7]),
+    hint=st.sampled_from([0.0, 0.4]),
+    value=st.sampled_from([0.0, 0.5]),
+    entropy=st.sampled_from([0.0, 0.03]),
+    count=st.just(17.0),
 )
 
 
-@given(CASES)
-@settings(deadline=None, max_examples=60)
-def test_the_likeliest_action_is_chosen(case: Case) -> None:
-    action, log_prob, value = native.choose(case.choices())
-    thought = case.thought()
-    best, expected = thought.log_probs.max(-1)
-    torch.testing.assert_close(log_prob, best.detach(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(value, thought.value.detach(), rtol=1e-4, atol=1e-4)
-    second = thought.log_probs.topk(2).values[:, 1]
+def loss_of(columns: LossTokens, weights: LossWeights, loss: Any = policy_loss) -> Callable[..., list[Tensor]]:
+    """The loss as a function of logits and value, for `results`: the loss itself, and the terms of reports."""
+    return lambda logits, value: [(terms := loss(logits, value, columns, weights))[0], terms[1:].detach()]
+
+
+@given(SEEDS, st.integers(0, 230), WEIGHTS, st.booleans(), st.sampled_from([0.1, 1.0, 5.0]), st.booleans())
+@settings(deadline=None, max_examples=80)
+def test_policy_loss(seed: int, rows: int, weights: LossWeights, hints: bool, size: float, masked: bool) -> None:
+    draw = normal(seed + 1)
+    logits = (draw(rows, VOCABULARY) * size).requires_grad_()
+    if masked:  # actions that a policy rules out
+        logits = logits.detach().masked_fill(draw(rows, VOCABULARY) > 1.5, -torch.inf).requires_grad_()
+    value = draw(rows).requires_grad_()
+    columns = tokens(seed, rows, logits, hints)
+    allowed = logits.detach().gather(1, columns.action[:, None])[:, 0] > -1e9
+    columns.loss_mask, columns.hint_mask = columns.loss_mask & allowed, columns.hint_mask & allowed
+    # A ratio at the very edge of the clip counts as either.
+    own = logits.detach().log_softmax(-1).gather(1, columns.action[:, None])[:, 0]
+    ratio = (own - columns.behavior_log_prob).exp()[columns.loss_mask]
+    for edge in (1 - weights.clip_low, 1 + weights.clip_high):
+        assume(bool(((ratio - edge).abs() > 1e-4).all()))
+    assert loss_kernel.supports(logits, value, columns, weights)
+    ones = [torch.tensor(1.0), torch.zeros(5)]
+    found = results(loss_of(columns, weights), (logits, value), ones)
+    plain = results(loss_of(columns, weights, policy_loss.__wrapped__), (logits, value), ones)  # type: ignore[attr-defined]
+    for ours, theirs in zip(found, plain, strict=True):
+        assert bool(theirs.isfinite().all()), "nothing outside the masks reaches the loss or its gradient"
+        scale = float(theirs.detach().abs().max()) + 1e-3 if theirs.numel() else 1.0
+        torch.testing.assert_close(ours / scale, theirs / scale, rtol=1e-3, atol=2e-4)
+
+
+def test_the_gradient_of_the_loss_can_be_taken_twice_and_scaled() -> None:
+    logits, value = torch.randn(40, VOCABULARY, requires_grad=True), torch.randn(40, requires_grad=True)
+    weights = LossWeights(0.2, 0.3, 0.7, 0.4, 0.5, 0.03, 17.0)
+    loss = policy_loss(logits, value, tokens(0, 40, logits, True), weights)[0]
+    first, again = (torch.autograd.grad(loss, (logits, value), retain_graph=True) for _ in range(2))
+    scaled = torch.autograd.grad(3 * loss, (logits, value))
+    for one, two, three in zip(first, again, scaled, strict=True):
+        assert torch.equal(one, two)
+        torch.testing.assert_close(3 * one, three)
+
+
+# sample_actions
+
+
+@given(SEEDS, st.integers(0, 230), st.sampled_from([0.1, 1.0, 30.0]))
+@settings(deadline=None, max_examples=40)
+def test_the_most_likely_action(seed: int, rows: int, size: float) -> None:
+    logits = size * normal(seed)(rows, VOCABULARY)
+    action, log_prob = sample_actions(logits)
+    expected, best = sample_actions.__wrapped__(logits)  # type: ignore[attr-defined]
+    torch.testing.assert_close(log_prob, best, rtol=1e-4, atol=1e-4)
+    second = logits.log_softmax(-1).topk(2).values[:, 1]
     sure = best - second > 1e-3
     assert torch.equal(action[sure], expected[sure])
 
 
-@given(CASES, SEEDS)
+@given(SEEDS, st.integers(0, 230), st.sampled_from([0.1, 1.0, 30.0]), st.sampled_from(["no", "some", "all"]))
 @settings(deadline=None, max_examples=60)
-def test_actions_are_drawn_from_the_mixture(case: Case, seed: int) -> None:
-    thought, generator = case.thought(), torch.Generator().manual_seed(seed)
-    rows = len(thought.value)
+def test_actions_are_drawn_from_the_mixture(seed: int, rows: int, size: float, explores: str) -> None:
+    generator, draw = torch.Generator().manual_seed(seed), normal(seed)
+    logits = size * draw(rows, VOCABULARY)
+    logits[draw(rows, VOCABULARY) > 2] = -torch.inf
+    logits[:, 0] = 0.0
     uniform, share = (torch.rand(rows, generator=generator) for _ in range(2))
-    share[torch.rand(rows, generator=generator) < 0.5] = 0.0
-    blind = torch.rand(rows, 11, generator=generator)
+    if explores == "some":
+        share[torch.rand(rows, generator=generator) < 0.5] = 0.0
+    blind = torch.rand(rows, VOCABULARY, generator=generator)
     blind /= blind.sum(1, keepdim=True)
-    action, log_prob, _ = native.choose(case.choices(), uniform, share, blind)
-    chances = torch.lerp(thought.log_probs.exp(), blind, share[:, None]).detach()
+    mixture = (None, None) if explores == "no" else (share, blind)
+    action, log_prob = sample_actions(logits, uniform, *mixture)
+    chances = torch.lerp(logits.softmax(-1), blind, share[:, None]) if explores != "no" else logits.softmax(-1)
     torch.testing.assert_close(log_prob.exp(), chances.gather(1, action[:, None])[:, 0], rtol=1e-4, atol=1e-6)
     sums = chances.cumsum(1)
-    bounds = (sums / sums[:, -1:] - uniform[:, None]).abs().amin(1)
-    expected = (sums < uniform[:, None] * sums[:, -1:]).sum(1).clamp_max(10)
-    assert torch.equal(action[bounds > 1e-5], expected[bounds > 1e-5])
+    clear = (sums / sums[:, -1:] - uniform[:, None]).abs().amin(1) > 1e-5
+    expected = sample_actions.__wrapped__(logits, uniform, *mixture)[0]  # type: ignore[attr-defined]
+    assert torch.equal(action[clear], expected[clear])
+    assert torch.equal(expected[clear], (sums < uniform[:, None] * sums[:, -1:]).sum(1).clamp_max(10)[clear])
 
 
-LOSSES = st.builds(
-    LossConfig,
-    clip_low=st.sampled_from([0.0, 0.2]),
-    clip_high=st.sampled_from([0.0, 0.3]),
-    imitation_weight=st.sampled_from([0.0, 0.7]),
-    hint_weight=st.sampled_from([0.0, 0.4]),
-    value_weight=st.sampled_from([0.0, 0.5]),
-)
+# Operators
 
 
-@given(CASES, LOSSES, SEEDS)
-@settings(deadline=None, max_examples=60)
-def test_the_loss_and_its_gradient(case: Case, config: LossConfig, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    thought = case.thought()
-    rows = len(thought.value)
-    many = rows + 3
-    where = torch.randperm(many, generator=generator)[:rows]
-    action = torch.randint(11, (many,), generator=generator)
-    own = thought.log_probs.detach().gather(1, action[where][:, None])[:, 0]
-    behavior_log_prob = torch.zeros(many).index_copy(0, where, (own + torch.randn(rows, generator=generator) / 5))
-    free = torch.rand(many, generator=generator) < 0.8
-    # A ratio at the very edge of the clip counts as either, and so does a probability at the floor.
-    ratio = (own - behavior_log_prob[where]).exp()
-    edges = torch.stack([(ratio - 1 + config.clip_low).abs(), (ratio - 1 - config.clip_high).abs()]).amin()
-    assume(bool(edges > 1e-4) and bool(((thought.log_probs + 69.07).abs() > 0.1).all()))
-    behavior_log_prob[~free] = torch.nan  # means nothing where it is not free
-    forced = ~free & (torch.rand(many, generator=generator) < 0.5)
-    columns = {
-        "action": action,
-        "behavior_log_prob": behavior_log_prob,
-        "advantage": torch.randn(many, generator=generator),
-        "target": torch.randn(many, generator=generator),
-        "free": free,
-        "explored": torch.rand(many, generator=generator) < 0.3,
-        "forced": forced if config.hint_weight else None,
-    }
-    rest = {"config": config, "entropy_weight": 0.03, "count": torch.tensor(17.0), "where": where}
-    parameters = [case.hidden, *case.made.parameters()]
-    ours, theirs = surrogate(case.choices(), **columns, **rest), surrogate(thought, **columns, **rest)
-    torch.testing.assert_close(ours.vector(), theirs.vector(), rtol=2e-4, atol=2e-4)
-    gradients = [torch.autograd.grad(terms.loss, parameters, materialize_grads=True) for terms in (ours, theirs)]
-    for mine, other in zip(*gradients, strict=True):
-        scale = float(other.abs().max()) + 1e-3
-        torch.testing.assert_close(mine / scale, other / scale, rtol=1e-3, atol=1e-4)
+EXAMPLES: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "gru": lambda: (torch.randn(4, 3, 3 * WIDTH).requires_grad_(), None, *recurrence(0, 3), None, -1),
+    "copy_heads": lambda: (*heads(0, 12, 3, True, 1.0)[:4], None, VOCABULARY, PADDING),
+    "policy_loss": lambda: (
+        (logits := torch.randn(9, VOCABULARY).requires_grad_()),
+        torch.randn(9).requires_grad_(),
+        *(getattr(tokens(0, 9, logits, True), field.name) for field in dataclasses.fields(LossTokens)),
+        [0.2, 0.3, 0.7, 0.4, 0.5, 0.03, 17.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_operator_of_torch_is_differentiable(name: str) -> None:
+    arguments = EXAMPLES[name]()
+    returned = getattr(torch.ops.modelnative, name).default(*arguments)
+    output = returned if isinstance(returned, Tensor) else returned[0]
+    leaves = [x for x in arguments if isinstance(x, Tensor) and x.requires_grad]
+    gradients = torch.autograd.grad(output.flatten()[0], leaves)
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert any(bool(gradient.any()) for gradient in gradients)
+    with torch.no_grad():
+        again = getattr(torch.ops.modelnative, name).default(*arguments)
+    assert not (again if isinstance(again, Tensor) else again[0]).requires_grad
+
+
+def test_sampling_is_an_operator_of_torch_without_a_derivative() -> None:
+    action, log_prob = torch.ops.modelnative.sample_actions.default(torch.randn(3, 4), None, None, None)
+    assert action.dtype == torch.int64
+    assert not log_prob.requires_grad
+
+
+@pytest.mark.parametrize("name", ["GRUCall", "HeadsCall", "LossCall"])
+def test_a_struct_of_another_size_is_noticed(name: str) -> None:
+    call = next(getattr(module, name) for module in KERNELS if hasattr(module, name))
+    size_function = {"GRUCall": "gru_call_size", "HeadsCall": "heads_call_size", "LossCall": "loss_call_size"}[name]
+    call.checked(size_function)
+
+    class Longer(call):  # type: ignore[misc, valid-type]
+        _fields_ = operators.struct_fields("", "more")
+
+    with pytest.raises(AssertionError, match="Longer is not the struct that C"):
+        Longer.checked(size_function)
+
+
+def test_the_plain_definition_computes_what_a_kernel_cannot() -> None:
+    """In double precision, at widths that no vector divides, and on other devices."""
+    draw = normal(0)
+    inputs, start, weight, bias = draw(2, 3, 9), draw(3, 3), draw(9, 3), draw(3)
+    assert not gru_kernel.supports(inputs, None, start, weight, bias)
+    assert torch.equal(gru(inputs, None, start, weight, bias), gru.__wrapped__(inputs, None, start, weight, bias))  # type: ignore[attr-defined]
+    assert not sampling_kernel.supports(torch.zeros(2, 3, dtype=torch.float64))
+    assert not sampling_kernel.supports(torch.zeros(2, 3), torch.zeros(2, dtype=torch.float64))
+    assert not sampling_kernel.supports(torch.zeros(2, 3, device="meta"))
+    assert sample_actions(torch.zeros(2, 3, dtype=torch.float64))[1].dtype == torch.float32
+    assert not heads_kernel.supports(
+        *(x.double() for x in heads(0, 4, 2, True, 1.0)[:3]), *heads(0, 4, 2, True, 1.0)[3:]
+    )
+
+
+def test_tensors_need_not_be_contiguous() -> None:
+    draw = normal(0)
+    inputs = draw(7, 4, 3 * WIDTH).transpose(0, 1).requires_grad_()
+    start, weight, bias = recurrence(0, 7)
+    compare(
+        gru,
+        inputs,
+        None,
+        start,
+        weight.detach().t().contiguous().t().requires_grad_(),
+        bias,
+        weights=[draw(4, 7, WIDTH)],
+    )
+    rest = heads(0, 12, 4, True, 1.0)[1:]
+    compare(
+        copy_heads,
+        draw(WIDTH, 12).t().requires_grad_(),
+        *rest,
+        weights=[draw(12, VOCABULARY), draw(12), draw(12, PLACES)],
+    )
+    compare(sample_actions, draw(VOCABULARY, 6).t(), torch.rand(6, 2)[:, 0])
+
+
+def test_torch_compile_traces_the_plain_definitions() -> None:
+    compiled = torch.compile(sample_actions, backend="eager", fullgraph=True)
+    logits = torch.randn(5, VOCABULARY)
+    action, log_prob = compiled(logits)
+    assert torch.equal(action, logits.argmax(-1))
+    torch.testing.assert_close(log_prob, logits.log_softmax(-1).amax(-1))
+
+
+# The whole
 
 
 @given(st.integers(1, 130), st.integers(0, 12), SEEDS)
@@ -187,13 +385,13 @@ def leaves(batch: object) -> list[Tensor]:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("stage_aware", [True, False])
-@pytest.mark.parametrize("curriculum", ["hints", "uniform"])
-def test_an_update(layers: int, stage_aware: bool, curriculum: str, plainly: Callable[[], None]) -> None:
+@pytest.mark.parametrize(("curriculum", "reader"), [("hints", "sum"), ("uniform", "sum"), ("hints", "gru")])
+def test_an_update(layers: int, stage_aware: bool, curriculum: str, reader: str, plainly: Callable[[], None]) -> None:
     fields = {
         "episodes": 96,
         "curriculum": curriculum,
         "threads": 1,
-        "policy": {"width": 32, "layers": layers, "stage_aware": stage_aware},
+        "policy": {"width": 32, "layers": layers, "stage_aware": stage_aware, "reader": reader},
     }
     ours, theirs = (Trainer(make_task("arithmetic"), with_fields(recipe(), fields)) for _ in range(2))
     mine = [ours.update() for _ in range(2)]
@@ -222,12 +420,12 @@ def test_the_number_of_threads_changes_nothing_to_the_bit(episodes: int) -> None
 
 def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it() -> None:
     task = make_task("arithmetic")
-    policy = Policy(task.spec, "gru", PolicyConfig())
+    policy = TokenPolicy(task.spec, PolicyConfig())
     for parameter in policy.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     generator = torch.Generator().manual_seed(0)
     problems = task.sample(torch.randint(3, (300,), generator=generator), generator)
-    plan = Plan.free(problems, 12, generator)
+    plan = Plan.sampled(problems, 12, generator)
     whole = play(policy, task, problems, plan)
     for rows in (torch.arange(1), torch.tensor([299, 5, 7]), torch.randperm(300)):
         part = play(policy, task, problems[rows], plan[rows])

@@ -1,4 +1,4 @@
-"""What a name imports, and the one line that says why it does not."""
+"""Importing by name, and the errors of one line if that fails."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (":Mine", "expected module:name, such as"),
         ("stray:Mine:x", "a name of letters, digits and _ is expected on either side of one colon"),
         ("my-tasks:Mine", "a name of letters, digits and _ is expected"),
-        ("stray.py:Mine", "a module is named with dots and without .py: stray:Mine"),
-        ("./stray.py:Mine", "a module is named with dots and without .py: stray:Mine"),
-        ("folder/inner.py:value", "a module is named with dots and without .py: folder.inner:value"),
+        ("stray.py:Mine", "expected the name of a module with dots and without .py: stray:Mine"),
+        ("./stray.py:Mine", "expected the name of a module with dots and without .py: stray:Mine"),
+        ("folder/inner.py:value", "expected the name of a module with dots and without .py: folder.inner:value"),
         ("folder/inner:value", "folder.inner:value"),
         ("folder\\inner.py:value", "folder.inner:value"),
-        ("/home/me/stray.py:Mine", "a module has no path; go to its folder, and name it stray:Mine"),
-        ("../stray.py:", "a module has no path; go to its folder, and name it stray:NAME"),
+        ("/home/me/stray.py:Mine", "a module name is not a path; go to its folder and name it stray:Mine"),
+        ("../stray.py:", "a module name is not a path; go to its folder and name it stray:NAME"),
         (
             "nothing_like_it:Mine",
             "no module named 'nothing_like_it' in this folder (FOLDER) or among what is installed",
@@ -93,12 +93,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stray:zzz", "there is no 'zzz' in FOLDER/stray.py; it has Mine, Other"),
         ("crowded:zzz", "it has a0, a1, a2, a3, a4, a5, a6, a7, a8, a9 …"),
         ("folder:zzz", "there is no 'zzz' in FOLDER/folder/__init__.py; it has no names"),
-        ("broken:f", "SyntaxError: invalid syntax (broken.py, line 1); mend that first: python -c 'import broken'"),
-        ("dying:f", "ZeroDivisionError: division by zero (dying.py, line 2, in f); mend that first"),
-        ("lacking:f", "No module named 'no_such_library' (lacking.py, line 1, in <module>); install that, or mend"),
+        ("broken:f", "SyntaxError: invalid syntax (broken.py, line 1); fix that first: python -c 'import broken'"),
+        ("dying:f", "ZeroDivisionError: division by zero (dying.py, line 2, in f); fix that first"),
+        ("lacking:f", "No module named 'no_such_library' (lacking.py, line 1, in <module>); install it, or fix"),
         (
             "leaving:f",
-            "SystemExit: usage (leaving.py, line 1, in <module>); put what only a script should do under: if",
+            "SystemExit: usage (leaving.py, line 1, in <module>); put the code of the script under: if",
         ),
         ("refusing:f", "cannot import refusing:f: size: 3 is too small"),
     ],

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from modelnative.policies.config import PolicyConfig
-from modelnative.policies.policy import Policy
+from modelnative.policies.contract import Policy
+from modelnative.policies.registry import make_policy as new_policy
 from modelnative.tasks.contract.task import AnyTask, Problems, State
 from modelnative.training.rollout import Rollout
 
@@ -17,7 +18,7 @@ def make_policy() -> Callable[..., Policy]:
     """A small policy whose choices are far from uniform, as those of a fresh one are not."""
 
     def make(task: AnyTask, core: str = "gru", seed: int = 0, scale: float = 0.5, copy: bool = True) -> Policy:
-        policy = Policy(task.spec, core, PolicyConfig(width=16, heads=2, copy_head=copy))
+        policy = new_policy(task.spec, core, PolicyConfig(width=16, heads=2, copy_head=copy))
         generator = torch.Generator().manual_seed(seed)
         for parameter in policy.parameters():
             parameter.data += scale * torch.randn(parameter.shape, generator=generator)
@@ -28,7 +29,7 @@ def make_policy() -> Callable[..., Policy]:
 
 @pytest.fixture
 def make_rollout() -> Callable[..., Rollout]:
-    """A rollout without a world: random rewards and lengths; all that must not matter is random as well."""
+    """A rollout without a task: random rewards and lengths; all that must not matter is random as well."""
 
     def make(n: int, seed: int, horizon: int = 7, stages: int = 3) -> Rollout:
         generator = torch.Generator().manual_seed(seed)
@@ -37,9 +38,9 @@ def make_rollout() -> Callable[..., Rollout]:
             return torch.randn(*shape, generator=generator)
 
         length = torch.randint(1, horizon + 1, (n,), generator=generator)
-        forced = (torch.rand(n, generator=generator) * length).long()  # each episode has a free token
+        hint = (torch.rand(n, generator=generator) * length).long()  # each episode has a token of its own
         time = torch.arange(int(length.max()))[:, None]
-        running, free = time < length, (time < length) & (time >= forced)
+        running, loss_mask = time < length, (time < length) & (time >= hint)
         steps = len(time)
         stage = torch.randint(stages, (n,), generator=generator)
         token = torch.randint(18, (2, steps, n), generator=generator)
@@ -52,8 +53,8 @@ def make_rollout() -> Callable[..., Rollout]:
             value=draw(steps, n),
             reward=torch.where(running, draw(steps, n), 0.0),
             running=running,
-            free=free,
-            explored=free & (draw(steps, n) > 0.5),
+            loss_mask=loss_mask,
+            explored=loss_mask & (draw(steps, n) > 0.5),
             invalid=running & (draw(steps, n) > 0.5),
             success=draw(n) > 0,
             final=State(draw(n) > 0),

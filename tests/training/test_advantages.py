@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from modelnative.training.advantages import (
     LEAST,
     advantages,
@@ -19,6 +18,7 @@ from modelnative.training.advantages import (
     stage_mean,
     to_go,
 )
+
 from modelnative.training.config import ALGORITHMS, LossConfig
 from modelnative.training.rollout import Rollout
 

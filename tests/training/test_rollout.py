@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelnative.policies.config import CORES
-from modelnative.policies.policy import Policy, Thought
+from own import LSTM
+
+from modelnative.policies.config import CORES, PolicyConfig
+from modelnative.policies.contract import Policy, PolicyOutput
+from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import ANS, EOS, Arithmetic
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length
 from modelnative.tasks.tutorial.task import Tutorial
 from modelnative.training import rollout as rollout_module
-from modelnative.training.rollout import Plan, Rollout, play
+from modelnative.training.rollout import COLUMNS, Plan, Rollout, empty_columns, play
 
 N = 60
 TASKS = {
@@ -34,14 +37,14 @@ def draw_problems(task: AnyTask, n: int = N, seed: int = 0) -> Problems:
 
 
 def bias(policy: Policy, tokens: list[int], amount: float) -> Policy:
-    policy.heads.out.bias.data[tokens] += amount
+    out = policy.actor if isinstance(policy, LSTM) else policy.heads.out
+    out.bias.data[tokens] += amount
     return policy
 
 
-def think_again(policy: Policy, rollout: Rollout) -> Thought:
-    """The forward pass of the loss."""
-    start = policy.begin(rollout.problems.context, rollout.problems.stage)
-    return policy.unroll(rollout.token, rollout.feedback, start)[0]
+def forward(policy: Policy, rollout: Rollout) -> PolicyOutput:
+    """A fresh forward pass over whole episodes."""
+    return policy(rollout.token, rollout.feedback, policy.initial_state(rollout.problems))
 
 
 def exploration(task: AnyTask, problems: Problems) -> Tensor:
@@ -55,7 +58,7 @@ def exploration(task: AnyTask, problems: Problems) -> Tensor:
 
 
 def sampled(task: AnyTask, problems: Problems, seed: int = 0) -> Plan:
-    return Plan.free(problems, task.spec.horizon, torch.Generator().manual_seed(seed))
+    return Plan.sampled(problems, task.spec.horizon, torch.Generator().manual_seed(seed))
 
 
 def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, Plan]:
@@ -66,7 +69,7 @@ def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, Plan]:
     plan = Plan(
         uniform=torch.rand(N, task.spec.horizon, generator=generator),
         program=program,
-        forced=(torch.rand(N, generator=generator) * (program_length(program, task.spec.end) + 1)).long(),
+        hints=(torch.rand(N, generator=generator) * (program_length(program, task.spec.end) + 1)).long(),
         explore=torch.rand(N, generator=generator) * (torch.rand(N, generator=generator) < 0.7),
         delay=torch.randint(3, (N,), generator=generator),
         reach=torch.randint(task.spec.horizon, (N,), generator=generator),
@@ -74,8 +77,9 @@ def wild(policy: Policy, task: AnyTask, seed: int = 0) -> tuple[Rollout, Plan]:
     return play(policy, task, problems, plan), plan
 
 
-@pytest.fixture(params=itertools.product(CORES, TASKS), ids="-".join)
+@pytest.fixture(params=itertools.product((*CORES, "own:LSTM"), TASKS), ids="-".join)
 def world(request, make_policy) -> tuple[Policy, AnyTask]:
+    """Every core that is shipped, and a module that is no `Policy`, with each kind of task."""
     core, name = request.param
     return make_policy(TASKS[name], core), TASKS[name]
 
@@ -89,47 +93,47 @@ def test_what_is_explored_where_the_context_says_nothing(make_policy) -> None:
     assert set(draw_problems(task).context.unique().tolist()) <= {task.spec.start, task.spec.end}
     policy = make_policy(task)
     rollout, plan = wild(policy, task)
-    chances = think_again(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
-    share, free = torch.where(rollout.explored, plan.explore, 0.0), rollout.free
+    chances = forward(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
+    share, mask = torch.where(rollout.explored, plan.explore, 0.0), rollout.loss_mask
     expected = ((1 - share) * chances + share / len(task.spec.vocabulary)).log()
-    torch.testing.assert_close(rollout.behavior_log_prob[free], expected[free], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.behavior_log_prob[mask], expected[mask], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_probability_is_that_of_a_fresh_forward_pass(world, seed: int) -> None:
-    """Exploration included. At forced tokens it is not defined: they were not drawn."""
+    """Exploration included. At hints it is not defined: they were not drawn."""
     policy, task = world
     rollout, plan = wild(policy, task, seed)
-    chances = think_again(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
+    chances = forward(policy, rollout).log_probs.exp().gather(-1, rollout.action[..., None])[..., 0]
     other = (
         exploration(task, rollout.problems).expand(len(chances), -1, -1).gather(-1, rollout.action[..., None])[..., 0]
     )
     share = torch.where(rollout.explored, plan.explore, 0.0)
     expected = ((1 - share) * chances + share * other).log()
-    free = rollout.free
-    assert 50 < int(free.sum()) < free.numel()
+    mask = rollout.loss_mask
+    assert 50 < int(mask.sum()) < mask.numel()
     assert int(rollout.explored.sum()) >= 5
-    torch.testing.assert_close(rollout.behavior_log_prob[free], expected[free], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.behavior_log_prob[mask], expected[mask], atol=1e-4, rtol=1e-4)
 
 
 def test_every_value_is_that_of_a_fresh_forward_pass(world) -> None:
     policy, task = world
     rollout, _ = wild(policy, task)
-    free = rollout.free
-    torch.testing.assert_close(rollout.value[free], think_again(policy, rollout).value[free], atol=1e-4, rtol=1e-4)
+    mask = rollout.loss_mask
+    torch.testing.assert_close(rollout.value[mask], forward(policy, rollout).value[mask], atol=1e-4, rtol=1e-4)
 
 
 def test_greedy_play_takes_the_most_probable_token(world) -> None:
     policy, task = world
     rollout = play(policy, task, draw_problems(task))
-    thought = think_again(policy, rollout)
+    output = forward(policy, rollout)
     running = rollout.running
-    best = thought.log_probs.amax(-1)[running]
-    chosen = thought.log_probs.gather(-1, rollout.action[..., None])[..., 0][running]
+    best = output.log_probs.amax(-1)[running]
+    chosen = output.log_probs.gather(-1, rollout.action[..., None])[..., 0][running]
     torch.testing.assert_close(chosen, best, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(rollout.behavior_log_prob[running], best, atol=1e-4, rtol=1e-4)
-    clear = running & (thought.log_probs.topk(2).values.diff(dim=-1)[..., 0] < -1e-3)
-    assert torch.equal(rollout.action[clear], thought.log_probs.argmax(-1)[clear])
+    clear = running & (output.log_probs.topk(2).values.diff(dim=-1)[..., 0] < -1e-3)
+    assert torch.equal(rollout.action[clear], output.log_probs.argmax(-1)[clear])
     assert not bool(rollout.explored.any())
 
 
@@ -140,7 +144,7 @@ def test_actions_are_drawn_with_their_probability(make_policy, explore: float) -
     problems = draw_problems(task, 1)[torch.zeros(n, dtype=torch.int64)]
     plan = replace(sampled(task, problems), explore=torch.full((n,), explore), reach=torch.ones(n, dtype=torch.int64))
     rollout = play(policy, task, problems, plan)
-    own = think_again(policy, rollout).log_probs[0, 0].exp().detach()
+    own = forward(policy, rollout).log_probs[0, 0].exp().detach()
     assert own.max() > 0.25
     chances = (1 - explore) * own + explore * exploration(task, problems[:1])[0]
     counts = torch.bincount(rollout.action[0], minlength=18)
@@ -180,7 +184,7 @@ def test_nothing_counts_after_the_end(world) -> None:
     assert bool(over.any())
     assert bool((over.long().diff(dim=0) >= 0).all()), "an episode that ended runs again"
     assert not bool(rollout.reward[over].any())
-    assert not bool((rollout.free | rollout.explored | rollout.invalid)[over].any())
+    assert not bool((rollout.loss_mask | rollout.explored | rollout.invalid)[over].any())
 
 
 def test_a_rollout_is_as_long_as_its_longest_episode(make_policy) -> None:
@@ -202,8 +206,8 @@ def test_the_time_limit_and_the_end_are_kept_apart(make_policy) -> None:
     assert bool(cut.running.all())
     assert cut.length.tolist() == [12] * N
     problems = draw_problems(task)
-    forced = program_length(program, EOS)
-    plan = replace(sampled(task, problems), program=program, forced=torch.where(problems.stage == 0, 0, forced))
+    hints = torch.where(problems.stage == 0, 0, program_length(program, EOS))
+    plan = replace(sampled(task, problems), program=program, hints=hints)
     mixed = play(endless, task, problems, plan)
     assert torch.equal(mixed.truncated, problems.stage == 0)
     last = (problems.stage == 2).nonzero()[:, 0]
@@ -213,27 +217,27 @@ def test_the_time_limit_and_the_end_are_kept_apart(make_policy) -> None:
 # Hints and exploration
 
 
-def test_forced_tokens_are_the_oracles_and_never_free(world) -> None:
+def test_hints_are_the_oracles_and_never_in_the_loss(world) -> None:
     policy, task = world
     rollout, plan = wild(policy, task, 5)
     time = torch.arange(len(rollout.action))[:, None]
-    forced = rollout.running & (time < plan.forced)
-    assert bool(forced.any())
+    hint = rollout.running & (time < plan.hints)
+    assert bool(hint.any())
     program = plan.program.T[: len(rollout.action)]
-    assert torch.equal(rollout.action[forced], program[forced])
-    assert torch.equal(rollout.free, rollout.running & ~forced)
+    assert torch.equal(rollout.action[hint], program[hint])
+    assert torch.equal(rollout.loss_mask, rollout.running & ~hint)
 
 
-def test_everything_succeeds_when_everything_is_forced(world) -> None:
+def test_everything_succeeds_when_the_hint_is_the_whole_program(world) -> None:
     policy, task = world
     problems = draw_problems(task)
     program = task.oracle(problems)
     length = program_length(program, task.spec.end)
-    rollout = play(policy, task, problems, replace(sampled(task, problems), program=program, forced=length))
+    rollout = play(policy, task, problems, replace(sampled(task, problems), program=program, hints=length))
     solvable = torch.tensor(task.spec.solvable or (True,) * 3)[problems.stage]
     assert bool(rollout.success[solvable].all())
     assert torch.equal(rollout.length, length)
-    assert not bool(rollout.free.any())
+    assert not bool(rollout.loss_mask.any())
     assert not bool(rollout.invalid.any())
 
 
@@ -241,18 +245,18 @@ def test_exploration_happens_at_its_time_only(world) -> None:
     policy, task = world
     rollout, plan = wild(policy, task, 6)
     time = torch.arange(len(rollout.action))[:, None]
-    first = plan.forced + plan.delay
+    first = plan.hints + plan.delay
     within = (first <= time) & (time < first + plan.reach)
-    expected = rollout.free & within & (plan.explore > 0)
-    assert bool((rollout.free & ~within & (plan.explore > 0)).any())
+    expected = rollout.loss_mask & within & (plan.explore > 0)
+    assert bool((rollout.loss_mask & ~within & (plan.explore > 0)).any())
     assert bool(expected.any())
     assert torch.equal(rollout.explored, expected)
 
 
-def test_without_hints_all_running_tokens_are_free(world) -> None:
+def test_without_hints_all_running_tokens_are_in_the_loss(world) -> None:
     policy, task = world
     rollout = play(policy, task, draw_problems(task), sampled(task, draw_problems(task)))
-    assert torch.equal(rollout.free, rollout.running)
+    assert torch.equal(rollout.loss_mask, rollout.running)
     assert not bool(rollout.explored.any())
 
 
@@ -293,15 +297,15 @@ def test_taking_out_the_finished_changes_nothing(world, seed: int, monkeypatch: 
     policy, task = world
     bias(policy, [ANS], 1.0)
     lean, _ = wild(policy, task, seed)
-    monkeypatch.setattr(rollout_module, "CROWDED", 0.0)
+    monkeypatch.setattr(rollout_module, "COMPACT_BELOW", 0.0)
     plain, _ = wild(policy, task, seed)
     running = plain.running
     assert torch.equal(lean.running, running)
     assert torch.equal(lean.success, plain.success)
-    for name in ("token", "feedback", "action", "reward", "free", "explored", "invalid"):
+    for name in ("token", "feedback", "action", "reward", "loss_mask", "explored", "invalid"):
         assert torch.equal(getattr(lean, name)[running], getattr(plain, name)[running]), name
     for name in ("behavior_log_prob", "value"):
-        torch.testing.assert_close(getattr(lean, name)[plain.free], getattr(plain, name)[plain.free])
+        torch.testing.assert_close(getattr(lean, name)[plain.loss_mask], getattr(plain, name)[plain.loss_mask])
     for left, right in zip(leaves(lean.final), leaves(plain.final), strict=True):
         assert torch.equal(left, right)
 
@@ -314,9 +318,53 @@ def test_of_a_blank_context_the_whole_vocabulary_is_explored() -> None:
     task = Arithmetic()
     spec, problems = task.spec, draw_problems(task, 500)
     problems.context.fill_(spec.end)
-    policy = bias(Policy(spec), [ANS], 50.0)
+    policy = bias(TokenPolicy(spec), [ANS], 50.0)
     plan = replace(sampled(task, problems), explore=torch.ones(500), reach=torch.full((500,), spec.horizon))
     rollout = play(policy, task, problems, plan)
     assert set(rollout.action[0].tolist()) == set(range(len(spec.vocabulary)))
     chance = torch.full((500,), 1 / len(spec.vocabulary))
     torch.testing.assert_close(rollout.behavior_log_prob[0], chance.log())
+
+
+# Columns
+
+
+def test_episodes_of_a_larger_batch(make_policy) -> None:
+    """`into` takes the columns where they stand, and leaves the others alone."""
+    task = TASKS["display"]
+    policy, problems = make_policy(task), draw_problems(task)
+    plan, columns = sampled(task, problems), empty_columns(task, N, torch.device("cpu"))
+    expected = play(policy, task, problems, plan)
+    for part in (slice(0, 7), slice(7, N)):
+        into = {name: column[:, part] if name in COLUMNS else column[part] for name, column in columns.items()}
+        play(policy, task, problems[part], plan[part], final=False, into=into)
+    steps = len(expected.action)
+    assert torch.equal(columns["success"], expected.success)
+    assert torch.equal(columns["running"][:steps], expected.running)
+    for name in ("token", "action", "reward", "loss_mask", "invalid"):
+        assert torch.equal(columns[name][:steps][expected.running], getattr(expected, name)[expected.running]), name
+    assert not bool(columns["running"][steps:].any())
+
+
+def test_some_episodes_of_a_rollout(world) -> None:
+    policy, task = world
+    rollout, _ = wild(policy, task)
+    rows = torch.tensor([5, 0, 5])
+    some = rollout.select(rows)
+    assert some.final is None
+    assert torch.equal(some.problems.key, rollout.problems.key[rows])
+    assert torch.equal(some.success, rollout.success[rows])
+    assert torch.equal(some.length, rollout.length[rows])
+    for name in COLUMNS:
+        assert torch.equal(getattr(some, name), getattr(rollout, name)[:, rows])
+
+
+@pytest.mark.parametrize("core", [*CORES, "own:LSTM"])
+def test_a_policy_may_compute_in_double_precision(core: str, make_policy) -> None:
+    task = TASKS["display"]
+    policy = make_policy(task, core).double()
+    rollout, _ = wild(policy, task)
+    assert rollout.value.dtype == rollout.behavior_log_prob.dtype == torch.float32
+    own = rollout.loss_mask & ~rollout.explored
+    log_probs = forward(policy, rollout).log_probs.gather(-1, rollout.action[..., None])[..., 0]
+    torch.testing.assert_close(rollout.behavior_log_prob[own], log_probs[own].float(), rtol=1e-5, atol=1e-5)

@@ -109,9 +109,8 @@ class _Heads(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, copied, written = ctx.saved_tensors
-        hidden, weight, bias, _, selected = tensors
-        arguments, held = _call(*[*tensors, ctx.vocabulary, ctx.padding])
+        hidden, weight, bias, context, selected, copied, written = ctx.saved_tensors
+        arguments, held = _call(hidden, weight, bias, context, selected, ctx.vocabulary, ctx.padding)
         given = [grad.contiguous() for grad in grads]
         of_hidden = hidden.new_empty(hidden.shape) if selected is None else hidden.new_zeros(hidden.shape)
         gradients = (of_hidden, weight.new_empty(weight.shape), bias.new_empty(bias.shape))

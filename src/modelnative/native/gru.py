@@ -48,7 +48,8 @@ def supports(
     padding: int = -1,
 ) -> bool:
     """Whether there is a kernel for these arguments of `gru`."""
-    return computable(inputs, initial, weight, bias) and initial.shape[1] % lanes() == 0
+    # Without a sequence the address of `rows` is null, which means to C++ that there are none.
+    return computable(inputs, initial, weight, bias) and initial.shape[1] % lanes() == 0 and len(initial) > 0
 
 
 def call(
@@ -103,16 +104,15 @@ class _GRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         hidden, gates, inner = _compute(True, *args)
-        ctx.save_for_backward(*args[:-1], hidden, gates, inner)
-        ctx.padding = args[-1]
+        *tensors, ctx.padding = args
+        ctx.save_for_backward(*tensors, hidden, gates, inner)
         return hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *given, hidden, gates, inner = ctx.saved_tensors
-        inputs, _, initial, weight, bias, _ = given
-        arguments, held = _call(*[*given, ctx.padding])
+        inputs, rows, initial, weight, bias, lengths, hidden, gates, inner = ctx.saved_tensors
+        arguments, held = _call(inputs, rows, initial, weight, bias, lengths, ctx.padding)
         grad = grad.contiguous()
         gradients = [x.new_empty(x.shape) for x in (inputs, initial, weight, bias)]
         _functions()[1](byref(arguments), *map(address, (gates, hidden, inner, grad, *gradients)))

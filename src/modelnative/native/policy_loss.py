@@ -18,7 +18,7 @@ class LossCall(Call):
     """As in kernels/loss.cpp."""
 
     _fields_ = struct_fields(
-        "logits value action behavior_log_prob advantage target loss_mask explored hint_mask",
+        "logits value action behavior_log_prob advantage target loss_mask explored hint_mask where",
         "rows vocabulary threads",
         "clip_low clip_high imitation hint value_weight entropy count",
     )
@@ -37,7 +37,7 @@ def supports(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> bool:
 
 def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
     """As `policy_loss`."""
-    return torch.ops.modelnative.policy_loss.default(
+    terms: Tensor = torch.ops.modelnative.policy_loss.default(
         logits,
         value,
         tokens.action,
@@ -47,6 +47,7 @@ def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
         tokens.loss_mask,
         tokens.explored,
         tokens.hint_mask,
+        tokens.where,
         [
             weights.clip_low,
             weights.clip_high,
@@ -57,14 +58,15 @@ def call(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Tensor:
             float(weights.count),
         ],
     )
+    return terms
 
 
 def _compute(logits: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The terms, and the gradients of the loss by logits and value."""
     *columns, weights = rest
-    tensors = [x.contiguous() for x in (logits, value, *columns)]
+    tensors = [None if x is None else x.contiguous() for x in (logits, value, *columns)]
     arguments = LossCall(*map(address, tensors), *logits.shape, current_threads(), *weights)
-    terms, of_logits, of_value = logits.new_empty(6), torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
+    terms, of_logits, of_value = logits.new_empty(6), logits.new_empty(logits.shape), value.new_empty(value.shape)
     _function()(byref(arguments), *map(address, (terms, of_logits, of_value)))
     return terms, of_logits, of_value
 
@@ -86,12 +88,12 @@ class _Loss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         of_logits, of_value = ctx.saved_tensors
-        return of_logits.mul_(grad[0]), of_value.mul_(grad[0]), *[None] * 8
+        return of_logits * grad[0], of_value * grad[0], *[None] * 9
 
 
 define(
     "policy_loss(Tensor logits, Tensor value, Tensor action, Tensor behavior_log_prob, Tensor advantage, "
-    "Tensor target, Tensor loss_mask, Tensor explored, Tensor hint_mask, float[] weights) -> Tensor",
+    "Tensor target, Tensor loss_mask, Tensor explored, Tensor hint_mask, Tensor? where, float[] weights) -> Tensor",
     _forward,
     _Loss.apply,
 )

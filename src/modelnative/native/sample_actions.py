@@ -21,7 +21,7 @@ def supports(
     logits: Tensor, uniform: Tensor | None = None, share: Tensor | None = None, blind: Tensor | None = None
 ) -> bool:
     """Whether there is a kernel for these arguments of `sample_actions`."""
-    return computable(logits)
+    return computable(*(x for x in (logits, uniform, share, blind) if x is not None))
 
 
 def call(

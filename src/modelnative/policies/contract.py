@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class PolicyOutput:
         """Log-probabilities of the next action, of the shape of `logits`."""
         return self.logits.log_softmax(-1)
 
-    def map(self, function: Any) -> PolicyOutput:
+    def map(self, function: Callable[[Tensor], Tensor]) -> PolicyOutput:
         """The same with `function` applied to every tensor but the state."""
         hidden = None if self.hidden is None else function(self.hidden)
         copied = None if self.copied is None else function(self.copied)
@@ -52,7 +53,12 @@ class Policy(nn.Module):
 
     The state is a tensor, or tuples, lists, dicts or dataclasses of tensors, each with the n episodes first. The
     rollout selects rows of it when episodes end.
+
+    Attributes:
+        parallel: whether its operations share the cores by themselves. Else a large batch is split among threads.
     """
+
+    parallel: bool = False
 
     def initial_state(self, problems: Problems) -> Any:
         """Read the problems and return the state before the first token.
@@ -97,9 +103,8 @@ class Policy(nn.Module):
 
 def forward_rollout(policy: nn.Module, *arguments: Any) -> PolicyOutput:
     """`Policy.forward_rollout`, also of a module that is not a `Policy`."""
-    method: Any = getattr(type(policy), "forward_rollout", Policy.forward_rollout)
-    output: PolicyOutput = method(policy, *arguments)
-    return output
+    method: Callable[..., PolicyOutput] = getattr(type(policy), "forward_rollout", Policy.forward_rollout)
+    return method(policy, *arguments)
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:

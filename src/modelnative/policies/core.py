@@ -19,11 +19,13 @@ class Core(nn.Module):
 
     Attributes:
         recipe: fields of `TrainConfig` that train this core well, as nested dictionaries; see `recipe`.
+        parallel: as of `Policy`.
         default_layers: how many layers it has unless the configuration says otherwise.
         reads_context: whether `initial_state` is given the embeddings of the context, and not their sum alone.
     """
 
     recipe: ClassVar[dict[str, Any]] = {}
+    parallel: ClassVar[bool] = False
     default_layers: ClassVar[int] = 1
     reads_context: ClassVar[bool] = False
 

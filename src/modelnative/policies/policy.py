@@ -39,9 +39,7 @@ class TokenState:
 
     def select_rows(self, rows: Tensor) -> TokenState:
         """Some of the episodes, int64 [m]."""
-        core, context, stage, keys = (
-            select_rows(part, rows) for part in (self.core, self.context, self.stage, self.keys)
-        )
+        core, context, stage, keys = select_rows((self.core, self.context, self.stage, self.keys), rows)
         return TokenState(core, context, stage, keys, self.table)
 
 
@@ -85,6 +83,7 @@ class TokenPolicy(Policy):
         places = self.first_place + vocabulary * torch.arange(spec.feedback_width)
         self.register_buffer("places", places, persistent=False)
         self.core = core.build(spec, config)
+        self.parallel = core.parallel
         query = config.reader == "gru"
         self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy_head, query)
 

@@ -48,7 +48,7 @@ def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> Policy:
     """A new policy: `TokenPolicy` around a core, or the user's own policy, made by `Class(spec, config)`.
 
     Raises:
-        UserError: there is no such name, or it names neither a core nor a policy.
+        UserError: there is no such name, or it is the name of neither a core nor a policy.
     """
     from torch import nn
 
@@ -56,7 +56,11 @@ def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> Policy:
     from modelnative.policies.policy import TokenPolicy
 
     kind = named("core", core, CORES, nn.Module)
-    policy: Policy = TokenPolicy(spec, config, kind) if issubclass(kind, Core) else kind(spec, config)
+    if issubclass(kind, Core):
+        return TokenPolicy(spec, config, kind)
+    if not hasattr(kind, "initial_state"):
+        raise UserError(f"core: {core!r} is not allowed; expected a Core, or a policy with initial_state and forward")
+    policy: Policy = kind(spec, config)
     return policy
 
 

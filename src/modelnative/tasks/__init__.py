@@ -1,7 +1,7 @@
-"""The worlds: one contract (`task.py`), one file a family. Importing this package does not import torch.
+"""The tasks: the contract, one package for each family, and tasks made of tools. Importing it does not import torch.
 
-A task is named by its name in `TASKS`, by the name of an entry point of the group `modelnative.tasks`, or as
-`package.module:name`: a subclass of `Task`, a function that returns a task, or a task.
+A task has a name in `TASKS`, the name of an entry point in the group `modelnative.tasks`, or a name of the form
+`package.module:name` for a subclass of `Task`, a function that returns a task, or a task.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from modelnative.tasks.contract.task import AnyTask
 
 GROUP = "modelnative.tasks"
-KINDS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}  # of options
+KINDS: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}  # types of options
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Entry(NamedTuple):
-    """A task before it is imported: `target` is `module:Class`, `summary` its one-line description."""
+    """A task that is not imported yet: `target` is `module:Class`, `summary` a description in one line."""
 
     target: str
     summary: str
@@ -34,38 +34,38 @@ TASKS: dict[str, Entry] = {
     "arithmetic": Entry(
         "modelnative.tasks.arithmetic.task:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"
     ),
-    "expressions": Entry("modelnative.tasks.expressions.task:Expressions", "infix expressions on K memories, by trees"),
+    "expressions": Entry(
+        "modelnative.tasks.expressions.task:Expressions", "evaluate infix expressions with K memory cells"
+    ),
     "countdown": Entry(
         "modelnative.tasks.countdown.task:Countdown", "reach the target from 3 to 6 numbers, each used once"
     ),
-    "hops": Entry(
-        "modelnative.tasks.hops.task:Hops", "follow a hidden map h times through a tool, say where that ends"
-    ),
+    "hops": Entry("modelnative.tasks.hops.task:Hops", "follow a hidden map for h hops through a tool"),
     "recall": Entry("modelnative.tasks.recall.task:Recall", "type a cue again after 1 to 1,000 distractors"),
     "dictionary": Entry(
-        "modelnative.tasks.dictionary.task:Dictionary", "pairs stream by, some are asked; a store on or off"
+        "modelnative.tasks.dictionary.task:Dictionary", "remember pairs and answer queries, with or without a store"
     ),
     "tutorial": Entry(
-        "modelnative.tasks.tutorial.task:Tutorial", "the published tutorial's world and its published score"
+        "modelnative.tasks.tutorial.task:Tutorial", "the environment and score of the published tutorial"
     ),
 }
 
 
 def task_entries() -> dict[str, Entry]:
-    """`TASKS` and the installed plug-ins, by name; a plug-in cannot replace a task of the library."""
+    """Return `TASKS` and the installed plug-ins, by name. A plug-in cannot replace a task of the library."""
     plugins = {e.name: Entry(e.value, f"plug-in {e.value}") for e in entry_points(group=GROUP)}
     return {**plugins, **TASKS}
 
 
 def make_task(name: str, **options: Any) -> AnyTask:
-    """The task of that name, with its options set.
+    """Make a task by its name.
 
     Args:
         name: a name of `task_entries()`, or `package.module:name`.
-        options: the arguments of the task's class or function. A task that is made already has none.
+        options: the arguments of the task's class or function; none if the name refers to a task object.
 
     Raises:
-        UserError: an unknown task or option, or one whose value is not allowed.
+        UserError: the task or an option is unknown, or the value of an option is not allowed.
 
     Example:
         >>> make_task("arithmetic", feedback="none").spec.feedback_width
@@ -81,8 +81,8 @@ Allowed: feedback, reward, horizon, gamma
     if isinstance(maker, Task):
         for option, value in options.items():
             raise UserError(
-                f"option of task {name}: {option}={value!r} is not allowed; expected none: it names a task that "
-                "is made already; to have options, make it in a function, and name that"
+                f"option of task {name}: {option}={value!r} is not allowed; expected no options for a "
+                "task object; name a function with these parameters that returns the task"
             )
         task: Any = maker
     else:
@@ -91,13 +91,13 @@ Allowed: feedback, reward, horizon, gamma
             task = maker(**options)
         except UserError:
             raise
-        except (Exception, SystemExit) as error:  # the author of a task may raise what they like
+        except (Exception, SystemExit) as error:  # the code of a task may raise any exception
             raise UserError(f"task: {name!r} cannot be made; {in_words(error)}") from error
     return require_task(task, f"{name!r} is not allowed; it returned ")
 
 
 def require_task(task: object, before: str = "") -> AnyTask:
-    """`task` if it is a task that can be used; else raise a `UserError` that says `before` what it is."""
+    """Return `task` if it is a task with a spec; otherwise raise a `UserError` that contains `before`."""
     from modelnative.tasks.contract.task import Task, TaskSpec
 
     if not isinstance(task, Task):
@@ -109,7 +109,7 @@ def require_task(task: object, before: str = "") -> AnyTask:
 
 
 def option_parameters(name: str) -> dict[str, inspect.Parameter]:
-    """What `make_task` may set of the task of that name; raises as it does.
+    """Return the options of a task by name; raises like `make_task`.
 
     Example:
         >>> list(option_parameters("tutorial"))
@@ -120,42 +120,42 @@ def option_parameters(name: str) -> dict[str, inspect.Parameter]:
 
 
 def task_name(task: AnyTask | Callable[..., Any]) -> str:
-    """The name by which another process will find `task`: `module:attribute`.
+    """Return the name by which another process finds `task`: `module:attribute`.
 
-    A run stores the name of its task and not the task, so that whoever resumes or loads it can make it again.
+    A run stores the name of its task, by which the task is made again when the run is resumed or loaded.
 
     Raises:
-        UserError: it is no attribute of a module that can be imported; the message says what to do.
+        UserError: the task is not an attribute of a module that can be imported.
     """
     from modelnative.tasks.contract.task import Task
 
     kind = _kind(task)
-    if not (isinstance(task, Task) or callable(task)):  # a class or function of which a task is made has a name, too
+    if not (isinstance(task, Task) or callable(task)):  # classes and functions that make a task have names too
         raise UserError(f"task: {kind} is not allowed; expected a task or its name")
     for name, module in list(sys.modules.items()):
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is task and (found := module_name(name)) is not None:
                 return f"{found}:{attribute}"
     raise UserError(
-        f"task: this {kind} cannot be found again by name, and a run must be resumed and loaded by name; expected a "
-        "task that stands at the top of a file, such as `task = ...` in mytools.py, or a name: "
+        f"task: this {kind} cannot be found again by name, which a run needs to be resumed and loaded; expected a task "
+        "at the top level of a file, such as `task = ...` in mytools.py, or a name: "
         "'mytools:task', or 'mytools:make' for a function `make` that returns a task"
     )
 
 
 def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Raise a `UserError` for an option that is unknown, of another type or missing."""
+    """Raise a `UserError` for an option that is unknown, has another type or is missing."""
     parameters = _parameters(maker)
     named = {name: p for name, p in parameters.items() if p.kind in NAMED}
     any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option, value in options.items():
         if any_name and option not in named:
-            continue  # such as that of a superclass; whoever gets it judges it
+            continue  # passed on, for example to a superclass, which checks it
         if not named:
             raise UserError(f"option of task {name}: {option}={value!r} is not allowed; this task has no options")
         choose(f"option of task {name}", option, named)
         kind = named[option].annotation
-        # What is not a plain type (a Literal, say) the class itself checks.
+        # Other annotations, such as Literal, are checked by the class itself.
         if kind in KINDS and (not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind is not bool)):
             raise UserError(f"{option}: {value!r} is not allowed; expected {kind.__name__}")
     for parameter in named.values():
@@ -167,7 +167,7 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
 
 
 def _parameters(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Its parameters, annotations evaluated if they can be (some can only by a type checker)."""
+    """Return the parameters, with evaluated annotations unless that fails."""
     try:
         return inspect.signature(maker, eval_str=True).parameters
     except (AttributeError, NameError, SyntaxError, TypeError):
@@ -175,7 +175,7 @@ def _parameters(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _maker(name: str) -> Callable[..., Any] | AnyTask:
-    """What a task's name names: its class, a function that returns it, or itself."""
+    """Return what the name of a task refers to: a class, a function that returns a task, or a task."""
     from modelnative.tasks.contract.task import Task
 
     target = _target(name)
@@ -189,10 +189,14 @@ def _maker(name: str) -> Callable[..., Any] | AnyTask:
     if is_class and issubclass(found, Task):
         if inspect.isabstract(found):
             missing = ", ".join(sorted(found.__abstractmethods__))
-            raise UserError(f"task: {name!r} cannot be made; {found.__name__} lacks methods that a task has: {missing}")
+            raise UserError(
+                f"task: {name!r} cannot be made; {found.__name__} lacks required methods of Task: {missing}"
+            )
         return found
     if _is_tool(found):
-        raise UserError(f"task: {name!r} is not allowed; it is a tool; name a task that has it: ToolTask([...], ...)")
+        raise UserError(
+            f"task: {name!r} is not allowed; it is a tool; expected a task with this tool: ToolTask([...], ...)"
+        )
     if inspect.isroutine(found) or (callable(found) and not is_class):
         return found
     raise UserError(
@@ -202,7 +206,7 @@ def _maker(name: str) -> Callable[..., Any] | AnyTask:
 
 
 def _target(name: str) -> str:
-    """`module:name` of a task that is named so, or by one word."""
+    """Return the `module:name` of a task's name."""
     if not isinstance(name, str):
         raise UserError(f"task: {_kind(name)} is not allowed; expected its name")
     if ":" in name:
@@ -210,9 +214,9 @@ def _target(name: str) -> str:
     entries = task_entries()
     module, _, attribute = name.removesuffix(".py").rpartition(".")
     if name not in entries and name.endswith(".py"):
-        raise UserError(f"task: {name!r} is not allowed; say which task of the file: {attribute}:NAME")
+        raise UserError(f"task: {name!r} is not allowed; expected the name of a task in the file: {attribute}:NAME")
     if name not in entries and module:
-        raise UserError(f"task: {name!r} is not allowed; a colon stands before the last name: {module}:{attribute}")
+        raise UserError(f"task: {name!r} is not allowed; expected a colon before the last name: {module}:{attribute}")
     try:
         return entries[choose("task", name, entries)].target
     except UserError as error:
@@ -226,7 +230,7 @@ def _is_tool(found: object) -> bool:
 
 
 def _kind(value: object) -> str:
-    """What a value is, to someone who took it for a task."""
+    """Describe a value that is not a task."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return "None" if value is None else type(value).__name__

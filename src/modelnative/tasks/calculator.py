@@ -1,19 +1,23 @@
-"""The pocket calculator of `arithmetic`, with K memory cells and operands of several digits.
+"""The pocket calculator that `arithmetic` and `expressions` share: K memory cells, entries of one or more digits.
 
-The registers are an entry, an accumulator, an operator that waits and the cells; all are empty at the start. *value* =
-accumulator ∘ entry when an operator waits and there is an entry; else the entry; else the accumulator; else empty.
+The registers are an entry, an accumulator, a pending operator and the memory cells. All are empty at the start. *value*
+is accumulator ∘ entry when an operator is pending and there is an entry; otherwise the entry; otherwise the
+accumulator; otherwise empty.
 
 | key | effect |
 |---|---|
-| digit | joins the entry if that was typed and has fewer than `digits` digits; else entry = digit |
-| MUL ADD SUB | accumulator = value, the key waits, entry empty; no effect when value is empty |
-| STO1 … STOK | cell = accumulator = value; no operator, no entry; no effect when value is empty |
+| digit | appended to an entry that was typed and has fewer than `digits` digits; otherwise entry = digit |
+| MUL ADD SUB | accumulator = value, pending = the key, entry empty; no effect when value is empty |
+| STO1 … STOK | cell = accumulator = value, pending and entry empty; no effect when value is empty |
 | RCL1 … RCLK | entry = cell; no effect when the cell is empty |
 | ANS | ends the episode with value as the answer |
 | EOS | ends the episode without an answer |
 | any other | no effect |
 
-A key whose result needs more than eight digits has no effect either.
+A key whose result needs more than eight digits has no effect.
+
+The rules are a table with a row for each mode and key (`PocketCalculator`). The table is applied to a batch by
+`modelnative.native.calculator`, which documents its format.
 """
 
 from __future__ import annotations
@@ -22,31 +26,33 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from modelnative.native import calculator as kernels
+from modelnative.native.calculator import BITS, DIGITS, EMPTY, HALF, LIMIT, PLACES
 from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.tables import PerDevice
+from modelnative.tasks.contract.task import require
+
+__all__ = ["ANS", "CTX", "EMPTY", "LIMIT", "PLACES", "STO", "CalculatorState", "PocketCalculator"]
 
 CTX, MUL, ADD, SUB, ANS, STO = range(10, 16)
-DIGITS = 8  # of the display
-LIMIT = 10**DIGITS
-EMPTY = LIMIT  # stands for no value: one more than any value that there can be
-HALF = 10**4  # the display is looked up by its upper and its lower four digits
-BITS = 5  # of a token in a word of the display
-RECIPROCAL = -(-(2**45) // HALF)
 
-# The bits of a mode: which registers are filled, how the episode ended, which operator waits. Then comes how many
-# digits an entry may still be joined by, and a bit for each cell.
-ENTRY, ACCUMULATOR, ANSWERED, ENDED, PENDING, JOINED = 1, 2, 4, 8, 16, 64
+# The bits of a mode: which registers are filled, how the episode ended, the pending operator, how many digits may still
+# be appended to the entry (a factor of `digits`), and one bit for each memory cell.
+ENTRY, ACCUMULATOR, ANSWERED, ENDED, PENDING, APPENDABLE = 1, 2, 4, 8, 1 << kernels.PENDING, 64
+MOST_MODES = 1 << 15  # the rules have 15 bits for a mode
 
 
 @dataclass
-class Registers(Batch):
-    """The registers of n calculators, and a mode that says which of them are filled.
+class CalculatorState(Batch):
+    """The registers of n calculators.
 
     Attributes:
-        mode: int64 [n], the sum of its bits; PENDING counts once for MUL, twice for ADD, three times for SUB.
+        mode: int64 [n], which registers are filled and which operator is pending.
         entry, accumulator: int64 [n], 0 until they are filled.
-        cells: int64 [n, K + 1], 0 until they are filled, and a first one that always is 0.
-        value: int64 [n], what `value` of the rules is now; `EMPTY` without one.
+        cells: int64 [n, K], 0 until they are filled.
+        value: int64 [n], *value* of the rules; `EMPTY` if there is none.
     """
 
     mode: Tensor
@@ -57,208 +63,147 @@ class Registers(Batch):
 
     @property
     def answered(self) -> Tensor:
-        """Ended by ANS while there was a value: bool [n]."""
+        """Whether the episode ended with an answer: bool [n]."""
         return (self.mode & ANSWERED > 0) & (self.value != EMPTY)
 
-
-@dataclass
-class Rules(Batch):
-    """What each key does. A row for each choice of (result fits the display, mode, key), the key counting fastest.
-
-    Attributes:
-        digit: int64, the digit that it types; 0 for other keys.
-        reads, writes: int64, the cell that it recalls or stores into; 0 for none.
-        shift: int64, 10 if the digit joins the entry, else 0.
-        waits: int64, 1 if an operator waits, so that the accumulator counts; else 0.
-        sign: int64, of what is typed, in a sum with the accumulator.
-        multiplies: bool, what is typed is multiplied instead.
-        types, sets, stores: bool, it types; the value goes into the accumulator; or also into a cell.
-        mode: int64, after the key.
-        done, answers, invalid: bool, the episode is over after it; it ends it with ANS; it has no effect.
-    """
-
-    digit: Tensor
-    reads: Tensor
-    writes: Tensor
-    shift: Tensor
-    waits: Tensor
-    sign: Tensor
-    multiplies: Tensor
-    types: Tensor
-    sets: Tensor
-    stores: Tensor
-    mode: Tensor
-    done: Tensor
-    answers: Tensor
-    invalid: Tensor
+    def computed_by(self, operator: int) -> Tensor:
+        """Whether the value is the result of `operator` (MUL, ADD or SUB) and an entry: bool [n]."""
+        return (self.mode & ENTRY > 0) & (self.mode // PENDING % 4 == operator - CTX)
 
 
 @dataclass
-class Display:
-    """Digits by four, looked up.
+class CalculatorTables(Batch):
+    """The rules and the display, as `modelnative.native.calculator` reads them."""
 
-    Attributes:
-        high: int64 [20002], the sign and the upper digits: of 0–9999, blank when 0; all blank; the same, negative.
-        low: int64 [20001], the lower digits: of 0–9999 with leading blanks, then with leading zeros; then blank.
-        shifts: int64 [9], where in such a word each token of the display stands.
-    """
-
-    high: Tensor
-    low: Tensor
-    shifts: Tensor
+    rules: Tensor
+    upper: Tensor
+    lower: Tensor
 
 
 class PocketCalculator:
-    """The rules of the module's docstring, for batches.
+    """A batch of pocket calculators.
 
     Args:
-        memories: K, at least 1.
-        digits: the most that an operand has.
-        others: names of tokens without an effect, which follow the keys; EOS is the last of the vocabulary.
+        memories: number K of memory cells, at least 1.
+        digits: the largest number of digits of an entry that is typed.
+        others: names of tokens without effect, placed after the keys and before EOS.
 
     Attributes:
-        vocabulary: digits, CTX, MUL, ADD, SUB, ANS, STO1 to STOK, RCL1 to RCLK, the others, EOS. With one cell its keys
-            are STO1 and RCL1 too.
+        vocabulary: digits, CTX, MUL, ADD, SUB, ANS, STO1 to STOK, RCL1 to RCLK, `others`, EOS.
         end: the id of EOS.
 
     Example:
         >>> machine = PocketCalculator(memories=2)
-        >>> state = machine.empty(torch.zeros(1, dtype=torch.int64))
-        >>> for key in "3 MUL 4 STO2 9 SUB RCL2".split():
-        ...     state, _ = machine.press(state, torch.tensor([machine.vocabulary.index(key)]))
-        >>> int(state.value)
-        -3
+        >>> target = torch.tensor([-3])
+        >>> state = machine.empty(target)
+        >>> for key in "3 MUL 4 STO2 9 SUB RCL2 ANS".split():
+        ...     state, done, success, _ = machine.press(state, torch.tensor([machine.vocabulary.index(key)]), target)
+        >>> state.value.tolist(), done.tolist(), success.tolist()
+        ([-3], [True], [True])
     """
 
     def __init__(self, memories: int, digits: int = 1, others: tuple[str, ...] = ()) -> None:
+        allowed = "fewer memories or digits than the rules have room for"
+        require((APPENDABLE * digits) << memories <= MOST_MODES, "memories, digits", (memories, digits), allowed)
         cells = range(1, memories + 1)
         keys = (*"0123456789", "CTX", "MUL", "ADD", "SUB", "ANS", *(f"STO{k}" for k in cells))
         self.vocabulary = (*keys, *(f"RCL{k}" for k in cells), *others, "EOS")
         self.memories, self.digits, self.end = memories, digits, len(self.vocabulary) - 1
-        self._tables: dict[torch.device, tuple[Rules, Display]] = {}
+        self.tables = PerDevice(self._make_tables)
 
-    def empty(self, like: Tensor) -> Registers:
-        """n calculators just switched on, on the device of `like`, int64 [n]."""
+    def empty(self, like: Tensor) -> CalculatorState:
+        """The state of n calculators before the first key, on the device of `like`, int64 [n]."""
         zero = torch.zeros_like(like)
-        return Registers(zero, zero, zero, zero.new_zeros(len(zero), self.memories + 1), torch.full_like(zero, EMPTY))
+        cells = zero.new_zeros(len(zero), self.memories)
+        return CalculatorState(zero, zero, zero, cells, torch.full_like(zero, EMPTY))
 
-    def press(self, state: Registers, key: Tensor) -> tuple[Registers, Tensor]:
-        """The registers after a key, int64 [n], and its row of `rules`."""
-        rules, _ = self.tables(key.device)
-        row = torch.add(key, state.mode, alpha=len(self.vocabulary))
-        typed = state.cells.gather(1, rules.reads.index_select(0, row)[:, None])[:, 0]
-        typed = typed + rules.digit.index_select(0, row)
-        if self.digits > 1:
-            typed = torch.addcmul(typed, state.entry, rules.shift.index_select(0, row))
-        left = state.accumulator * rules.waits.index_select(0, row)
-        total = torch.addcmul(left, rules.sign.index_select(0, row), typed)
-        result = torch.where(rules.multiplies.index_select(0, row), left * typed, total)
-        row = torch.add(row, result.abs() >= LIMIT, alpha=len(rules) // 2)
-        types, stored = rules.types.index_select(0, row), rules.stores.index_select(0, row) * state.value
-        after = Registers(
-            mode=rules.mode.index_select(0, row),
-            entry=torch.where(types, typed, state.entry),
-            accumulator=torch.where(rules.sets.index_select(0, row), state.value, state.accumulator),
-            cells=state.cells.scatter(1, rules.writes.index_select(0, row)[:, None], stored[:, None]),
-            value=torch.where(types, result, state.value),
+    def press(
+        self, state: CalculatorState, key: Tensor, target: Tensor
+    ) -> tuple[CalculatorState, Tensor, Tensor, Tensor]:
+        """Press one key of each calculator.
+
+        Args:
+            state: of n calculators.
+            key: int64 [n].
+            target: int64 [n], the right answers.
+
+        Returns:
+            The state after the key; `done`, `success` and `invalid` as in `Step`, bool [n] each.
+        """
+        rules = self.tables(key.device).rules
+        mode, entry, accumulator, cells, value, *verdicts = kernels.calculator_step(
+            rules, state.mode, state.entry, state.accumulator, state.cells, state.value, target, key
         )
-        return after, row
-
-    def over(self, state: Registers) -> Tensor:
-        """Which episodes have ended: bool [n]."""
-        return state.mode & ENDED > 0
-
-    def rules(self, device: torch.device) -> Rules:
-        """What each key does, on `device`."""
-        return self.tables(device)[0]
+        done, success, invalid = verdicts
+        return CalculatorState(mode, entry, accumulator, cells, value), done, success, invalid
 
     def display(self, value: Tensor) -> Tensor:
-        """A sign and eight digits, without leading zeros: int64 [n] -> tokens, int64 [n, 9]; blank (EOS) when empty."""
-        _, display = self.tables(value.device)
-        size = value.abs()
-        # Division by 10⁴, exact up to 2³⁵: the processor multiplies eight numbers while it divides one.
-        high = (size * RECIPROCAL) >> 45
-        # Its upper digits being there, the lower ones show leading zeros: rows from 10⁴ on. EMPTY is row 2·10⁴.
-        low = torch.sub(size, (high - 1).clamp(0, HALF - 2), alpha=HALF)
-        # A right shift leaves −1 of negative values, 0 of the others.
-        high = torch.sub(high, value >> 63, alpha=HALF + 1)
-        words = display.high.index_select(0, high) | display.low.index_select(0, low)
-        if torch.compiler.is_compiling():
-            # The other form would be compiled into a loop over all places, which looks each word up nine times.
-            return torch.stack([words >> BITS * place & 2**BITS - 1 for place in range(DIGITS + 1)], 1)
-        return (words[:, None] >> display.shifts) & (2**BITS - 1)
+        """A sign and eight digits without leading zeros, blank (EOS) when empty: int64 [n] -> tokens int64 [n, 9]."""
+        tables = self.tables(value.device)
+        return kernels.calculator_display(tables.upper, tables.lower, value)
 
-    def registers(self, state: Registers, i: int) -> dict[str, str]:
-        """As `Task.registers`."""
+    def registers(self, state: CalculatorState, i: int) -> dict[str, str]:
+        """See `Task.registers`."""
         mode, value = int(state.mode[i]), int(state.value[i])
         operator = mode // PENDING % 4
-        filled = mode // (JOINED * self.digits)
+        filled = mode // (APPENDABLE * self.digits)
+        cells = enumerate(state.cells[i].tolist())
         return {
             "entry": str(int(state.entry[i])) if mode & ENTRY else "",
             "accumulator": str(int(state.accumulator[i])) if mode & ACCUMULATOR else "",
             "pending": self.vocabulary[CTX + operator] if operator else "",
-            **{
-                f"memory {k}": str(int(state.cells[i, k])) if filled >> (k - 1) & 1 else ""
-                for k in range(1, self.memories + 1)
-            },
+            **{f"memory {k + 1}": str(cell) if filled >> k & 1 else "" for k, cell in cells},
             "display": str(value) if value != EMPTY else "",
         }
 
-    def tables(self, device: torch.device) -> tuple[Rules, Display]:
-        """What is looked up, on `device`."""
-        if device not in self._tables:
-            display = (tensor.to(device) for tensor in _display(self.end))
-            self._tables[device] = self._rules().to(device), Display(*display)
-        return self._tables[device]
+    def _make_tables(self, device: torch.device) -> CalculatorTables:
+        return CalculatorTables(self._rules(), *_display_words(self.end)).to(device)
 
-    def _rules(self) -> Rules:
-        """The rules, for every mode and key at once."""
-        recall = STO + self.memories
-        modes = (JOINED * self.digits) << self.memories
-        grid = torch.meshgrid(*map(torch.arange, (2, modes, len(self.vocabulary))), indexing="ij")
-        fits, mode, key = grid[0].flatten() == 0, grid[1].flatten(), grid[2].flatten()
+    def _rules(self) -> Tensor:
+        """The rules for every mode and key: int32 [2, modes, keys]."""
+        per_cells = APPENDABLE * self.digits  # modes for each set of filled cells
+        shape = (2, per_cells << self.memories, len(self.vocabulary))
+        overflow, mode, key = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
         running, has_value = mode & ENDED == 0, mode & (ENTRY | ACCUMULATOR) > 0
-        pending, to_join, filled = mode // PENDING % 4, mode // JOINED % self.digits, mode // (JOINED * self.digits)
-        reads = torch.where((key >= recall) & (key < recall + self.memories), key - recall + 1, 0)
-        writes = torch.where((key >= STO) & (key < recall), key - STO + 1, 0)
+        appendable, filled = mode // APPENDABLE % self.digits, mode // per_cells
+        recall = STO + self.memories
+        is_store, is_recall = (key >= STO) & (key < recall), (key >= recall) & (key < recall + self.memories)
+        cell = torch.where(is_store, key - STO, torch.where(is_recall, key - recall, 0))
         digit = running & (key < CTX)
-        recalls = running & (reads > 0) & (filled >> (reads - 1).clamp_min(0) & 1 > 0)
-        joins = digit & (to_join > 0)
-        types = (digit | recalls) & fits
+        recalls = running & is_recall & (filled >> cell & 1 > 0)
+        joins = digit & (appendable > 0)
+        types = (digit | recalls) & (overflow == 0)
         operates = running & (key >= MUL) & (key <= SUB) & has_value
-        stores = running & (writes > 0) & has_value
+        stores = running & is_store & has_value
         ends = running & ((key == ANS) | (key == self.end))
-        # An entry just begun may be joined by the digits that it lacks; one recalled by none.
-        lacks = torch.where(recalls, 0, torch.where(joins, to_join - 1, self.digits - 1))
-        cells = JOINED * self.digits
-        after = torch.where(types, mode + (lacks - to_join) * JOINED | ENTRY, mode)
-        after = torch.where(operates, filled * cells + ACCUMULATOR + (key - CTX) * PENDING, after)
-        kept = (filled | 1 << (writes - 1).clamp_min(0)) * cells
-        after = torch.where(stores, kept + ACCUMULATOR, after)
+        # `digits` − 1 digits may be appended to the first one, none to an entry that was recalled.
+        left = torch.where(recalls, 0, torch.where(joins, appendable - 1, self.digits - 1))
+        after = torch.where(types, mode + (left - appendable) * APPENDABLE | ENTRY, mode)
+        after = torch.where(operates, filled * per_cells + ACCUMULATOR + (key - CTX) * PENDING, after)
+        after = torch.where(stores, (filled | 1 << cell) * per_cells + ACCUMULATOR, after)
         after = torch.where(ends, mode | ENDED | torch.where(key == ANS, ANSWERED, 0), after)
-        return Rules(
-            digit=torch.where(digit, key, 0),
-            reads=torch.where(recalls, reads, 0),
-            writes=torch.where(stores, writes, 0),
-            shift=torch.where(joins, 10, 0),
-            waits=(pending > 0).long(),
-            sign=torch.where(pending == SUB - CTX, -1, 1),
-            multiplies=pending == MUL - CTX,
-            types=types,
-            sets=operates | stores,
-            stores=stores,
-            mode=after,
-            done=after & ENDED > 0,
-            answers=ends & (key == ANS),
-            invalid=running & ~(types | operates | stores | ends),
-        )
+        word = torch.where(digit, key, 0) + (cell << kernels.CELL) + (after << kernels.MODE)
+        for bit, holds in (
+            (kernels.RECALLS, recalls),
+            (kernels.JOINS, joins),
+            (kernels.TYPES, types),
+            (kernels.OPERATES, operates | stores),
+            (kernels.STORES, stores),
+            (kernels.DONE, after & ENDED > 0),
+            (kernels.ANSWERS, ends & (key == ANS)),
+            (kernels.INVALID, running & ~(types | operates | stores | ends)),
+        ):
+            word = word | bit * holds
+        return word.int()
 
 
-def _display(blank: int) -> tuple[Tensor, Tensor, Tensor]:
+def _display_words(blank: int) -> tuple[Tensor, Tensor]:
+    """The display words of the upper and of the lower four digits, `blank` being the token of an empty place."""
     zeros = torch.arange(HALF)[:, None] // torch.tensor([1000, 100, 10, 1]) % 10
     blanks = zeros.masked_fill((zeros.cumsum(1) == 0) & torch.tensor([True, True, True, False]), blank)
     none = torch.full((1, 4), blank)
     upper = torch.cat([none, blanks[1:], none])
-    high = torch.cat([torch.nn.functional.pad(upper, (1, 0), value=sign) for sign in (blank, SUB)])
-    shifts = BITS * torch.arange(DIGITS + 1)
-    return (high << shifts[:-4]).sum(1), (torch.cat([blanks, zeros, none]) << shifts[-4:]).sum(1), shifts
+    high = torch.cat([pad(upper, (1, 0), value=sign) for sign in (blank, SUB)])
+    shifts = BITS * torch.arange(PLACES)
+    split = PLACES - DIGITS // 2
+    return (high << shifts[:split]).sum(1), (torch.cat([blanks, zeros, none]) << shifts[split:]).sum(1)

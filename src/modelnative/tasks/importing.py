@@ -1,4 +1,4 @@
-"""Import what a name names, and say in one line why that failed: tasks and tools are named as `module:name`."""
+"""Import an object by its name `module:name`, with errors of one line that say what to do."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from typing import Any
 
 from modelnative.errors import UserError, in_words
 
-SHOWN = 10  # names of a module that a message lists
+SHOWN = 10  # names in a message
 
 
 def imported(target: str) -> Any:
-    """What `module:name` names. The module is looked for in the working directory, too, after all other places.
+    """Import `module:name`. The working directory is searched too, after the import path.
 
     Raises:
-        UserError: there is no such module, or no such name in it, or the module raises; the message says what to do.
+        UserError: the module or the name does not exist, or the module raises an exception.
     """
     module, _, attribute = target.partition(":")
     if wrong := _misspelt(module, attribute):
         raise UserError(f"cannot import {target}: {wrong}")
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # the command is not in the folder that it is called in, as a script is
+        sys.path.append(os.getcwd())  # unlike a script, the command does not have it
     try:
         with _importing(target):
             found = importlib.import_module(module)
     except UserError as error:
         raise UserError(f"cannot import {target}: {error}") from error
-    except (Exception, SystemExit) as error:  # a module may raise what it likes
+    except (Exception, SystemExit) as error:  # a module may raise any exception
         raise UserError(f"cannot import {target}: {_why(module, error)}") from error
     try:
         return operator.attrgetter(attribute)(found)
@@ -45,9 +45,9 @@ def imported(target: str) -> Any:
 
 
 def module_name(module: str) -> str | None:
-    """The name by which another process can import a module that this one has; None if it cannot (a notebook, say).
+    """Return the name by which another process can import a module; None if it cannot (in a notebook, for example).
 
-    Only the script that this process was started with has another one: the name of its file.
+    The name differs only for the script that this process was started with: it is the name of its file.
 
     Example:
         >>> module_name("modelnative.tasks")
@@ -72,35 +72,37 @@ def module_name(module: str) -> str | None:
 
 
 def require_not_importing() -> None:
-    """Raise a `UserError` while a module is imported to find a task or a tool: what trains then would not end."""
-    if _under_way:
+    """Raise a `UserError` while a module is imported to find a task or a tool: training then would recurse."""
+    if _importing_now:
         raise UserError(
-            f"a training stands at the top of the module that is imported to find {_under_way[-1]}; "
-            "put it under: if __name__ == '__main__':"
+            f"the module that is imported to find {_importing_now[-1]} starts a training; "
+            "put that under: if __name__ == '__main__':"
         )
 
 
-_under_way: list[str] = []  # what modules are imported for now
+_importing_now: list[str] = []  # the names that modules are currently imported for
 
 
 @contextmanager
 def _importing(target: str) -> Iterator[None]:
-    _under_way.append(target)
+    _importing_now.append(target)
     try:
         yield
     finally:
-        _under_way.pop()
+        _importing_now.pop()
 
 
 def _misspelt(module: str, attribute: str) -> str:
-    """What is wrong with a name as it is written; empty if nothing is."""
+    """Return what is wrong with the form of a name; empty if nothing is."""
     path = PurePath(module.replace("\\", "/"))
     if path.suffix == ".py" or len(path.parts) > 1 or module.startswith("."):
         parts = path.with_suffix("").parts if path.suffix == ".py" else path.parts
         name = attribute or "NAME"
         if path.is_absolute() or ".." in parts or not all(part.isidentifier() for part in parts):
-            return f"a module has no path; go to its folder, and name it {parts[-1] if parts else 'module'}:{name}"
-        return f"a module is named with dots and without .py: {'.'.join(parts)}:{name}"
+            return (
+                f"a module name is not a path; go to its folder and name it {parts[-1] if parts else 'module'}:{name}"
+            )
+        return f"expected the name of a module with dots and without .py: {'.'.join(parts)}:{name}"
     if not module or not attribute:
         return "expected module:name, such as mytasks:MyTask for MyTask in mytasks.py"
     if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
@@ -109,7 +111,7 @@ def _misspelt(module: str, attribute: str) -> str:
 
 
 def _why(module: str, error: BaseException) -> str:
-    """Why a module was not imported."""
+    """Return why a module was not imported."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         parent = error.name.rpartition(".")[0]
         if parent in sys.modules:
@@ -124,14 +126,14 @@ def _why(module: str, error: BaseException) -> str:
             f"{error.name}.py, or install it"
         )
     if isinstance(error, SystemExit):
-        return f"{in_words(error)}; put what only a script should do under: if __name__ == '__main__':"
+        return f"{in_words(error)}; put the code of the script under: if __name__ == '__main__':"
     if isinstance(error, ModuleNotFoundError):
-        return f"{in_words(error)}; install that, or mend the import"
-    return f"{in_words(error)}; mend that first: python -c 'import {module}'"
+        return f"{in_words(error)}; install it, or fix the import"
+    return f"{in_words(error)}; fix that first: python -c 'import {module}'"
 
 
 def _lacks(module: ModuleType, attribute: str) -> str:
-    """That a module does not have a name, and which it has."""
+    """Return that a module does not have a name, and the names that it has."""
     names = [
         name
         for name, value in vars(module).items()

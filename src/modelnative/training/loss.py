@@ -14,7 +14,7 @@ from modelnative.training.config import LossConfig
 
 @dataclass
 class LossTokens:
-    """M tokens of a minibatch, each column [M].
+    """The columns of a rollout, [N] each, and which M of their tokens are meant.
 
     Attributes:
         action: int64, taken.
@@ -23,6 +23,7 @@ class LossTokens:
         loss_mask: bool, the policy chose it; the policy gradient, the value and the entropy see these.
         explored: bool, it was drawn with exploration.
         hint_mask: bool, a hint wrote it and it is to be imitated.
+        where: int64 [M], the tokens that are meant; None for all, M = N.
     """
 
     action: Tensor
@@ -32,6 +33,14 @@ class LossTokens:
     loss_mask: Tensor
     explored: Tensor
     hint_mask: Tensor
+    where: Tensor | None = None
+
+    def select(self) -> LossTokens:
+        """The same with columns of the M tokens that are meant."""
+        if self.where is None:
+            return self
+        columns = [getattr(self, field.name) for field in fields(self) if field.name != "where"]
+        return LossTokens(*(column.index_select(0, self.where) for column in columns))
 
 
 @dataclass
@@ -84,13 +93,15 @@ def policy_loss(logits: Tensor, value: Tensor, tokens: LossTokens, weights: Loss
         tokens: what was done.
         weights: what counts how much.
     """
+    tokens = tokens.select()
     log_probs = logits.log_softmax(-1).clamp_min(torch.tensor(TINY).log().item())
     log_prob = log_probs.gather(-1, tokens.action[:, None])[:, 0]
     # What stands outside the mask may be anything, even NaN, and must not reach the gradient.
     difference = torch.where(tokens.loss_mask, log_prob - tokens.behavior_log_prob, 0.0)
     ratio = difference.exp()
-    gain, clipped = clipped_surrogate(ratio, tokens.advantage, weights)
-    gain = self_imitation(gain, log_prob, tokens, weights)
+    advantage = torch.where(tokens.loss_mask, tokens.advantage, 0.0)
+    gain, clipped = clipped_surrogate(ratio, advantage, weights)
+    gain = self_imitation(gain, log_prob, advantage, tokens.explored, weights)
     hinted = torch.where(tokens.hint_mask, weights.hint * log_prob, 0.0)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     error = value - torch.where(tokens.loss_mask, tokens.target, 0.0)
@@ -118,7 +129,7 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, weights: LossWeights) ->
     return torch.minimum(gain, bounded * advantage), ratio != bounded
 
 
-def self_imitation(gain: Tensor, log_prob: Tensor, tokens: LossTokens, weights: LossWeights) -> Tensor:
+def self_imitation(gain: Tensor, log_prob: Tensor, advantage: Tensor, explored: Tensor, weights: LossWeights) -> Tensor:
     """The gain, with explored actions that did better than expected imitated (Oh et al., 2018, eq. 2): float [M].
 
     Where the policy gives a good explored action next to no probability, its ratio vanishes and the gradient with it.
@@ -126,5 +137,5 @@ def self_imitation(gain: Tensor, log_prob: Tensor, tokens: LossTokens, weights: 
     """
     if not weights.imitation:
         return gain
-    better = tokens.explored & (tokens.advantage > 0)
-    return torch.where(better, weights.imitation * tokens.advantage * log_prob, gain)
+    better = explored & (advantage > 0)
+    return torch.where(better, weights.imitation * advantage * log_prob, gain)

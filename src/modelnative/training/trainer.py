@@ -173,7 +173,9 @@ class Trainer:
 
     def parts(self, n: int, most: int) -> int:
         """Into how many parts to split n episodes for threads, `most` in a part; it does not depend on their number."""
-        return 1 if not self.on_cpu or n < most // 4 else 2 * -(-n // (2 * most))
+        if not self.on_cpu or getattr(self.policy, "parallel", False) or n < most // 4:
+            return 1
+        return 2 * -(-n // (2 * most))
 
     def prepare(self, rollout: Rollout, played: list[tuple[Draw, Tensor]], steps: int, started: float) -> UpdateState:
         """What to learn from the episodes, and how fast."""
@@ -191,8 +193,9 @@ class Trainer:
             mask=mask,
             hint_mask=mask & ~rollout.loss_mask,
             length=rollout.length,
-            advantage=advantage,
-            target=target,
+            tokens=mask.sum(0),
+            advantage=advantage.contiguous(),
+            target=target.contiguous(),
             entropy_weight=config.loss.entropy_weight * annealed**2,
             started=started,
             learning=learning,
@@ -208,7 +211,7 @@ class Trainer:
 
     def gradient(self, state: UpdateState, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of every parameter on some episodes, and the loss's terms, float [6]."""
-        tokens = state.mask.index_select(1, rows).sum()
+        tokens = state.tokens.index_select(0, rows).sum()
         count = float(self.algorithm.loss_denominator(tokens, len(rows), self.task.spec.horizon))
         weights = LossWeights.of(self.config.loss, state.entropy_weight, count)
         if self.on_cpu:
@@ -248,9 +251,16 @@ class Trainer:
             selected = state.mask.flatten().index_select(0, where).nonzero()[:, 0]
             where = where.index_select(0, selected)
         output = forward_rollout(self.policy, rollout.problems[rows], token, feedback, lengths, selected)
-        columns = (rollout.action, rollout.behavior_log_prob, state.advantage, state.target)
-        masks = (rollout.loss_mask, rollout.explored, state.hint_mask)
-        tokens = LossTokens(*(column.flatten().index_select(0, where) for column in (*columns, *masks)))
+        tokens = LossTokens(
+            action=rollout.action.flatten(),
+            behavior_log_prob=rollout.behavior_log_prob.flatten(),
+            advantage=state.advantage.flatten(),
+            target=state.target.flatten(),
+            loss_mask=rollout.loss_mask.flatten(),
+            explored=rollout.explored.flatten(),
+            hint_mask=state.hint_mask.flatten(),
+            where=where,
+        )
         return policy_loss(output.logits, output.value, tokens, weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:

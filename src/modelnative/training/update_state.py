@@ -20,7 +20,7 @@ class UpdateState:
             algorithm rejects episodes.
         steps: actions of all episodes that were played.
         mask, hint_mask: bool [T, n], the tokens in the loss, and those of them that a hint wrote and that are imitated.
-        length: int64 [n], actions of each episode.
+        length, tokens: int64 [n], actions of each episode, and those of them that are in the loss.
         advantage, target: float [T, n].
         entropy_weight: of this update.
         started, learning: the times at which the update and its gradient steps began, in seconds.
@@ -33,6 +33,7 @@ class UpdateState:
     mask: Tensor
     hint_mask: Tensor
     length: Tensor
+    tokens: Tensor
     advantage: Tensor
     target: Tensor
     entropy_weight: float

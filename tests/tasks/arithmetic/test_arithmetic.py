@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
@@ -186,7 +187,8 @@ def test_the_display_of_every_width(values: list[int]) -> None:
     task = Arithmetic()
     state = task.begin(task.parse(0, "1 2 3"))[torch.zeros(len(values), dtype=torch.int64)]
     assert task.feedback(state).tolist() == [[BLANK] * 9] * len(values)
-    shown = task.feedback(replace(state, value=torch.tensor(values))).tolist()
+    calculator = dataclasses.replace(state.calculator, value=torch.tensor(values))
+    shown = task.feedback(replace(state, calculator=calculator)).tolist()
     for value, tokens in zip(values, shown, strict=True):
         digits = [BLANK if c == " " else int(c) for c in f"{abs(value):8d}"]
         assert tokens == [KEYS["SUB"] if value < 0 else BLANK, *digits], value
@@ -244,7 +246,7 @@ def test_the_oracle_solves_all_111_000_problems(task: Arithmetic) -> None:
                 assert not bool(step.invalid.any())
             solved += int(step.success.sum())
             a, b, c, d, e = problems.operands.unbind(1)
-            right += int((state.value == (a * b + c) - (d * e if stage == 2 else d)).sum())
+            right += int((state.calculator.value == (a * b + c) - (d * e if stage == 2 else d)).sum())
     assert solved == right == 111_000
 
 
@@ -302,7 +304,7 @@ def test_render_and_parse_agree(task: Arithmetic) -> None:
         ({"feedback": "screen"}, "feedback: unknown value 'screen'"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Arithmetic(**options)
 

@@ -1,4 +1,4 @@
-"""`check_task` accepts the library's tasks (their own tests say so) and catches each breach of the contract."""
+"""`check_task` accepts the library's tasks (see their own tests) and detects each violation of the contract."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.arithmetic.task import ANS, EOS, Arithmetic, ArithmeticProblems, Calculator
+from modelnative.tasks.arithmetic.task import ANS, EOS, Arithmetic, ArithmeticProblems, ArithmeticState
 from modelnative.tasks.contract.check import TaskError, check_task
-from modelnative.tasks.contract.task import Split, Step
+from modelnative.tasks.contract.task import Split, Step, Task
 
-Stepped = Step[Calculator]
+Stepped = Step[ArithmeticState]
+
+
+def with_memory(state: ArithmeticState, memory: Tensor) -> ArithmeticState:
+    """The same state with other contents of the calculators' only memory cell, int64 [n]."""
+    return dataclasses.replace(state, calculator=dataclasses.replace(state.calculator, cells=memory[:, None]))
 
 
 class Honest(Arithmetic):
@@ -160,7 +165,7 @@ class Miscounts(Honest):
 
 
 class OneKeyForTwo(Honest):
-    """Endless, so that the samples must show it: what is asked for differs, and the key does not say so."""
+    """Problems with different targets have equal keys; they cannot be listed, so that samples must reveal it."""
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ArithmeticProblems]:
         raise UserError("endless")
@@ -180,24 +185,24 @@ class TwoKeysForOne(OneKeyForTwo):
 
 
 class BeginsDone(Honest):
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         state = super().begin(problems)
         return dataclasses.replace(state, done=problems.stage == 1)
 
 
 class DoneOfInts(Honest):
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         state = super().begin(problems)
         return dataclasses.replace(state, done=state.done.long())
 
 
 class OneMemoryForAll(Honest):
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
-        return dataclasses.replace(super().begin(problems), memory=torch.zeros(1, dtype=torch.int64))
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
+        return with_memory(super().begin(problems), torch.zeros(1, dtype=torch.int64))
 
 
 class LosesARow(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, state=dataclasses.replace(step.state, earned=torch.zeros(1, 3).bool()))
 
@@ -212,8 +217,8 @@ class OracleOfTheDay(Honest):
 
 
 class FeedbackMutatesItsState(Honest):
-    def feedback(self, state: Calculator) -> Tensor:
-        state.memory.add_(1)
+    def feedback(self, state: ArithmeticState) -> Tensor:
+        state.calculator.cells.add_(1)
         return super().feedback(state)
 
 
@@ -223,19 +228,19 @@ class OracleOfUnknownTokens(Honest):
 
 
 class FeedbackOfUnknownTokens(Honest):
-    def feedback(self, state: Calculator) -> Tensor:
+    def feedback(self, state: ArithmeticState) -> Tensor:
         return super().feedback(state) + 1
 
 
 class ListOfRewards(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         return dataclasses.replace(super().step(state, action), reward=[0.0] * len(state))
 
 
 class BeginLeaks(Honest):
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         state = super().begin(problems)
-        return dataclasses.replace(state, memory=problems.operands.sum().expand(len(problems)))
+        return with_memory(state, problems.operands.sum().expand(len(problems)))
 
 
 class OracleLeaks(Honest):
@@ -251,126 +256,127 @@ class OracleLeaks(Honest):
 class StepLeaks(Honest):
     """The fault of the published tutorial: a mean over the batch."""
 
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, reward=torch.where(state.done, 0.0, step.reward - step.reward.mean()))
 
 
 class FeedbackLeaks(Honest):
-    def feedback(self, state: Calculator) -> Tensor:
+    def feedback(self, state: ArithmeticState) -> Tensor:
         neighbour = self.space.recall(state.key).operands[:, :1].roll(1, 0)
         return torch.cat([super().feedback(state)[:, 1:], neighbour], 1)
 
 
 class FeedbackOfFloats(Honest):
-    def feedback(self, state: Calculator) -> Tensor:
+    def feedback(self, state: ArithmeticState) -> Tensor:
         return super().feedback(state).float()
 
 
 class FeedbackTooNarrow(Honest):
-    def feedback(self, state: Calculator) -> Tensor:
+    def feedback(self, state: ArithmeticState) -> Tensor:
         return super().feedback(state)[:, 1:]
 
 
 class ShowsTheFormerState(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         return dataclasses.replace(super().step(state, action), feedback=self.feedback(state))
 
 
 class DoubleReward(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, reward=step.reward.double())
 
 
 class EndlessReward(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, reward=step.reward / (~step.success).float())
 
 
 class ColumnOfRewards(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, reward=step.reward[:, None])
 
 
 class MutatesItsState(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         state.done |= step.done
         return step
 
 
 class MutatesItsAction(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         action.clamp_(max=EOS - 1)
         return step
 
 
 class MutatesItsProblems(Honest):
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         state = super().begin(problems)
         problems.target += 1
         return state
 
 
 class DrawsInStep(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         noise = torch.rand(len(state)) * ~state.done
         return dataclasses.replace(step, reward=step.reward + noise)
 
 
 class RewardsAfterTheEnd(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
-        return dataclasses.replace(step, reward=(step.state.answered & step.done).float())
+        return dataclasses.replace(step, reward=(step.state.calculator.answered & step.done).float())
 
 
 class SucceedsAgain(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
-        right = step.state.answered & (step.state.value == state.target)
+        calculator = step.state.calculator
+        right = calculator.answered & (calculator.value == state.target)
         return dataclasses.replace(step, success=right)
 
 
 class SucceedsBeforeTheEnd(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
-        right = step.state.has_value & (step.state.value == state.target) & ~state.done
+        right = (step.state.calculator.value == state.target) & ~state.done
         return dataclasses.replace(step, success=right)
 
 
 class Resurrects(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         done = step.done & ~state.done
         return dataclasses.replace(step, done=done, state=dataclasses.replace(step.state, done=done))
 
 
 class TwoOpinionsOfDone(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, done=step.done | (action == ANS - 1))
 
 
 class TypesAfterTheEnd(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
-        memory = torch.where(state.done, action, step.state.memory)
-        return dataclasses.replace(step, state=dataclasses.replace(step.state, memory=memory))
+        memory = torch.where(state.done, action, step.state.calculator.cells[:, 0])
+        return dataclasses.replace(step, state=with_memory(step.state, memory))
 
 
 class InvalidAfterTheEnd(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, invalid=step.invalid | state.done)
 
 
 class InvalidButEffective(Honest):
-    def step(self, state: Calculator, action: Tensor) -> Stepped:
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
         step = super().step(state, action)
         return dataclasses.replace(step, invalid=step.invalid | ((action < 10) & ~state.done))
 
@@ -409,33 +415,33 @@ class ShortOracle(Honest):
 
 
 class RecordsAnotherAnswer(Honest):
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         records = super().records(problems, state)
         return [{**r, "answer": None if r["answer"] is None else r["answer"] + 1} for r in records]
 
 
 class RecordsTensors(Honest):
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return [{**r, "key": problems.key} for r in super().records(problems, state)]
 
 
 class RecordsNoTarget(Honest):
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return [{"answer": r["answer"]} for r in super().records(problems, state)]
 
 
 class RecordsAnotherProblem(Honest):
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return [{**r, "problem": r["problem"][::-1]} for r in super().records(problems, state)]
 
 
 class RecordsTooFew(Honest):
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return super().records(problems, state)[1:]
 
 
 class AnswersAtOnce(Honest):
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return [{**r, "answer": r["target"]} for r in super().records(problems, state)]
 
 
@@ -445,25 +451,25 @@ class RendersNothing(Honest):
 
 
 class RegistersOfNumbers(Honest):
-    def registers(self, state: Calculator, i: int) -> dict[str, str]:
+    def registers(self, state: ArithmeticState, i: int) -> dict[str, str]:
         return {"display": 3}  # type: ignore[dict-item]
 
 
 BROKEN: list[tuple[type[Honest], str]] = [
     (DoubleName, "spec.stages: expected distinct names"),
-    (EndOutsideVocabulary, "spec.end: is no token of the vocabulary"),
+    (EndOutsideVocabulary, "spec.end: is not a token of the vocabulary"),
     (NegativeHorizon, "spec.horizon: expected an integer >= 1, got 0"),
     (SolvableOfTwoStages, "spec.solvable: expected one entry for each stage"),
     (OptionsThatAreNoJson, "options: .*not JSON serializable"),
     (FloatContext, "sample: context: expected torch.int64, got torch.float32"),
     (WideContext, r"sample: context: expected shape \[256, 6\], got \[256, 12\]"),
-    (UnknownToken, "sample: context: holds ids that are no token"),
+    (UnknownToken, "sample: context: contains ids that are not in the vocabulary"),
     (StageOfInt32, "sample: stage: expected torch.int64, got torch.int32"),
     (KeyOfInt32, "sample: key: expected torch.int64, got torch.int32"),
     (OneTargetTooMany, r"sample: expected 256 rows in every field, got \[256, 257\]"),
     (MutatesItsStage, "sample: changes its argument `stage`"),
     (EnumeratesAnotherStage, "enumerate\\(T1\\): yields problems of another stage"),
-    (AnotherStage, "sample: the problems are not of the stages that were asked for"),
+    (AnotherStage, "sample: the problems are not of the requested stages"),
     (GlobalGenerator, "sample: draws from torch's global generator"),
     (OwnGenerator, "sample: the same generator state gives other problems"),
     (IgnoresTheSplit, "sample: draws problems of T0 outside the split 'train'"),
@@ -480,8 +486,8 @@ BROKEN: list[tuple[type[Honest], str]] = [
     (LosesARow, r"step: state: expected 256 rows in every field, got \[1, 256\]"),
     (OracleOfTheDay, "oracle: the same arguments give two results"),
     (FeedbackMutatesItsState, "feedback: changes its argument"),
-    (OracleOfUnknownTokens, "oracle: holds ids that are no token"),
-    (FeedbackOfUnknownTokens, "feedback of the first state: holds ids that are no token"),
+    (OracleOfUnknownTokens, "oracle: contains ids that are not in the vocabulary"),
+    (FeedbackOfUnknownTokens, "feedback of the first state: contains ids that are not in the vocabulary"),
     (ListOfRewards, "step: reward: expected a tensor, got list"),
     (BeginLeaks, "begin: a row depends on other rows"),
     (OracleLeaks, "oracle: a row depends on other rows"),
@@ -506,16 +512,16 @@ BROKEN: list[tuple[type[Honest], str]] = [
     (InvalidAfterTheEnd, "step: an action after the end counts as invalid"),
     (InvalidButEffective, "step: an invalid action changes the state"),
     (WrongOracle, "oracle: fails on 1 of .* problems of T2, such as 'a=5 b=4 c=3 d=2 e=1"),
-    (OracleGoesOn, "oracle: a program of T0 has the end token before its end"),
+    (OracleGoesOn, "oracle: a program of T0 contains the end token before its last action"),
     (ShortOracle, r"oracle: expected shape \[256, 12\], got \[256, 11\]"),
     (RecordsAnotherAnswer, "records: success, but the answer is not the target"),
     (RecordsTensors, "records: .*not JSON serializable"),
     (RecordsNoTarget, "records: lacks target"),
-    (RecordsAnotherProblem, "records: parse makes another problem of '"),
+    (RecordsAnotherProblem, "records: parse returns another problem for '"),
     (RecordsTooFew, "records: expected 256 records, got 255"),
     (AnswersAtOnce, "records: an answer before the first action"),
     (RendersNothing, "render: expected a text that is not empty"),
-    (RegistersOfNumbers, "registers: expected names and values that are texts"),
+    (RegistersOfNumbers, "registers: expected names and values that are strings"),
 ]
 
 
@@ -553,3 +559,94 @@ def test_accepts_an_endless_task() -> None:
 def test_what_is_no_task_is_refused() -> None:
     with pytest.raises(TaskError, match="str is not a subclass of Task"):
         check_task("arithmetic")  # type: ignore[arg-type]
+
+
+# Optional methods
+
+
+class Bare(Task[ArithmeticProblems, ArithmeticState]):
+    """The pocket calculator with the required methods alone."""
+
+    def __init__(self) -> None:
+        self.inner = Honest()
+        self.spec = self.inner.spec
+
+    def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ArithmeticProblems:
+        return self.inner.sample(stage, generator, split)
+
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
+        return self.inner.begin(problems)
+
+    def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
+        return self.inner.step(state, action)
+
+    def feedback(self, state: ArithmeticState) -> Tensor:
+        return self.inner.feedback(state)
+
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
+        return self.inner.records(problems, state)
+
+    def registers(self, state: ArithmeticState, i: int) -> dict[str, str]:
+        return self.inner.registers(state, i)
+
+
+def test_optional_methods_may_be_missing_and_say_so_when_they_are_called() -> None:
+    task = Bare()
+    check_task(task, samples=64)
+    assert (task.has_oracle, task.can_enumerate, task.options()) == (False, False, {})
+    problems = task.sample(torch.zeros(2, dtype=torch.int64), torch.Generator().manual_seed(0))
+    for name, call in {
+        "oracle": lambda: task.oracle(problems),
+        "enumerate": lambda: task.enumerate(0),
+        "parse": lambda: task.parse(0, "1 2 3"),
+        "render": lambda: task.render(problems, 0),
+    }.items():
+        with pytest.raises(
+            UserError, match=rf"^{name}: Bare does not define it; expected {name}\(.*, needed for [^\n]+$"
+        ):
+            call()
+    with pytest.raises(UserError, match=r"^enumerate: Bare does not define it"):
+        task.count(0)
+
+
+@pytest.mark.parametrize("name", ["oracle", "enumerate", "parse", "render", "count", "options"])
+def test_a_task_with_one_optional_method_is_checked(name: str) -> None:
+    kind = type("Nearly", (Bare,), {name: lambda self, *args, **kwargs: getattr(self.inner, name)(*args, **kwargs)})
+    task = kind()
+    assert (task.has_oracle, task.can_enumerate) == (name == "oracle", name == "enumerate")
+    check_task(task, samples=64, limit=1_000)
+
+
+@pytest.mark.parametrize("name", ["oracle", "enumerate", "parse", "render", "count", "options"])
+def test_a_task_without_one_optional_method_is_checked(name: str) -> None:
+    kind = type("Nearly", (Honest,), {name: getattr(Task, name)})
+    check_task(kind(), samples=64, limit=1_000)
+
+
+def test_a_broken_method_is_found_without_the_others() -> None:
+    class ResurrectsAlone(Bare):
+        def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
+            return Resurrects().step(state, action)
+
+    with pytest.raises(TaskError, match="step: an episode that was done is not done"):
+        check_task(ResurrectsAlone())
+
+
+def test_an_attribute_that_hides_a_method_is_named() -> None:
+    task = Honest()
+    task.count = torch.zeros(3)  # type: ignore[assignment,method-assign]
+    with pytest.raises(TaskError, match=r"count: is an attribute that hides the method Task.count; rename it"):
+        check_task(task)
+
+
+def test_the_end_token_as_the_key_that_submits_is_named() -> None:
+    class SubmitsWithEnd(Honest):
+        def oracle(self, problems: ArithmeticProblems) -> Tensor:
+            program = super().oracle(problems)
+            return program.masked_fill(program == ANS, EOS)
+
+        def step(self, state: ArithmeticState, action: Tensor) -> Stepped:
+            return super().step(state, torch.where(action == EOS, ANS, action))
+
+    with pytest.raises(TaskError, match=r"the end token submits its answer.*use another token"):
+        check_task(SubmitsWithEnd())

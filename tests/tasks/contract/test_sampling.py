@@ -1,14 +1,14 @@
-"""Problems drawn by rejection, and keys made from content."""
+"""Draws by rejection, and keys made from content."""
 
 import pytest
 import torch
 
 from modelnative.errors import UserError
-from modelnative.tasks.contract.sampling import content_key, draw_within
+from modelnative.tasks.contract.sampling import content_key, draw_within, numbers_within
 from modelnative.tasks.contract.task import Problems, in_split
 
 
-def numbers(generator, most=1000):
+def numbers_from(generator, most=1000):
     def draw(stage):
         number = torch.randint(most, stage.shape, generator=generator)
         return Problems(stage, number[:, None], number)
@@ -19,7 +19,7 @@ def numbers(generator, most=1000):
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_draws_stay_in_the_split_and_are_uniform_there(split):
     stage = torch.arange(50_000) % 3
-    problems = draw_within(split, stage, numbers(torch.Generator().manual_seed(0)))
+    problems = draw_within(split, stage, numbers_from(torch.Generator().manual_seed(0)))
     assert torch.equal(problems.stage, stage)
     assert torch.equal(problems.context[:, 0], problems.key)
     inside = torch.arange(1000)[in_split(torch.arange(1000), split)]
@@ -44,3 +44,55 @@ def test_keys_tell_contents_apart():
     content = torch.cartesian_prod(*[torch.arange(-3, 20)] * 4)
     assert content_key(content).unique().numel() == len(content)
     assert not torch.equal(content_key(content[:, :3]), content_key(content[:, 1:]))
+
+
+# Numbers
+
+SIZES = torch.tensor([300, 1000, 50])
+
+
+def number_key(stage, numbers):
+    return stage * 10_000 + numbers[:, 0] * 10 + numbers[:, 1]
+
+
+def drawn_numbers(split, stage, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(stage):
+        unit = torch.rand(len(stage), generator=generator, dtype=torch.float64)
+        number = (unit * SIZES[stage]).long()
+        return torch.stack([number // 10, number % 10], 1)
+
+    return numbers_within(split, stage, draw, number_key)
+
+
+@pytest.mark.parametrize("split", ["all", "train", "heldout"])
+def test_numbers_stay_in_the_split_and_are_uniform_there(split):
+    stage = torch.arange(120_000) % 3
+    numbers = drawn_numbers(split, stage)
+    assert bool(in_split(number_key(stage, numbers), split).all())
+    for s, size in enumerate(SIZES.tolist()):
+        number = torch.arange(size)
+        inside = number[
+            in_split(number_key(torch.full((size,), s), torch.stack([number // 10, number % 10], 1)), split)
+        ]
+        counts = (numbers[stage == s] * torch.tensor([10, 1])).sum(1).bincount(minlength=size)[inside].double()
+        assert int(counts.sum()) == 40_000
+        expected = 40_000 / len(inside)
+        chi = float(((counts - expected) ** 2 / expected).sum())
+        assert abs(chi - (len(inside) - 1)) < 5 * (2 * len(inside)) ** 0.5
+
+
+def test_single_numbers():
+    generator = torch.Generator().manual_seed(0)
+    stage = torch.zeros(5000, dtype=torch.int64)
+    numbers = numbers_within(
+        "heldout", stage, lambda s: torch.randint(1000, s.shape, generator=generator), lambda s, x: s + x
+    )
+    assert torch.equal(numbers.unique(), torch.arange(1000)[in_split(torch.arange(1000), "heldout")])
+
+
+def test_an_empty_split_is_named_for_numbers():
+    train = int(torch.arange(1000)[in_split(torch.arange(1000), "train")][0])
+    with pytest.raises(UserError, match="split: 'heldout' has no problem of stage 7"):
+        numbers_within("heldout", torch.full((2,), 7), lambda s: torch.full_like(s, train), lambda s, x: x)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import modelnative.tasks
 from modelnative.errors import UserError
-from modelnative.tasks import TASKS, make_task, task_entries, task_name
+from modelnative.tasks import TASKS, make_task, option_parameters, task_entries, task_name
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import Task, in_split, program_length, require
 from modelnative.tasks.tutorial.task import Tutorial
@@ -114,8 +114,8 @@ def test_make_task_by_name(name: str) -> None:
 )
 def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None:
     task = make_task(name, **options)
-    assert task.option_parameters() == options
-    assert make_task(name, **task.option_parameters()).spec == task.spec
+    assert task.options() == options
+    assert make_task(name, **task.options()).spec == task.spec
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,20 @@ def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None
         ("modelnative.tasks.tutorial.task:Nope", {}, "cannot import modelnative.tasks.tutorial.task:Nope"),
         (":Task", {}, "cannot import :Task"),
         ("arithmetik", {}, "or your own as module:name, such as mytasks:MyTask"),
-        ("my.tasks.Mine", {}, "a colon stands before the last name: my.tasks:Mine"),
-        ("mine.py", {}, "say which task of the file: mine:NAME"),
+        ("my.tasks.Mine", {}, "expected a colon before the last name: my.tasks:Mine"),
+        ("mine.py", {}, "expected the name of a task in the file: mine:NAME"),
         (3, {}, "task: int is not allowed; expected its name"),
         (Tutorial, {}, "task: the class Tutorial is not allowed; expected its name"),
         ("modelnative.tasks.arithmetic.task:LIMIT", {}, "to be a subclass of Task"),
         ("builtins:dict", {}, "expected builtins:dict to be a subclass of Task.*; it is the class dict"),
         ("toolbox:nothing", {}, "task: 'toolbox:nothing' is not allowed; it returned int; expected a task"),
-        ("toolbox:double", {}, "it is a tool; name a task that has it: ToolTask"),
+        ("toolbox:double", {}, "it is a tool; expected a task with this tool: ToolTask"),
         ("wrong:Empty", {}, "task: Empty has no spec; set self.spec = TaskSpec(...) in its __init__"),
-        ("wrong:Unfinished", {}, "'wrong:Unfinished' cannot be made; Unfinished lacks methods that a task has: begin,"),
+        (
+            "wrong:Unfinished",
+            {},
+            "'wrong:Unfinished' cannot be made; Unfinished lacks required methods of Task: begin,",
+        ),
         ("wrong:Failing", {}, "'wrong:Failing' cannot be made; ZeroDivisionError: division by zero (wrong.py, line"),
         ("wrong:leaves", {}, "'wrong:leaves' cannot be made; SystemExit: 3 (wrong.py, line"),
         ("wrong:same", {}, "it returned the class Tutorial; expected a task: Tutorial()"),
@@ -151,7 +155,7 @@ def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None
         ("wrong:Further", {"horizn": 7}, "'wrong:Further' cannot be made; TypeError: "),
         ("toolbox:make", {"cuont": 3}, "option of task toolbox:make: unknown value 'cuont'; did you mean 'count'"),
         ("toolbox:make", {"count": "3"}, "count: '3' is not allowed; expected int"),
-        ("toolbox:TASK", {"count": 3}, "option of task toolbox:TASK: count=3 is not allowed; expected none"),
+        ("toolbox:TASK", {"count": 3}, "option of task toolbox:TASK: count=3 is not allowed; expected no options"),
         ("modelnative.tasks.tools.task:ToolTask", {}, "option of task .*: 'tools' is missing; it has no default"),
     ],
 )
@@ -161,7 +165,7 @@ def test_make_task_refuses(name: str, options: dict[str, object], message: str) 
     assert all(part in str(caught.value) for part in message.split(".*"))
 
 
-def test_dials_pass_on_to_a_superclass_and_annotations_may_be_for_a_type_checker_alone() -> None:
+def test_options_pass_on_to_a_superclass_and_annotations_may_be_for_a_type_checker_alone() -> None:
     assert make_task("wrong:Further", steps=7).spec.horizon == 7
     assert make_task("wrong:Further", steps=7, unused=3).spec.horizon == 7
     assert list(option_parameters("wrong:Further")) == ["steps"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modelnative.errors import UserError
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import program_length
-from modelnative.tasks.countdown.solver import LIMIT, OPERATORS, reach
+from modelnative.tasks.countdown.solver import LIMIT, OPERATORS, solve
 from modelnative.tasks.countdown.task import Countdown, CountdownProblems
 
 
@@ -51,7 +51,7 @@ def trees(numbers: tuple[int, ...], operators: str) -> Counter[int]:
 def test_what_is_reached_and_in_how_many_ways(numbers: list[int], chosen: set[str]) -> None:
     operators = "".join(chosen)
     batch = torch.tensor([numbers, sorted(numbers), [1] * len(numbers)])
-    reached = reach(batch, operators)
+    reached = solve(batch, operators)
     for row, ways in zip(batch.tolist(), reached.ways.tolist(), strict=True):
         assert {v: w for v, w in enumerate(ways) if w} == trees(tuple(row), operators)
     rows, values = reached.ways.nonzero(as_tuple=True)
@@ -70,7 +70,7 @@ def test_what_is_reached_and_in_how_many_ways(numbers: list[int], chosen: set[st
 
 def test_six_numbers() -> None:
     numbers = torch.tensor([[1, 2, 3, 4, 5, 6], [3, 6, 25, 50, 75, 99]])
-    reached = reach(numbers, "+-*/")
+    reached = solve(numbers, "+-*/")
     assert {v: w for v, w in enumerate(reached.ways[0].tolist()) if w} == trees((1, 2, 3, 4, 5, 6), "+-*/")
     rows, values = reached.ways.nonzero(as_tuple=True)
     slots = torch.cat([numbers[rows], torch.zeros(len(rows), 5, dtype=torch.int64)], 1)
@@ -327,7 +327,7 @@ def test_samples_are_uniform() -> None:
 
 
 def test_no_constant_program_solves_a_stage() -> None:
-    """Exact search over all orders of operations of three numbers; the class's docstring says what it found."""
+    """Exact search over all orders of operations of three numbers; its results are in the docstring of the class."""
     task = Countdown()
     problems = CountdownProblems.cat(list(task.enumerate(0)))
     numbers = problems.numbers[:, :3].tolist()
@@ -358,7 +358,7 @@ def test_parse_says_what_is_expected(text: str) -> None:
     "text", ["3 4 5 6 = 4", "1 1 1 1 = 9", "3 4 5 6 = 0", "9 9 9 9 = 999", "1 1 1 1 = 1025", "1 1 2 2 = 4"]
 )
 def test_parse_refuses_what_is_no_problem(text: str) -> None:
-    with pytest.raises(UserError, match=r"problem: .* none of the numbers, that 1 to 20 expressions reach"):
+    with pytest.raises(UserError, match=r"problem: .* not among the numbers, that 1 to 20 expressions reach"):
         Countdown().parse(1, text)
 
 
@@ -386,14 +386,14 @@ def test_parse_and_render() -> None:
         ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Countdown(**options)
 
 
-def test_dials_that_leave_no_problem() -> None:
+def test_options_that_leave_no_problem() -> None:
     task = Countdown(numbers=3, largest=4, operators="/")
     assert task.count(0) == 1  # 4 / 2 / 2
     empty = "heldout" if task.count(0, "train") else "train"
-    with pytest.raises(UserError, match=f"split: '{empty}' has no problem of 3 numbers"):
+    with pytest.raises(UserError, match=f"split: '{empty}' has no problem of stage 'C3'"):
         task.sample(torch.zeros(3, dtype=torch.int64), torch.Generator(), empty)

@@ -13,7 +13,8 @@ from modelnative.tasks import make_task
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import in_split, program_length
-from modelnative.tasks.dictionary.task import KEYS, VALUES, VOCABULARY, Dictionary, DictionaryProblems, Reading
+from modelnative.tasks.dictionary.tables import KEYS, VALUES, VOCABULARY
+from modelnative.tasks.dictionary.task import Dictionary, DictionaryProblems, DictionaryState
 
 IDS = {name: i for i, name in enumerate(VOCABULARY)}
 
@@ -33,7 +34,7 @@ class Reference:
     success: bool = False
 
     @property
-    def asking(self) -> bool:
+    def querying(self) -> bool:
         return self.shown == len(self.pairs)
 
     @property
@@ -43,7 +44,7 @@ class Reference:
                 key = self.call[1]
                 return (key, str(self.cells[key])) if key in self.cells else (key,)
             return ()
-        if not self.asking:
+        if not self.querying:
             return self.pairs[self.shown][0], str(self.pairs[self.shown][1])
         return self.queries[min(len(self.answers), len(self.queries) - 1)], "ASK"
 
@@ -51,14 +52,14 @@ class Reference:
         self.success = False
         if self.done:
             return
-        if not self.call and not self.asking and key == "NEXT":
+        if not self.call and not self.querying and key == "NEXT":
             self.shown += 1
         elif not self.store:
-            if self.asking and key in VALUES:
+            if self.querying and key in VALUES:
                 self.answer(int(key))
             else:
                 self.done = True
-        elif not self.asking:
+        elif not self.querying:
             expected = {(): ("PUT",), ("PUT",): KEYS}.get(self.call, VALUES)
             self.done = key not in expected
             self.call = () if self.done else (*self.call, key)
@@ -91,10 +92,10 @@ def episodes(draw: st.DrawFn) -> tuple[Dictionary, list[tuple[int, Reference, li
     batch = []
     for _ in range(draw(st.integers(1, 4))):
         stage = draw(st.integers(0, len(task.pairs) - 1))
-        count, asked = task.pairs[stage], task.queries[stage]
+        count, query_count = task.pairs[stage], task.queries[stage]
         keys = draw(st.permutations(KEYS))[:count]
         content = [(key, draw(st.integers(0, 15))) for key in keys]
-        reference = Reference(content, draw(st.permutations(keys))[:asked], store)
+        reference = Reference(content, draw(st.permutations(keys))[:query_count], store)
         own = st.sampled_from([*keys, *(str(value) for _, value in content), "GET", "PUT", "NEXT"])
         batch.append((stage, reference, draw(programs(reference, own | st.sampled_from(task.spec.vocabulary)))))
     return task, batch
@@ -177,7 +178,7 @@ def test_contract(pairs: int, queries: int, store: bool) -> None:
 # The oracle
 
 
-def fewest(task: Dictionary, state: Reading, tokens: list[int], most: int) -> Tensor:
+def fewest(task: Dictionary, state: DictionaryState, tokens: list[int], most: int) -> Tensor:
     """The fewest of `tokens` to success from each state by breadth-first search, at most `most`: int64 [n]; 99 none."""
     best, origin = torch.full((len(state),), 99), torch.arange(len(state))
     for t in range(1, most + 1):
@@ -203,11 +204,11 @@ def unique_rows(state: Batch, among: Tensor, *more: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("text", ["a=0 ? a", "c=7 a=15 ? a", "c=7 a=15 b=7 ? b", "c=7 a=15 b=3 ? b c a"])
 def test_without_the_store_no_program_is_shorter(text: str) -> None:
-    count, asked = text.count("="), len(text.split("?")[1].split())
-    task = Dictionary(count, queries=asked)
+    count, query_count = text.count("="), len(text.split("?")[1].split())
+    task = Dictionary(count, queries=query_count)
     problem = task.parse(len(task.pairs) - 1, text)
     length = int(program_length(task.oracle(problem), IDS["EOS"]))
-    assert length == count + asked
+    assert length == count + query_count
     assert int(fewest(task, task.begin(problem), list(range(len(task.spec.vocabulary))), 9)) == length
 
 
@@ -216,7 +217,8 @@ def test_with_the_store_no_program_that_is_ready_for_every_query_is_shorter() ->
     both = DictionaryProblems.cat([task.parse(1, f"c=7 a=15 ? {query}") for query in "ca"])
     programs = [[VOCABULARY[t] for t in program if t != IDS["EOS"]] for program in task.oracle(both)]
     assert programs == [f"PUT c 7 NEXT PUT a 15 NEXT GET {x}".split() for x in ("c 7", "a 15")]
-    # Symbols that the problem lacks are alike; one of each stands for them. Both problems look alike until they ask.
+    # Symbols that do not occur in the problem are equivalent, so one of each is enough. Both problems are equal until
+    # the first query.
     tokens = task.spec.token_ids(["a", "b", "c", "0", "7", "15", "NEXT", "PUT", "GET", "ASK"])
     left, right = (task.begin(both[i : i + 1]) for i in range(2))
     needed = []
@@ -233,7 +235,7 @@ def test_with_the_store_no_program_that_is_ready_for_every_query_is_shorter() ->
 
 
 def test_who_knows_the_query_could_leave_out_a_pair() -> None:
-    """Which is why the oracle is said to be the shortest among those who do not know."""
+    """So the oracle is the shortest program that does not depend on the queries, and not the shortest one."""
     task = Dictionary(2, queries=1, store=True)
     tokens = task.spec.token_ids(["a", "c", "7", "15", "NEXT", "PUT", "GET"])
     assert fewest(task, task.begin(task.parse(1, "c=7 a=15 ? a")), tokens, 11).tolist() == [8]
@@ -266,7 +268,7 @@ def shown(
 def test_listed_stages_show_everything_once() -> None:
     task = Dictionary(4)
     assert [task.count(stage) for stage in range(2)] == [256, 122_880]
-    with pytest.raises(UserError, match=r"'K4' is too many to list: 34,351,349,760 problems"):
+    with pytest.raises(UserError, match=r"'K4' has 34,351,349,760 problems, too many to list; expected at most"):
         task.count(2)
     singles = shown(task, DictionaryProblems.cat(list(task.enumerate(0, chunk=100))))
     assert sorted(singles) == sorted(((key,), (value,), (key,)) for key in KEYS for value in range(16))
@@ -360,7 +362,7 @@ def test_parse_says_what_is_expected(text: str) -> None:
         ({"store": 1}, "store: 1 is not allowed; expected bool"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_task("dictionary", **options)
 

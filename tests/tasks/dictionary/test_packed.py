@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelnative.tasks.dictionary.packed import Orders, gathered, orders, rank, signed
+from modelnative.tasks.dictionary.packed import PackedOrders, gathered, orders, rank, signed
 
 numbers = st.lists(st.integers(0, 15), min_size=1, max_size=16)
 
@@ -40,5 +40,5 @@ def test_orders_are_all_permutations_in_the_order_of_their_rank(size, count):
 @given(st.permutations(range(16)), st.integers(1, 16))
 def test_every_order_is_found_from_its_rank(permutation, count):
     chosen = list(permutation[:count])
-    found = Orders(count, torch.device("cpu"))(torch.tensor([rank(chosen, 16)]))
+    found = PackedOrders(count, torch.device("cpu"))(torch.tensor([rank(chosen, 16)]))
     assert content(found.item(), count) == chosen

@@ -18,7 +18,7 @@ from modelnative.tasks.calculator import LIMIT, PocketCalculator
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import in_split, program_length
 from modelnative.tasks.expressions import trees
-from modelnative.tasks.expressions.calculator_oracle import NEVER, lengths
+from modelnative.tasks.expressions.calculator_oracle import NEVER, program_lengths
 from modelnative.tasks.expressions.task import ExpressionProblems, Expressions
 
 OPERATORS = {"MUL": lambda a, b: a * b, "ADD": lambda a, b: a + b, "SUB": lambda a, b: a - b}
@@ -301,7 +301,7 @@ def test_trees_are_evaluated_and_written(given: list[Plain]) -> None:
         stage = size(tree) - 1
         fits = all(abs(value(part)) < LIMIT for part in parts(tree))
         if not fits:
-            with pytest.raises(UserError, match="values under 100,000,000 all along"):
+            with pytest.raises(UserError, match="values under 100,000,000 in every step"):
                 task.parse(stage, text)
             continue
         problem = task.parse(stage, text)
@@ -389,14 +389,14 @@ def labelled(shape: Plain, codes: list[int]) -> Plain:
 
 
 def check_lengths(forest: list[Plain], cells: int) -> None:
-    """`lengths` and `cells_needed` of any trees, the inadmissible too, against the search."""
+    """`program_lengths` and `cells_needed` of any trees, the inadmissible too, against the search."""
     most = max(map(size, forest))
     rows = trees.all_shapes(most)[torch.tensor([trees.shape_number(splits(tree)) for tree in forest])]
     columns = [reading_order(tree) for tree in forest]
     operators = torch.tensor([codes + [0] * (most - len(codes)) for codes, _ in columns])
     widths = torch.tensor([[1] * len(operands) + [0] * (most + 1 - len(operands)) for _, operands in columns])
     expected = [shortest(tree, cells) for tree in forest]
-    keys = lengths(rows, operators, widths, cells).tree[:, -1].tolist()
+    keys = program_lengths(rows, operators, widths, cells).tree[:, -1].tolist()
     assert [k + 1 if k < NEVER else None for k in keys] == expected
     assert (trees.cells_needed(rows, operators) <= cells).tolist() == [e is not None for e in expected]
 
@@ -449,7 +449,7 @@ def test_the_oracle_solves_samples_of_every_stage(options: dict[str, int]) -> No
             assert value(tree) == int(problems.target[i])
             if size(tree) <= 6:
                 more = sum(len(str(operand)) - 1 for operand in reading_order(tree)[1])
-                assert int(length[i]) == shortest(tree, task.options["memories"]) + more
+                assert int(length[i]) == shortest(tree, task.options()["memories"]) + more
 
 
 def test_the_programs_of_the_documentation() -> None:
@@ -473,7 +473,7 @@ def test_the_programs_of_the_documentation() -> None:
 
 
 def test_rearranging_the_terms_may_take_fewer_keys() -> None:
-    """What the oracle's "as it stands" leaves out."""
+    """The oracle evaluates the expression as it is written; other programs may be shorter."""
     task = Expressions()
     problem = task.parse(1, "9-(3+4)")
     state = task.begin(problem)
@@ -641,6 +641,6 @@ def test_parse_takes_what_people_write() -> None:
         ({"feedback": "screen"}, "feedback: unknown value 'screen'"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Expressions(**options)

@@ -15,7 +15,7 @@ from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import program_length
 from modelnative.tasks.expressions import trees
 from modelnative.tasks.expressions.paper import VOCABULARY
-from modelnative.tasks.expressions.task import Evaluation, Expressions
+from modelnative.tasks.expressions.task import Expressions, ExpressionState
 
 OPERATORS = {"MUL": lambda a, b: a * b, "ADD": lambda a, b: a + b, "SUB": lambda a, b: a - b}
 NAMES = {"*": "MUL", "+": "ADD", "-": "SUB"}
@@ -41,8 +41,8 @@ class Reference:
             else:
                 self.items.append({"kind": "NUM", "value": int(c), "opens": opens, "closes": 0, "sign": None})
                 opens = 0
-        self.cursor, self.cells, self.keys = 0, cells, keys
-        self.waits: str | None = None
+        self.cursor, self.cells, self.keys_left = 0, cells, keys
+        self.pending: str | None = None
         self.answer: int | None = None
 
     @property
@@ -51,12 +51,12 @@ class Reference:
 
     def press(self, key: str) -> bool:
         """Whether it had an effect."""
-        self.keys -= 1
+        self.keys_left -= 1
         value = self.value
         aside = {"PREV": -1, "LEFT": -1, "NEXT": 1, "RIGHT": 1}.get(key, 0)
         place = self.cursor + aside
         if key in ("ANS", "EOS"):
-            self.keys = 0
+            self.keys_left = 0
             if key == "ANS" and value is not None:
                 self.answer = value["value"]
             return True
@@ -66,14 +66,14 @@ class Reference:
                 return True
             return False
         if key in OPERATORS:
-            if value is None or self.waits:
+            if value is None or self.pending:
                 return False
-            self.waits = key
+            self.pending = key
             return True
         if key == "STO":
             if value is None or not self.cells:
                 return False
-            value["kind"], self.waits = "MEM", None
+            value["kind"], self.pending = "MEM", None
             self.cells -= 1
             return True
         if key in ("HERE", "LEFT", "RIGHT"):
@@ -84,12 +84,12 @@ class Reference:
 
     def enter(self, place: int, value: dict[str, Any] | None) -> bool:
         item = self.items[place]
-        result = OPERATORS[self.waits](value["value"], item["value"]) if self.waits else item["value"]
+        result = OPERATORS[self.pending](value["value"], item["value"]) if self.pending else item["value"]
         if abs(result) >= LIMIT:
             return False
         self.cells += item["kind"] == "MEM"
-        waited, self.waits = self.waits, None
-        if waited and value is not None and abs(place - self.items.index(value)) == 1:
+        pending, self.pending = self.pending, None
+        if pending and value is not None and abs(place - self.items.index(value)) == 1:
             left = min(place, self.items.index(value))
             a, b = self.items[left : left + 2]
             opens, closes = a["opens"] + b["opens"], a["closes"] + b["closes"]
@@ -134,7 +134,7 @@ def test_random_keys_against_the_reference() -> None:
             step = task.step(state, torch.tensor(task.spec.token_ids(pressed)))
             state = step.state
             for i, (sheet, key) in enumerate(zip(sheets, pressed, strict=True)):
-                if sheet.keys == 0:
+                if sheet.keys_left == 0:
                     assert not bool(step.invalid[i] | step.success[i])
                     continue
                 before = len(sheet.items)
@@ -145,9 +145,9 @@ def test_random_keys_against_the_reference() -> None:
                 assert bool(step.success[i]) is right
                 shown = task.registers(state, i)
                 assert shown["display"] == ("" if value is None else str(value["value"]))
-                assert (shown["pending"], shown["free cells"]) == (sheet.waits or "", str(sheet.cells))
-                assert shown["keys left"] == str(sheet.keys)
-            assert step.done.tolist() == [sheet.keys == 0 for sheet in sheets]
+                assert (shown["pending"], shown["free cells"]) == (sheet.pending or "", str(sheet.cells))
+                assert shown["keys left"] == str(sheet.keys_left)
+            assert step.done.tolist() == [sheet.keys_left == 0 for sheet in sheets]
         assert [record["answer"] for record in task.records(problems, state)] == [sheet.answer for sheet in sheets]
     assert joined > 200
 
@@ -156,7 +156,7 @@ def plays(task: Expressions, problems: Any) -> torch.Tensor:
     """Play the programs; asserts that all succeed. Their lengths."""
     program = task.oracle(problems)
     length = program_length(program, task.spec.end)
-    state: Evaluation = task.begin(problems)
+    state: ExpressionState = task.begin(problems)
     right = torch.zeros(len(problems), dtype=torch.bool)
     for t in range(int(length.max())):
         step = task.step(state, program[:, t])
@@ -174,7 +174,7 @@ def test_the_programs_work_for_every_shape_of_up_to_six_operators(memories: int)
         for signs in ([3] * n, [2] * n, [1 + i % 3 for i in range(n)], [3 - i % 3 for i in range(n)]):
             operators = torch.tensor(signs + [0] * (6 - n)).repeat(count, 1)
             operands = torch.tensor([1] * (n + 1) + [0] * (6 - n)).repeat(count, 1)
-            drawn = task._judged(torch.arange(first, first + count), operators, operands, "all")
+            drawn = task._checked(torch.arange(first, first + count), operators, operands, "all")
             problems = task._problems(torch.full((count,), n - 1), drawn)
             enough = task.needed(problems) <= (memories or 1 + n // 3)
             assert memories != 0 or bool(enough.all())

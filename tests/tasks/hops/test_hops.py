@@ -267,9 +267,9 @@ def test_parse_and_render() -> None:
     "text", ["", "0", "0: 1 2 3", "4: 1 2 3 0", "0: 1 2 3 0 1", "0: 1 0 3 2", "0: 1 2 0 3", "0: 1 2 2 0", "0: 1 2 x 0"]
 )
 def test_parse_says_what_is_expected(text: str) -> None:
-    with pytest.raises(UserError, match=r"problem: .* expected the node to start from, .* such as '0: 1 2 3 0'"):
+    with pytest.raises(UserError, match=r"problem: .* expected the start node, .* such as '0: 1 2 3 0'"):
         Hops(hops=2, size=4).parse(1, text)
-    with pytest.raises(UserError, match=r"which map to follow \(1 to 2\), .* such as '0 1: 1 2 3 0, 1 2 3 0'"):
+    with pytest.raises(UserError, match=r"the map to follow \(1 to 2\), .* such as '0 1: 1 2 3 0, 1 2 3 0'"):
         Hops(hops=2, size=4, maps=2).parse(1, text)
 
 
@@ -293,6 +293,6 @@ def test_too_many_to_list() -> None:
         ({"feedback": "none"}, "did you mean 'node'"),
     ],
 )
-def test_dials_are_checked(options: dict[str, object], message: str) -> None:
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Hops(**options)

@@ -1,4 +1,4 @@
-"""Each call is made once; values are told apart."""
+"""Each call is made once; values of different types are distinguished."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import modelnative as mn
-from modelnative.tasks.tools.call_table import ERROR, NONE, Calls, Values
+from modelnative.tasks.tools.call_table import ERROR, NONE, CallTable, ValueTable
 from modelnative.tasks.tools.tool import Kind, Tool
 
 
@@ -27,15 +27,15 @@ def counted() -> tuple[Tool[..., int], Counter[tuple[int, int]]]:
     return mn.tool(minus), calls
 
 
-def values(*kinds: Kind) -> Values:
-    return Values(lambda value: [0] if abs(value) < 100 else None, lambda value: value, kinds, [0], [0])  # type: ignore[arg-type]
+def values(*kinds: Kind) -> ValueTable:
+    return ValueTable(lambda value: [0] if abs(value) < 100 else None, lambda value: value, kinds, [0], [0])  # type: ignore[arg-type]
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=20), max_size=5))
 def test_each_call_is_made_once(batches: list[list[tuple[int, int]]]) -> None:
     tool, made = counted()
     table = values(Kind(int))
-    calls = Calls([tool], table)
+    calls = CallTable([tool], table)
     for batch in batches:
         ids = torch.tensor([[table.intern(a), table.intern(b)] for a, b in batch], dtype=torch.int64).view(-1, 2)
         results = calls(torch.zeros(len(batch), dtype=torch.int64), ids)
@@ -53,7 +53,7 @@ def test_a_whole_number_and_its_float_are_one_call() -> None:
         return x / 2
 
     table = values(Kind(float))
-    calls = Calls([half], table)
+    calls = CallTable([half], table)
     for arguments in ([3], [3.0, 3, 5.0], [5]):
         ids = torch.tensor([[table.intern(x)] for x in arguments])
         results = calls(torch.zeros(len(arguments), dtype=torch.int64), ids)
@@ -64,7 +64,7 @@ def test_a_whole_number_and_its_float_are_one_call() -> None:
 def test_several_threads_make_each_call_once() -> None:
     tool, made = counted()
     table = values(Kind(int))
-    calls = Calls([tool], table)
+    calls = CallTable([tool], table)
     ids = torch.tensor([[table.intern(a), table.intern(b)] for a in range(30) for b in range(30)])
     results: list[Tensor] = []
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import modelnative as mn
 from modelnative.tasks.tools import execution as calls
-from modelnative.tasks.tools.execution import Caller, Crew, in_thread
+from modelnative.tasks.tools.execution import Caller, WorkerPool, in_thread
 
 
 def test_whatever_a_call_raises_is_its_outcome() -> None:
@@ -31,13 +31,13 @@ def test_whatever_a_call_raises_is_its_outcome() -> None:
     assert outcomes[0].error == "ValueError: no"
 
 
-def test_a_wrong_result_is_an_error_and_said_once() -> None:
+def test_a_wrong_result_is_an_error_with_one_warning() -> None:
     def careless(x: int) -> int:
         return x / 2  # type: ignore[return-value]
 
     caller = Caller(mn.tool(careless))
     with pytest.warns(
-        RuntimeWarning, match=r"tool careless: returned what it should not: 0.5 is not int; the agent"
+        RuntimeWarning, match=r"tool careless: returned what its annotation does not allow: 0.5 is not int; the agent"
     ) as seen:
         assert [outcome.value for part in ([(1,), (2,)], [(3,)]) for outcome in caller(part)] == [None, None, None]
     assert len(seen) == 1
@@ -83,12 +83,12 @@ def test_a_call_that_hangs_in_a_function_of_a_test_is_an_error() -> None:
     caller = Caller(stuck)
     with pytest.warns(RuntimeWarning, match="tool stuck: took longer than 0.1 s; the agent is shown an error"):
         assert [outcome.value for outcome in caller([(0,), (1,), (2,)])] == [0, None, 2]
-    assert caller.crew is None
+    assert caller.pool is None
 
 
 def processes(caller: Caller) -> list[int]:
-    assert caller.crew is not None
-    return [worker.process.pid for worker in caller.crew.workers if worker is not None]
+    assert caller.pool is not None
+    return [worker.process.pid for worker in caller.pool.workers if worker is not None]
 
 
 def test_a_call_that_hangs_is_killed_and_the_others_go_on() -> None:
@@ -106,7 +106,7 @@ def test_a_slow_tool_moves_to_worker_processes(monkeypatch: pytest.MonkeyPatch) 
     caller = Caller(toolbox.where)
     first = caller([(i,) for i in range(12)])
     assert {outcome.value for outcome in first} == {os.getpid()}, "nobody knows yet that it is slow"
-    assert caller.crew is not None
+    assert caller.pool is not None
     later = [outcome.value for outcome in caller([(i,) for i in range(12, 20)])]
     assert later == [*later[:2]] * 4, "each worker has its share, in the order of the calls"
     assert set(later) == set(processes(caller))
@@ -120,21 +120,21 @@ def test_a_quick_tool_stays_here() -> None:
         assert [outcome.value for outcome in caller([(i,) for i in range(k, k + 500)])] == list(
             range(2 * k, 2 * k + 1000, 2)
         )
-    assert caller.crew is None
+    assert caller.pool is None
 
 
 def test_a_worker_that_dies_is_an_error_and_replaced() -> None:
     caller = Caller(toolbox.deadly)
-    caller.crew = Crew("toolbox:deadly", 1.0)
+    caller.pool = WorkerPool("toolbox:deadly", 1.0)
     with pytest.warns(RuntimeWarning, match="tool deadly: ended its process"):
         assert [outcome.value for outcome in caller([(0,), (1,), (2,), (3,)])] == [0, None, 2, 3]
 
 
-def test_workers_end_with_their_crew() -> None:
+def test_workers_end_with_their_pool() -> None:
     caller = Caller(toolbox.double)
-    caller.crew = Crew("toolbox:double", 1.0)
+    caller.pool = WorkerPool("toolbox:double", 1.0)
     caller([(1,)])
-    (worker,) = [worker for worker in caller.crew.workers if worker is not None]
+    (worker,) = [worker for worker in caller.pool.workers if worker is not None]
     process = worker.process
     del worker, caller
     assert process.wait(5) != 0
@@ -142,10 +142,10 @@ def test_workers_end_with_their_crew() -> None:
 
 def test_a_tool_that_cannot_be_imported_elsewhere_is_called_here() -> None:
     caller = Caller(toolbox.double)
-    caller.crew = Crew("toolbox:nowhere", 1.0)
+    caller.pool = WorkerPool("toolbox:nowhere", 1.0)
     with pytest.warns(RuntimeWarning, match="cannot be called in another process .cannot import toolbox:nowhere"):
         assert [outcome.value for outcome in caller([(2,)])] == [4]
-    assert caller.crew is None
+    assert caller.pool is None
 
 
 # Batches
@@ -187,5 +187,5 @@ def test_a_batch_of_another_shape_or_type_is_an_error() -> None:
 
     with pytest.warns(RuntimeWarning, match=r"tool total: returned \[\]; expected a tensor \[1\]"):
         assert [outcome.value for outcome in Caller(total)([(1,), (2,)])] == [None, None]
-    with pytest.warns(RuntimeWarning, match="tool half: returned what it should not: 0.5 is not int"):
+    with pytest.warns(RuntimeWarning, match="tool half: returned what its annotation does not allow: 0.5 is not int"):
         assert [outcome.value for outcome in Caller(half)([(1,), (2,)])] == [None, None]

@@ -407,17 +407,19 @@ def test_a_wide_toolset_fulfils_the_contract(stage: int) -> None:
 OTHER = ["metres", "feet", "celsius", "f", "plus", "R2", "R1", "ANS", "R3"]
 
 
-def test_the_shortest_program_is_found_and_may_be_told() -> None:
+def test_the_shortest_program_is_found_or_given() -> None:
     assert program(two_stages(), "f=70 feet=50", 1) == "celsius f metres feet plus R1 R2 ANS R3"
     assert program(two_stages(), "f=70", 0) == "celsius f ANS R1"
     told = {"one": "celsius f ANS R1", "two": lambda problem: OTHER}
     task = two_stages(solve=told)
     assert program(task, "f=70 feet=50", 1).split() == OTHER
     check_task(task)
-    assert not any(call[0] == 2 for call in two_stages().made._known), "nothing is called before somebody asks"
+    assert not any(call[0] == 2 for call in two_stages().interpreter.calls._known), (
+        "nothing is called before somebody asks"
+    )
 
 
-def test_a_told_program_that_is_wrong_is_caught_by_the_check() -> None:
+def test_a_given_program_that_is_wrong_is_caught_by_the_check() -> None:
     with pytest.raises(AssertionError, match=r"oracle: fails on .* of one, such as 'one: f="):
         check_task(two_stages(solve={"one": "celsius f ANS f", "two": "plus f feet ANS R1"}))
 
@@ -453,7 +455,7 @@ def test_a_stage_of_floats_compares_them_as_shown() -> None:
 
 
 def test_decimals_are_those_that_are_written() -> None:
-    alphabet = two_stages().alphabet
+    alphabet = two_stages().vocabulary
     assert [alphabet.scaled(k / 100) for k in range(-2000, 2000)] == list(range(-2000, 2000))
     assert (alphabet.scaled(3), alphabet.scaled(10**30)) == (300, 10**32)
 
@@ -523,7 +525,7 @@ GOOD: dict[str, Any] = {
     [
         ({"tools": []}, "tools: .* expected a list of at least one function"),
         ({"tools": celsius}, "tools: .* expected a list of at least one function"),
-        ({"tools": [celsius, celsius]}, "different names; 'celsius' is there twice"),
+        ({"tools": [celsius, celsius]}, "different names; 'celsius' occurs twice"),
         ({"problems": []}, "problems: .* expected at least one problem, such as problems={'easy'"),
         ({"problems": {}}, "expected at least one problem"),
         ({"problems": {"f": []}}, "at least one problem in every stage"),
@@ -537,12 +539,12 @@ GOOD: dict[str, Any] = {
         ({"problems": {"f": [1, "a"]}}, "problems: input f: 'int and str' is not allowed; expected values of one type"),
         (
             {"problems": {"a b": range(9)}, "target": lambda p: 1},
-            "an input: 'a b' is not allowed; expected a name like a variable's",
+            "an input: 'a b' is not allowed; expected a name that is a valid identifier",
         ),
-        ({"problems": {"R1": range(9)}, "target": lambda p: 1}, "a result: 'R1' is .* the name of an input already"),
+        ({"problems": {"R1": range(9)}, "target": lambda p: 1}, "a result: 'R1' is .* already the name of an input"),
         (
             {"problems": {"celsius": range(9)}, "target": lambda p: 1},
-            "a tool: 'celsius' is .* name of an input already",
+            "a tool: 'celsius' is .* already the name of an input",
         ),
         ({"problems": {"ANS": range(9)}, "target": lambda p: 1}, "an input: 'ANS' is .* the name of a sign"),
         ({"target": fails}, "target: for f=0 of stage 'T0' it raised KeyError: 'feet'"),
@@ -596,9 +598,9 @@ def test_targets_that_nobody_can_reach_are_named() -> None:
 
 
 def test_a_search_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelnative.tasks.tools.oracle.BUDGET", 5)
+    monkeypatch.setattr("modelnative.tasks.tools.search.BUDGET", 5)
     task = ToolTask([plus, picky], {"x": range(50)}, lambda problem: 5 * problem["x"] + 7)
-    with pytest.raises(mn.UserError, match="the search for a program gave up; say how to reach it with `solve`"):
+    with pytest.raises(mn.UserError, match="the search for a program gave up; give the programs with `solve`"):
         task.oracle(everything(task))
 
 

@@ -127,8 +127,12 @@ def one_by_one(x: int) -> Iterator[int]:
             {},
             "tool no_parameter_type: parameter 'x' has no annotation; write its type, such as x: int",
         ),
-        (no_result_type, {}, "tool no_result_type: what it returns has no annotation; write its type, such as -> int"),
-        (any_string, {}, r"what it returns: str is not allowed; list the strings.*Literal\['a', 'b'\]"),
+        (no_result_type, {}, "tool no_result_type: the result has no annotation; write its type, such as -> int"),
+        (
+            any_string,
+            {},
+            r"the result: str is not allowed; expected a Literal of the possible strings.*Literal\['a', 'b'\]",
+        ),
         (
             a_list,
             {},
@@ -160,7 +164,7 @@ def test_tensors_hold_no_strings() -> None:
     def nothing() -> int:
         return 1
 
-    with pytest.raises(mn.UserError, match=r"parameter 'word': .* without strings, which no tensor holds"):
+    with pytest.raises(mn.UserError, match=r"parameter 'word': .* without strings \(a tensor cannot hold them\)"):
         mn.tool(batched=True)(shout)
     with pytest.raises(mn.UserError, match="tool nothing: has no parameter"):
         mn.tool(batched=True)(nothing)

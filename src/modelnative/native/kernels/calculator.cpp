@@ -1,48 +1,61 @@
-// The pocket calculator; the plain definition is in Python.
+// The pocket calculator; the plain definition of both operators is in Python, in native/calculator.py.
 
 #include <algorithm>
 #include <cstdint>
 
+namespace {
+
+constexpr int64_t HALF = 10000, LIMIT = HALF * HALF;  // a value has at most eight digits
+constexpr int64_t BITS = 7, PLACES = 9;               // of a token in a display word; tokens of a display
+
+// The bits of a word of `rules`, as in native/calculator.py.
+constexpr int64_t DIGIT = 15, CELL = 4, RECALLS = 1 << 8, JOINS = 1 << 9, TYPES = 1 << 10, OPERATES = 1 << 11,
+                  STORES = 1 << 12, MODE = 16;
+constexpr int64_t DONE = 13, ANSWERS = 14, INVALID = 15;       // the number of the bit
+constexpr int64_t PENDING = 4, MULTIPLIES = 1, SUBTRACTS = 3;  // the operator in a mode, from bit 4 on
+
+}  // namespace
+
 extern "C" {
 
-constexpr int64_t HALF = 10000, BITS = 5;
-
-// The pocket calculator, by the keys of `tasks/arithmetic.py`, each a word of bits: `state` is mode, entry, left,
-// memory, value, target and the key pressed, [n] each; `numbers` [5, n] the first five of them after it; `verdicts` [3,
-// n] done, success and invalid. Without branches, so that compilers make vectors of it.
-void press(const int32_t* keys, const int64_t* const* state, int64_t n, int64_t* numbers, uint8_t* verdicts) {
-    constexpr int64_t KEYS = 18, MODES = 128, LIMIT = HALF * HALF;
-    enum { DIGIT = 15, RECALLS = 16, MINUS = 32, MULTIPLIES = 64, TYPES = 128, OPERATES = 256, STORES = 512 };
-    enum { MODE = 10, DONE = 17, ANSWERS = 18, INVALID = 19 };  // from which bit on
-    const int64_t *modes = state[0], *entries = state[1], *lefts = state[2], *memories = state[3], *values = state[4],
-                  *targets = state[5], *actions = state[6];
+// One key of each of n calculators, without branches. rules [2, modes, keys]; the registers and the action [n], the
+// cells [n, memories]. Writes the registers mode, entry, accumulator and value [4, n], the cells [n, memories], and
+// done, success and invalid [3, n].
+void calculator_step(const int32_t* rules, int64_t modes, int64_t keys, int64_t n, int64_t memories,
+                     const int64_t* mode, const int64_t* entry, const int64_t* accumulator, const int64_t* cells,
+                     const int64_t* value, const int64_t* target, const int64_t* action, int64_t* registers,
+                     int64_t* cells_after, uint8_t* verdicts) {
     for (int64_t i = 0; i < n; i++) {
-        const int64_t left = lefts[i], memory = memories[i], value = values[i];
-        int64_t row = actions[i] + modes[i] * KEYS;
-        const int64_t pressed = keys[row], typed = pressed & RECALLS ? memory : pressed & DIGIT;
-        const int64_t total = pressed & MINUS ? left - typed : left + typed;
-        const int64_t result = pressed & MULTIPLIES ? left * typed : total;
-        row += (result >= LIMIT) | (result <= -LIMIT) ? MODES * KEYS : 0;
-        const int64_t key = keys[row], after = key & TYPES ? result : value;
-        numbers[i] = key >> MODE & (MODES - 1);
-        numbers[n + i] = key & TYPES ? typed : entries[i];
-        numbers[2 * n + i] = key & STORES ? 0 : key & OPERATES ? value : left;
-        numbers[3 * n + i] = key & STORES ? value : memory;
-        numbers[4 * n + i] = after;
+        const int64_t* held = cells + i * memories;
+        int64_t row = action[i] + mode[i] * keys;
+        const int64_t pressed = rules[row], cell = pressed >> CELL & 15;
+        const int64_t digit = (pressed & DIGIT) + (pressed & JOINS ? 10 * entry[i] : 0);
+        const int64_t typed = pressed & RECALLS ? held[cell] : digit;
+        const int64_t pending = mode[i] >> PENDING & 3, left = pending ? accumulator[i] : 0;
+        const int64_t sum = pending == SUBTRACTS ? left - typed : left + typed;
+        const int64_t result = pending == MULTIPLIES ? left * typed : sum;
+        row += (result >= LIMIT) | (result <= -LIMIT) ? modes * keys : 0;
+        const int64_t key = rules[row], shown = key & TYPES ? result : value[i];
+        registers[i] = key >> MODE;
+        registers[n + i] = key & TYPES ? typed : entry[i];
+        registers[2 * n + i] = key & OPERATES ? value[i] : accumulator[i];
+        registers[3 * n + i] = shown;
+        for (int64_t k = 0; k < memories; k++)
+            cells_after[i * memories + k] = (key & STORES) && k == cell ? value[i] : held[k];
         verdicts[i] = key >> DONE & 1;
-        verdicts[n + i] = (key >> ANSWERS & 1) & (after == targets[i]);
+        verdicts[n + i] = (key >> ANSWERS & 1) & (shown == target[i]);
         verdicts[2 * n + i] = key >> INVALID & 1;
     }
 }
 
-// Its display, [n, places], by the tables of its upper and its lower half.
-void display(const int64_t* upper, const int64_t* lower, const int64_t* value, int64_t n, int64_t places,
-             int64_t* shown) {
+// The display of n values, [n, PLACES], from the tables of the upper and of the lower four digits.
+void calculator_display(const int64_t* upper, const int64_t* lower, const int64_t* value, int64_t n, int64_t* shown) {
     for (int64_t i = 0; i < n; i++) {
         const uint32_t size = value[i] < 0 ? -value[i] : value[i], high = size / HALF;
         const int64_t skipped = std::clamp<int64_t>(int64_t{high} - 1, 0, HALF - 2);
         const int64_t word = upper[value[i] < 0 ? high + HALF + 1 : high] | lower[size - HALF * skipped];
-        for (int64_t place = 0; place < places; place++) shown[i * places + place] = word >> BITS * place & 31;
+#pragma GCC unroll 1  // or the outer loop is vectorized, with stores of single numbers
+        for (int64_t place = 0; place < PLACES; place++) shown[i * PLACES + place] = word >> BITS * place & 127;
     }
 }
 

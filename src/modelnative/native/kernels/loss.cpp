@@ -7,9 +7,10 @@ extern "C" {
 
 struct LossCall {
     const float *logits, *value;  // [M, vocabulary] and [M]
-    const int64_t* action;        // [M], and so are all that follow
+    const int64_t* action;        // [*], and so are the columns that follow
     const float *behavior_log_prob, *advantage, *target;
     const bool *loss_mask, *explored, *hint_mask;
+    const int64_t* where;  // [M], which rows of the columns from `action` on are meant; null for the first M
     int64_t rows, vocabulary, threads;
     float clip_low, clip_high, imitation, hint, value_weight, entropy, count;
 };
@@ -36,15 +37,17 @@ void policy_loss(const LossCall* call, float* terms, float* of_logits, float* of
                 const vec scale = softmax(chance.data(), V);
                 float log_old[LANES], gained[LANES], error[LANES], counts[LANES], imitates[LANES], hints[LANES],
                     chosen[LANES];
+                int64_t acted[LANES];
                 for (int l = 0; l < LANES; l++) {
                     const int64_t row = std::min(first + l, c.rows - 1);
+                    const int64_t at = c.where ? c.where[row] : row;
                     const bool real = row == first + l;
-                    counts[l] = real && c.loss_mask[row];
-                    hints[l] = real && c.hint_mask[row] ? c.hint : 0;
-                    log_old[l] = c.behavior_log_prob[row], gained[l] = c.advantage[row];
-                    error[l] = counts[l] > 0 ? c.value[row] - c.target[row] : 0;
-                    imitates[l] = c.imitation != 0 && c.explored[row] && gained[l] > 0;
-                    chosen[l] = scores[c.action[row] * LANES + l];
+                    counts[l] = real && c.loss_mask[at];
+                    hints[l] = real && c.hint_mask[at] ? c.hint : 0;
+                    log_old[l] = c.behavior_log_prob[at], gained[l] = c.advantage[at];
+                    error[l] = counts[l] > 0 ? c.value[row] - c.target[at] : 0;
+                    imitates[l] = c.imitation != 0 && c.explored[at] && gained[l] > 0;
+                    chosen[l] = scores[(acted[l] = c.action[at]) * LANES + l];
                 }
                 const vec advantage = load(gained), own = load(chosen) - scale, log_prob = larger(own, all(least));
                 const auto counted = load(counts) > 0, imitated = load(imitates) > 0;
@@ -78,7 +81,7 @@ void policy_loss(const LossCall* call, float* terms, float* of_logits, float* of
                 }
                 for (int l = 0; l < LANES && first + l < c.rows; l++) {
                     const int64_t row = first + l;
-                    scores[c.action[row] * LANES + l] -= each * of_gain[l];
+                    scores[acted[l] * LANES + l] -= each * of_gain[l];
                     of_value[row] = 2 * c.value_weight * error[l] * each;
                     if (hints[l] != 0) total.gain += gain[l];
                     if (counts[l] == 0) continue;

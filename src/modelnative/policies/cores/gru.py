@@ -79,6 +79,7 @@ class GRU(Core):
     """Layers of gated recurrent units. State: float [n, layers, width]."""
 
     recipe: ClassVar[dict[str, Any]] = {"optimizer": {"learning_rate": 3e-3}}
+    parallel: ClassVar[bool] = True
 
     def __init__(self, width: int, layers: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The pocket calculator: three stages of arithmetic, one memory, a digit typed at a time."""
+"""Three stages of arithmetic on a pocket calculator with one memory cell."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from modelnative import native
 from modelnative.errors import choose
 from modelnative.tasks.arithmetic.problems import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
+from modelnative.tasks.calculator import EMPTY, LIMIT, PLACES, CalculatorState, PocketCalculator
 from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import State, Step, TaskSpec, replace, require
+
+__all__ = ["EMPTY", "LIMIT", "Arithmetic", "ArithmeticState"]
 
 CTX, MUL, ADD, SUB, ANS, STO, RCL, EOS = range(10, 18)
 VOCABULARY = (*"0123456789", "CTX", "MUL", "ADD", "SUB", "ANS", "STO", "RCL", "EOS")
@@ -24,97 +27,51 @@ PROGRAMS = (
     "a MUL b ADD c SUB d ANS",
     "d MUL e STO a MUL b ADD c SUB RCL ANS",
 )
-DIGITS = 8  # of the display; a key whose result would need more has no effect
-LIMIT = 10**DIGITS
-EMPTY = LIMIT  # stands for no value: one more than any value that there can be
-HALF = 10**4  # the display is looked up by its upper and its lower four digits
-BITS = 5  # of a token in a word of a table
-RECIPROCAL = -(-(2**45) // HALF)
-MILESTONE = 0.1  # credit for each sub-result, once
-
-# The bits of a calculator's mode: which registers are filled, how the episode ended, and which operator waits.
-ENTRY, ACCUMULATOR, MEMORY, ANSWERED, ENDED, PENDING = 1, 2, 4, 8, 16, 32
-MODES = 4 * PENDING  # no operator, or MUL, ADD, SUB
+MILESTONE = 0.1  # reward for each sub-result, once
 
 
 @dataclass
-class Calculator(State):
-    """The registers, and a mode that says which of them are filled.
+class ArithmeticState(State):
+    """A batch of n episodes.
 
     Attributes:
-        key, target: int64 [n], of the problems under way.
-        mode: int64 [n], the sum of its bits; PENDING counts once for MUL, twice for ADD, three times for SUB.
-        entry, memory: int64 [n], 0 until they are filled.
-        left: int64 [n], the accumulator while an operator waits, else 0.
-        value: int64 [n], what `value` of the rules is now; `EMPTY` without one.
-        earned: bool [n, 3], which milestones were paid; [n, 0] where none are.
+        key, target: int64 [n], of the problems.
+        calculator: the registers.
+        earned: bool [n, 3], the milestones that were paid; [n, 0] for the other rewards.
     """
 
     key: Tensor
     target: Tensor
-    mode: Tensor
-    entry: Tensor
-    left: Tensor
-    memory: Tensor
-    value: Tensor
+    calculator: CalculatorState
     earned: Tensor
-
-    @property
-    def answered(self) -> Tensor:
-        """Ended by ANS: bool [n]."""
-        return self.mode & ANSWERED > 0
-
-    @property
-    def has_value(self) -> Tensor:
-        """Whether there is a value: bool [n]."""
-        return self.value != EMPTY
 
 
 @dataclass
-class Keys(Batch):
-    """What each key does. A row for each choice of (result fits the display, mode, key), the key counting fastest.
+class ProgramTables(Batch):
+    """The oracle's programs.
 
     Attributes:
-        digit: int64, the digit that it types; 0 for other keys.
-        recalls: bool, it types the memory.
-        sign: int64, of what is typed, in a sum with what waits at its left.
-        multiplies: bool, what is typed is multiplied instead.
-        types, operates, stores: bool, it types; the value goes to the left of an operator; or into the memory.
-        mode: int64, after the key.
-        done, answers, invalid: bool, the episode is over after it; it ends it with ANS; it has no effect.
+        tokens: int64 [3, horizon], the tokens; −1 in place of an operand.
+        operands: int64 [3, horizon], the index of that operand.
     """
 
-    digit: Tensor
-    recalls: Tensor
-    sign: Tensor
-    multiplies: Tensor
-    types: Tensor
-    operates: Tensor
-    stores: Tensor
-    mode: Tensor
-    done: Tensor
-    answers: Tensor
-    invalid: Tensor
-
-    def words(self) -> Tensor:
-        """The same as a word of bits for each row, for the native kernel: int32."""
-        kinds = (self.recalls, self.sign < 0, self.multiplies, self.types, self.operates, self.stores)
-        parts = [(self.digit, 0), *((kind, 4 + i) for i, kind in enumerate(kinds)), (self.mode, 10)]
-        parts += [(self.done, 17), (self.answers, 18), (self.invalid, 19)]
-        return torch.stack([part.int() << shift for part, shift in parts]).sum(0, dtype=torch.int32)
+    tokens: Tensor
+    operands: Tensor
 
 
-class Arithmetic(OperandTask[Calculator]):
+class Arithmetic(OperandTask[ArithmeticState]):
     """Compute a·b + c (T0), (a·b + c) − d (T1) or (a·b + c) − d·e (T2) on a pocket calculator.
+
+    The keys are those of `modelnative.tasks.calculator` with one memory cell (STO, RCL) and one digit for each entry.
 
     Args:
         feedback: `display` shows the calculator's display after each key (a sign and eight digits, blank when
             empty); `none` is open loop.
         reward: `outcome` pays 1 for success; `milestone` adds 0.1 once for each sub-result computed; `potential`
-            adds γΦ(s′) − Φ(s) (Ng, Harada and Russell, 1999), Φ being minus the oracle's distance to go over the
-            length of its program.
-        horizon: the most keys in an episode, at least 12 (the length of T2's program).
-        gamma: the discount γ of `potential`.
+            adds γΦ(s′) − Φ(s) (Ng, Harada and Russell, 1999), where Φ is minus the oracle's distance to the goal
+            divided by the length of its program.
+        horizon: maximum number of keys in an episode, at least 12 (the length of T2's program).
+        gamma: discount γ of `potential`.
 
     Example:
         >>> task = Arithmetic()
@@ -141,13 +98,14 @@ class Arithmetic(OperandTask[Calculator]):
         self.reward = reward
         self.gamma = gamma
         self.space = OperandSpace(COUNTS, mark=CTX, pad=EOS)
-        self._tables: dict[torch.device, Tables] = {}
+        self.machine = PocketCalculator(memories=1)
+        self.programs = PerDevice(lambda device: _program_tables(horizon).to(device))
         self.spec = TaskSpec(
             name="arithmetic",
             vocabulary=VOCABULARY,
             stages=STAGES,
             context_length=len(OPERANDS) + 1,
-            feedback_width=DIGITS + 1 if self.closed_loop else 0,
+            feedback_width=PLACES if self.closed_loop else 0,
             horizon=horizon,
             start=CTX,
             end=EOS,
@@ -159,136 +117,67 @@ class Arithmetic(OperandTask[Calculator]):
         return {"feedback": feedback, "reward": self.reward, "horizon": self.spec.horizon, "gamma": self.gamma}
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
-        tables = self.tables(problems.stage.device)
+        tables = self.programs(problems.stage.device)
         tokens = tables.tokens.index_select(0, problems.stage)
-        places = tables.places.index_select(0, problems.stage)
-        return torch.where(tokens < 0, problems.operands.gather(1, places), tokens)
+        operands = problems.operands.gather(1, tables.operands.index_select(0, problems.stage))
+        return torch.where(tokens < 0, operands, tokens)
 
     # Episodes
 
-    def begin(self, problems: ArithmeticProblems) -> Calculator:
-        zero = torch.zeros_like(problems.stage)
-        no = torch.zeros_like(zero, dtype=torch.bool)
-        empty = torch.full_like(zero, EMPTY)
+    def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
+        no = torch.zeros_like(problems.stage, dtype=torch.bool)
         earned = no.new_zeros(len(no), 3 if self.reward == "milestone" else 0)
-        return Calculator(no, problems.key, problems.target, zero, zero, zero, zero, empty, earned)
+        return ArithmeticState(no, problems.key, problems.target, self.machine.empty(problems.stage), earned)
 
-    def step(self, state: Calculator, action: Tensor) -> Step[Calculator]:
-        tables = self.tables(action.device)
-        if native.computes(action.device):
-            after, success, invalid = _press_natively(tables.words, state, action)
-        else:
-            after, row = _press(tables.keys, state, action)
-            invalid = tables.keys.invalid.index_select(0, row)
-            success = tables.keys.answers.index_select(0, row) & (after.value == after.target)
+    def step(self, state: ArithmeticState, action: Tensor) -> Step[ArithmeticState]:
+        calculator, done, success, invalid = self.machine.press(state.calculator, action, state.target)
+        after = ArithmeticState(done, state.key, state.target, calculator, state.earned)
         reward = success.float()
         if self.reward == "milestone":
-            paid = ~state.done[:, None] & _milestones(self.space.recall(state.key), after) & ~state.earned
+            paid = ~state.done[:, None] & _milestones(self.space.recall(state.key), calculator) & ~state.earned
             after = replace(after, earned=state.earned | paid)
             reward = reward + MILESTONE * paid.sum(1)
         elif self.reward == "potential":
             shaping = self.gamma * self._potential(after) - self._potential(state)
             reward = reward + torch.where(state.done, 0.0, shaping)
-        return Step(after, self.feedback(after), reward, after.done, success, invalid)
+        return Step(after, self.feedback(after), reward, done, success, invalid)
 
-    def feedback(self, state: Calculator) -> Tensor:
+    def feedback(self, state: ArithmeticState) -> Tensor:
         if not self.closed_loop:
-            return state.value.new_empty(len(state), 0)
-        tables = self.tables(state.value.device)
-        if native.computes(state.value.device):
-            return native.display(tables.high, tables.low, state.value, self.spec.feedback_width)
-        size = state.value.abs()
-        # Division by 10⁴, exact up to 2³⁵: the processor multiplies eight numbers while it divides one.
-        high = (size * RECIPROCAL) >> 45
-        # Its upper digits being there, the lower ones show leading zeros: rows from 10⁴ on. EMPTY is row 2·10⁴.
-        low = torch.sub(size, (high - 1).clamp(0, HALF - 2), alpha=HALF)
-        # A right shift leaves −1 of negative values, 0 of the others.
-        high = torch.sub(high, state.value >> 63, alpha=HALF + 1)
-        words = tables.high.index_select(0, high) | tables.low.index_select(0, low)
-        if torch.compiler.is_compiling():
-            # The other form would be compiled into a loop over all places, which looks each word up nine times.
-            return torch.stack([words >> BITS * place & 2**BITS - 1 for place in range(DIGITS + 1)], 1)
-        return (words[:, None] >> tables.shifts) & (2**BITS - 1)
+            return state.key.new_empty(len(state), 0)
+        return self.machine.display(state.calculator.value)
 
-    def records(self, problems: ArithmeticProblems, state: Calculator) -> list[dict[str, Any]]:
-        return self.space.records(problems, state.value, state.answered & state.has_value)
+    def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
+        return self.space.records(problems, state.calculator.value, state.calculator.answered)
 
-    def registers(self, state: Calculator, i: int) -> dict[str, str]:
-        mode, value = int(state.mode[i]), int(state.value[i])
-        operator = mode // PENDING
-        # Only STO leaves an accumulator without an operator, and it fills the memory with the same.
-        accumulator = state.left if operator else state.memory
-        return {
-            "entry": str(int(state.entry[i])) if mode & ENTRY else "",
-            "accumulator": str(int(accumulator[i])) if mode & ACCUMULATOR else "",
-            "pending": VOCABULARY[CTX + operator] if operator else "",
-            "memory": str(int(state.memory[i])) if mode & MEMORY else "",
-            "display": str(value) if value != EMPTY else "",
-        }
+    def registers(self, state: ArithmeticState, i: int) -> dict[str, str]:
+        shown = self.machine.registers(state.calculator, i)
+        return {name.removesuffix(" 1"): text for name, text in shown.items()}
 
-    def tables(self, device: torch.device) -> Tables:
-        """What is looked up, on `device`."""
-        if device not in self._tables:
-            self._tables[device] = _tables(self.spec.horizon, device)
-        return self._tables[device]
-
-    def _potential(self, state: Calculator) -> Tensor:
-        """Φ: float32 [n]; 0 where an episode has ended; −1 at its start, or more where zeros shorten the way."""
+    def _potential(self, state: ArithmeticState) -> Tensor:
+        """Φ: float32 [n]; 0 where an episode has ended; at its start −1, or more where an operand 0 is a shortcut."""
         program = self.oracle(self.space.recall(state.key))
         n, length = len(state), (program != EOS).sum(1)
-        # STO empties entry and operator, so the whole program succeeds after it from any state with a value.
+        # STO empties entry and operator, so that after it the whole program succeeds from any state with a value.
         reset = torch.cat([torch.full_like(program[:, :1], STO), program], 1)
         suffixes = [program, reset] + [
             torch.cat([program[:, k:], torch.full_like(program[:, :k], EOS)], 1) for k in range(1, self.spec.horizon)
         ]
         costs = torch.stack([length, length + 1] + [length - k for k in range(1, self.spec.horizon)])
         width = self.spec.horizon + 1
-        typed = torch.cat([pad(s, (0, width - s.shape[1]), value=EOS) for s in suffixes])
-        trial = Batch.cat([state] * len(suffixes))
+        keys = torch.cat([pad(s, (0, width - s.shape[1]), value=EOS) for s in suffixes])
+        trial, target = Batch.cat([state.calculator] * len(suffixes)), state.target.repeat(len(suffixes))
         for t in range(width):
-            trial, _ = _press(self.tables(program.device).keys, trial, typed[:, t])
-        right = (trial.answered & (trial.value == trial.target)).view(-1, n)
+            trial, _, _, _ = self.machine.press(trial, keys[:, t], target)
+        right = (trial.answered & (trial.value == target)).view(-1, n)
         distance = torch.where(right, costs, 2 * width).amin(0)
         return torch.where(state.done, 0.0, -distance / length)
 
 
-def _press(keys: Keys, state: Calculator, action: Tensor) -> tuple[Calculator, Tensor]:
-    """The state after a key, and its row of `keys`. Lookups cost a third of the same logic in tensors of flags."""
-    row = torch.add(action, state.mode, alpha=len(VOCABULARY))
-    typed = torch.where(keys.recalls.index_select(0, row), state.memory, keys.digit.index_select(0, row))
-    total = torch.addcmul(state.left, keys.sign.index_select(0, row), typed)
-    result = torch.where(keys.multiplies.index_select(0, row), state.left * typed, total)
-    row = torch.add(row, result.abs() >= LIMIT, alpha=MODES * len(VOCABULARY))
-    types, stores = keys.types.index_select(0, row), keys.stores.index_select(0, row)
-    left = torch.where(keys.operates.index_select(0, row), state.value, state.left)
-    after = Calculator(
-        done=keys.done.index_select(0, row),
-        key=state.key,
-        target=state.target,
-        mode=keys.mode.index_select(0, row),
-        entry=torch.where(types, typed, state.entry),
-        left=torch.where(stores, 0, left),
-        memory=torch.where(stores, state.value, state.memory),
-        value=torch.where(types, result, state.value),
-        earned=state.earned,
-    )
-    return after, row
-
-
-def _press_natively(words: Tensor, state: Calculator, action: Tensor) -> tuple[Calculator, Tensor, Tensor]:
-    """The state after a key, whether it succeeds, and whether it is invalid; `words` are those of `Keys`."""
-    before = (state.mode, state.entry, state.left, state.memory, state.value, state.target)
-    (mode, entry, left, memory, value), (done, success, invalid) = native.press(words, before, action)
-    after = Calculator(done, state.key, state.target, mode, entry, left, memory, value, state.earned)
-    return after, success, invalid
-
-
-def _milestones(problems: ArithmeticProblems, state: Calculator) -> Tensor:
-    """Which sub-results stand on the display as the result of their own operation: bool [n, 3] (a·b, a·b + c, d·e)."""
+def _milestones(problems: ArithmeticProblems, state: CalculatorState) -> Tensor:
+    """Which sub-results are displayed as the result of their own operation: bool [n, 3] (a·b, a·b + c, d·e)."""
     a, b, c, d, e = problems.operands.unbind(1)
-    stage, computed = problems.stage, state.mode & ENTRY > 0
-    product = computed & (state.mode // PENDING == MUL - CTX)
-    total = computed & (state.mode // PENDING == ADD - CTX)
+    stage, product, total = problems.stage, state.computed_by(MUL), state.computed_by(ADD)
     return torch.stack(
         [
             product & (state.value == a * b),
@@ -299,80 +188,13 @@ def _milestones(problems: ArithmeticProblems, state: Calculator) -> Tensor:
     )
 
 
-# Tables
-
-
-@dataclass
-class Tables:
-    """What is looked up instead of computed.
-
-    Attributes:
-        keys, words: what each key does; see `Keys`.
-        high: int64 [20002], the sign and the upper digits: of 0–9999, blank when 0; all blank; the same, negative.
-        low: int64 [20001], the lower digits: of 0–9999 with leading blanks, then with leading zeros; then blank.
-        shifts: int64 [9], where in such a word each token of the display stands.
-        tokens: int64 [3, horizon], the programs; −1 where an operand stands.
-        places: int64 [3, horizon], which operand that is.
-    """
-
-    keys: Keys
-    words: Tensor
-    high: Tensor
-    low: Tensor
-    shifts: Tensor
-    tokens: Tensor
-    places: Tensor
-
-
-def _tables(horizon: int, device: torch.device) -> Tables:
-    zeros = torch.arange(HALF)[:, None] // torch.tensor([1000, 100, 10, 1]) % 10
-    blanks = zeros.masked_fill((zeros.cumsum(1) == 0) & torch.tensor([True, True, True, False]), EOS)
-    none = torch.full((1, 4), EOS)
-    upper = torch.cat([none, blanks[1:], none])
-    high = torch.cat([pad(upper, (1, 0), value=sign) for sign in (EOS, SUB)])
-    shifts = BITS * torch.arange(DIGITS + 1)
-    words = ((high << shifts[:-4]).sum(1), (torch.cat([blanks, zeros, none]) << shifts[-4:]).sum(1))
+def _program_tables(horizon: int) -> ProgramTables:
     tokens = torch.full((len(PROGRAMS), horizon), EOS)
-    places = torch.zeros_like(tokens)
+    operands = torch.zeros_like(tokens)
     for s, program in enumerate(PROGRAMS):
         for t, word in enumerate(program.split()):
             if word in OPERANDS:
-                tokens[s, t], places[s, t] = -1, OPERANDS.index(word)
+                tokens[s, t], operands[s, t] = -1, OPERANDS.index(word)
             else:
                 tokens[s, t] = VOCABULARY.index(word)
-    columns = (*words, shifts, tokens, places)
-    keys = _keys()
-    return Tables(keys.to(device), keys.words().to(device), *(column.to(device) for column in columns))
-
-
-def _keys() -> Keys:
-    """The rules, for every mode and key at once."""
-    grid = torch.meshgrid(torch.arange(2), torch.arange(MODES), torch.arange(len(VOCABULARY)), indexing="ij")
-    fits, mode, key = grid[0].flatten() == 0, grid[1].flatten(), grid[2].flatten()
-    running = mode & ENDED == 0
-    has_value = mode & (ENTRY | ACCUMULATOR) > 0
-    operator = (key >= MUL) & (key <= SUB)
-    digit = running & (key < CTX)
-    recalls = running & (key == RCL) & (mode & MEMORY > 0)
-    types = (digit | recalls) & fits
-    operates = running & operator & has_value
-    stores = running & (key == STO) & has_value
-    ends = running & ((key == ANS) | (key == EOS))
-    after = torch.where(types, mode | ENTRY, mode)
-    after = torch.where(operates, mode & MEMORY | ACCUMULATOR | (key - CTX) * PENDING, after)
-    after = torch.where(stores, MEMORY | ACCUMULATOR, after)
-    after = torch.where(ends, mode | ENDED | torch.where(key == ANS, ANSWERED, 0), after)
-    pending = mode // PENDING
-    return Keys(
-        digit=torch.where(digit, key, 0),
-        recalls=recalls,
-        sign=torch.where(pending == SUB - CTX, -1, 1),
-        multiplies=pending == MUL - CTX,
-        types=types,
-        operates=operates,
-        stores=stores,
-        mode=after,
-        done=after & ENDED > 0,
-        answers=ends & (key == ANS),
-        invalid=running & ~(types | operates | stores | ends),
-    )
+    return ProgramTables(tokens, operands)

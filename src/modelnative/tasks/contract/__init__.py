@@ -1,1 +1,1 @@
-"""What the author of a task imports: the task contract, its batches, its checker and its samplers."""
+"""What the author of a task imports: the contract, batches, the check and helpers for sampling."""

@@ -1,4 +1,8 @@
-"""The contract that every task fulfils: a functional, batched tensor program."""
+"""The contract of a task: a functional, batched tensor program.
+
+The author of a task writes a subclass of `Task` and dataclasses derived from `Problems` and `State`. `check_task`
+(`modelnative.tasks.contract.check`) verifies the contract.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,31 @@ SPLITS: tuple[Split, ...] = ("all", "train", "heldout")
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What a policy and a trainer must know of a task; all of it is fixed before the first episode.
+    """The constants of a task that a policy and a trainer need. They are fixed before the first episode.
+
+    Everything that a policy reads or writes is a token of one vocabulary: the context of a problem, the actions, and
+    the feedback of the tools. A token is an int64 id, its index in `vocabulary`.
+
+    The token `end` pads: it fills contexts, feedback and oracle programs up to their width. An oracle program is
+    considered finished before its first `end`, so `end` must not be the action that submits an answer: use another
+    token for that. As an action, `end` ends the episode without an answer (or has no effect).
 
     Attributes:
-        name: the task's name on the command line.
-        vocabulary: the token names; a token's id is its place here.
-        stages: the stage names, easiest first.
-        context_length: tokens of a problem's context, padding included.
-        feedback_width: tokens that a tool returns after each action; 0 is an open loop.
-        horizon: the most actions that an episode may have.
-        start: id of the token that stands before the first action.
-        end: id of the token that pads contexts, feedback and oracle programs; as an action it ends an episode without
-            an answer (in `tutorial`, as published, it has no effect).
-        positions: a name for each place of the context, for people; its number where there is none.
-        solvable: for each stage, whether the oracle succeeds on all of its problems; empty means that it does at all.
+        name: the name of the task, shown in messages and reports.
+        vocabulary: distinct token names; the index of a token is its id.
+        stages: distinct names of the stages, easiest first.
+        context_length: tokens of a problem's context, padding included; at least 1.
+        feedback_width: tokens that the tools return after each action; 0 for an open loop.
+        horizon: maximum number of actions in an episode; the rollout truncates longer episodes.
+        start: id of the token that the policy reads before the first action.
+        end: id of the padding token.
+        positions: a name for each position of the context, for people; the index where there is none.
+        solvable: for each stage, whether the oracle succeeds on all of its problems; empty if it does on all stages.
+
+    Example:
+        >>> spec = TaskSpec("add", (*"0123456789", "START", "END"), ("easy",), 2, 0, 3, start=10, end=11)
+        >>> spec.token_ids(["7", "END"])
+        [7, 11]
     """
 
     name: str
@@ -48,26 +63,31 @@ class TaskSpec:
     solvable: tuple[bool, ...] = ()
 
     def stage_index(self, stage: str) -> int:
-        """The index of a stage by name; raises `UserError` naming the nearest one."""
+        """Return the index of a stage. Raises `UserError` with the nearest name if there is no such stage."""
         return self.stages.index(choose("stage", stage, self.stages))
 
     def position_name(self, place: int) -> str:
-        """What a person calls a place of the context."""
+        """Return the name of a position of the context."""
         return self.positions[place] if place < len(self.positions) else str(place)
 
     def token_ids(self, names: list[str]) -> list[int]:
-        """The ids of tokens by name; raises `UserError` naming the nearest one."""
+        """Return the ids of tokens. Raises `UserError` with the nearest name if there is no such token."""
         return [self.vocabulary.index(choose("token", name, self.vocabulary)) for name in names]
 
 
 @dataclass
 class Problems(Batch):
-    """A batch of n problems.
+    """A batch of n problems. A task derives a dataclass with the fields that its verifier needs, such as the target.
+
+    Every field is a tensor (or another `Batch`) with n rows. A problem is determined by its fields alone: everything
+    that `Task.begin` and `Task.oracle` use is in them.
 
     Attributes:
-        stage: int64 [n].
-        context: int64 [n, context_length], the tokens that the policy reads, padded with the end token.
-        key: int64 [n], canonical: equal exactly when two problems are the same.
+        stage: int64 [n], the index of the stage.
+        context: int64 [n, context_length], the tokens that the policy reads, padded with `TaskSpec.end`.
+        key: int64 [n], identifies the problem: equal keys if and only if the problems are equal. The key decides the
+            split of a problem (`in_split`), so it must not depend on a seed or on the order of problems.
+            `modelnative.tasks.contract.sampling.content_key` makes a key from the content.
     """
 
     stage: Tensor
@@ -77,10 +97,14 @@ class Problems(Batch):
 
 @dataclass
 class State(Batch):
-    """A batch of n episodes under way. A task's own state adds its registers.
+    """A batch of n running episodes. A task derives a dataclass with its registers.
+
+    Every field is a tensor (or another `Batch`) with n rows. `Task.step` returns a new state and does not change its
+    argument.
 
     Attributes:
-        done: bool [n]; the episode was ended by an action (never by the time limit, which is the rollout's).
+        done: bool [n], whether an action has ended the episode. The time limit is no part of the state: the rollout
+            truncates after `TaskSpec.horizon` actions.
     """
 
     done: Tensor
@@ -92,15 +116,18 @@ S = TypeVar("S", bound=State)
 
 @dataclass
 class Step(Batch, Generic[S]):
-    """What one action of each of n episodes led to.
+    """The result of one action in each of n episodes.
+
+    Episodes that ended before the action are unchanged: their `done` stays true; `reward` is 0, and `success` and
+    `invalid` are false.
 
     Attributes:
         state: the next state.
-        feedback: int64 [n, feedback_width], what the tool shows after the action.
-        reward: float32 [n], 0 once an episode had ended before the action.
-        done: bool [n], the episode has ended, now or before.
-        success: bool [n], the verifier's verdict; true only at the action that ends an episode rightly.
-        invalid: bool [n], the action had no effect although the episode was running.
+        feedback: int64 [n, feedback_width], what the tools show after the action; equal to `Task.feedback(state)`.
+        reward: float32 [n], finite.
+        done: bool [n], equal to `state.done`.
+        success: bool [n], the verdict of the verifier; true only for the action that ends an episode successfully.
+        invalid: bool [n], the action had no effect: the state of the running episode did not change.
     """
 
     state: S
@@ -112,84 +139,113 @@ class Step(Batch, Generic[S]):
 
 
 class Task(ABC, Generic[P, S]):
-    """A family of problems with its tools, its memory and its exact verifier.
+    """A family of problems with its tools, its memory and an exact verifier.
 
-    State in, state out: no method keeps anything of an episode, every tensor has the batch first, nothing loops
-    over the batch, and row i of a result depends on row i of the arguments alone. `check_task` tests all of it.
+    Methods are functions: state in, state out. They keep nothing of an episode and do not change their arguments. Every
+    tensor has the batch as its first dimension, no method loops over the batch, and row i of a result depends on row i
+    of the arguments alone. `check_task` verifies all of this.
+
+    A subclass sets `spec` in its `__init__` and defines `sample`, `begin`, `step`, `feedback`, `records` and
+    `registers`. The other methods are optional. What needs a method that a task does not define raises a `UserError`
+    that names the method.
+
+    | optional method | needed by |
+    |---|---|
+    | `oracle` | hints, imitation, `excess`, comparisons with the oracle |
+    | `enumerate` | the verification of all problems; without it, problems are sampled |
+    | `parse` | problems that a person types |
+    | `render` | problems that a person reads |
+    | `options` | a task with options that is stored by name |
     """
 
     spec: TaskSpec
 
     @abstractmethod
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> P:
-        """Draw one problem for each entry of `stage` (int64 [n]), uniformly from `split`."""
+        """Draw one problem for each stage, int64 [n], uniformly from `split`, with `generator` alone."""
 
     @abstractmethod
     def begin(self, problems: P) -> S:
-        """The state before the first action."""
+        """Return the state before the first action."""
 
     @abstractmethod
     def step(self, state: S, action: Tensor) -> Step[S]:
-        """Press one key (int64 [n]) in every episode. An episode that is done stays as it is and earns nothing."""
+        """Apply one action, int64 [n], to each episode. Episodes that are done do not change; their reward is 0."""
 
     @abstractmethod
     def feedback(self, state: S) -> Tensor:
-        """What the tool shows in `state`: int64 [n, feedback_width]."""
-
-    def oracle(self, problems: P) -> Tensor:
-        """The shortest successful program of each problem: int64 [n, horizon], padded with the end token."""
-        raise self._missing("oracle")
-
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[P]:
-        """Every problem of a stage in a fixed order, `chunk` at a time. Raises `UserError` if they are endless."""
-        raise self._missing("enumerate")
-
-    def parse(self, stage: int, text: str) -> P:
-        """The one problem (n = 1) that a person typed. Raises `UserError` saying what is expected."""
-        raise self._missing("parse")
-
-    def render(self, problems: P, i: int) -> str:
-        """Problem i as a person, or a language model, would read it."""
-        raise self._missing("render")
+        """Return what the tools show in `state`: int64 [n, feedback_width]."""
 
     @abstractmethod
     def records(self, problems: P, state: S) -> list[dict[str, Any]]:
-        """For each episode, JSON-ready: the fields of its problem, its `answer` (None without one) and its `target`.
+        """Describe each episode by a JSON-ready dictionary.
 
-        Best with a field `problem`, the text that `parse` takes.
+        Its entries are the fields of the problem, `answer` (None without one) and `target`; preferably also `problem`,
+        the text that `parse` accepts.
         """
 
     @abstractmethod
     def registers(self, state: S, i: int) -> dict[str, str]:
-        """The tool's registers in episode i, by name, as a person would read them; the display is one of them."""
+        """Return the registers of the tools in episode i as text by name; the display is one of them."""
+
+    # Optional methods
+
+    def oracle(self, problems: P) -> Tensor:
+        """Return the shortest successful program of each problem: int64 [n, horizon], padded with `TaskSpec.end`."""
+        raise self._missing("oracle(problems)", "hints, imitation and comparisons with the oracle")
+
+    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[P]:
+        """Yield all problems of a stage in a fixed order, at most `chunk` at a time.
+
+        Raises:
+            UserError: the stage has too many problems to list.
+        """
+        raise self._missing("enumerate(stage, split, chunk)", "listing all problems of a stage")
+
+    def count(self, stage: int, split: Split = "all") -> int:
+        """Return the number of problems that `enumerate` yields."""
+        return sum(len(problems) for problems in self.enumerate(stage, split))
+
+    def parse(self, stage: int, text: str) -> P:
+        """Return the problem (n = 1) that a person typed.
+
+        Raises:
+            UserError: the text is no problem of the stage; the message says what is expected.
+        """
+        raise self._missing("parse(stage, text)", "typing a problem")
+
+    def render(self, problems: P, i: int) -> str:
+        """Return problem i as text for a person or a language model."""
+        raise self._missing("render(problems, i)", "showing a problem as text")
+
+    def options(self) -> dict[str, Any]:
+        """Return the task's options as `make_task` accepts them, JSON-ready."""
+        return {}
 
     @property
     def has_oracle(self) -> bool:
         """Whether the task defines `oracle`."""
-        return type(self).oracle is not Task.oracle
+        return self.defines("oracle")
 
     @property
     def can_enumerate(self) -> bool:
-        """Whether the task defines `enumerate`; its problems may still be endless."""
-        return type(self).enumerate is not Task.enumerate
+        """Whether the task defines `enumerate`. It may still raise `UserError` for stages that are too large."""
+        return self.defines("enumerate")
 
-    def _missing(self, method: str) -> UserError:
-        return UserError(f"{method}: the task {self.spec.name!r} does not define it; define {method} to use this")
+    def defines(self, method: str) -> bool:
+        """Whether the task overrides an optional method."""
+        return getattr(type(self), method) is not getattr(Task, method)
 
-    def count(self, stage: int, split: Split = "all") -> int:
-        """How many problems `enumerate` would yield."""
-        return sum(len(problems) for problems in self.enumerate(stage, split))
-
-    def options(self) -> dict[str, Any]:
-        """The task's options as `make_task` takes them, JSON-ready."""
-        return {}
+    def _missing(self, method: str, use: str) -> UserError:
+        name = method.partition("(")[0]
+        return UserError(f"{name}: {type(self).__name__} does not define it; expected {method}, needed for {use}")
 
 
 AnyTask: TypeAlias = Task[Any, Any]
 
 
 def program_length(program: Tensor, end: int) -> Tensor:
-    """Tokens before the padding of each oracle program: int64 [n, horizon] -> int64 [n].
+    """Number of tokens before the padding of each oracle program: int64 [n, horizon] -> int64 [n].
 
     Example:
         >>> program_length(torch.tensor([[1, 2, 9, 9], [1, 9, 9, 9]]), end=9).tolist()
@@ -199,9 +255,9 @@ def program_length(program: Tensor, end: int) -> Tensor:
 
 
 def in_split(key: Tensor, split: Split, heldout: float = 0.2) -> Tensor:
-    """Which keys belong to `split`: int64 [n] -> bool [n].
+    """Whether keys belong to `split`: int64 [n] -> bool [n].
 
-    The key alone decides, through `mixed`, so that no seed can move a problem from one split to the other.
+    The split is decided by a hash of the key alone, so that no seed moves a problem from one split to the other.
 
     Example:
         >>> key = torch.arange(100_000)
@@ -217,8 +273,8 @@ def in_split(key: Tensor, split: Split, heldout: float = 0.2) -> Tensor:
 
 
 def mixed(key: Tensor) -> Tensor:
-    """A hash of each number, one to one: the finaliser of SplitMix64 (Steele et al., 2014), int64 of any shape."""
-    key = key * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number; multiplication wraps
+    """A bijective hash of each number: the finalizer of SplitMix64 (Steele et al., 2014), int64 of any shape."""
+    key = key * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number; the product wraps around
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         key = (key ^ _shift_right(key, shift)) * factor
     return key ^ _shift_right(key, 31)
@@ -230,11 +286,11 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
-    """Raise a `UserError` naming `field`, `value` and what is `allowed`, unless `condition` holds."""
+    """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
         raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
 
 
 def replace(state: S, **changes: Tensor) -> S:
-    """A copy of `state` with some fields changed (typed `dataclasses.replace`)."""
+    """Return a copy of `state` with some fields changed (a typed `dataclasses.replace`)."""
     return dataclasses.replace(state, **changes)

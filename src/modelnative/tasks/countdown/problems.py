@@ -1,4 +1,4 @@
-"""Every problem of Countdown: numbers, and a target that they reach, as one key; and a solution of each."""
+"""All problems of Countdown, each encoded as one key, and a solution of each."""
 
 from __future__ import annotations
 
@@ -7,32 +7,37 @@ import math
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import choose
+from modelnative.tasks.contract.sampling import StageTables
 from modelnative.tasks.contract.task import SPLITS, Split, in_split, mixed
-from modelnative.tasks.countdown.solver import reach
+from modelnative.tasks.countdown.solver import solve
 
 LEAST, MOST = 3, 6  # numbers of a problem
-CHOICES = {3: 8192, 4: 8192, 5: 2048, 6: 1024}  # of numbers; where there are more, so many are drawn once for all
+CHOICES = {3: 8192, 4: 8192, 5: 2048, 6: 1024}  # largest number of multisets; if there are more, a sample is used
 VALUE, NUMBER, SLOT = 10, 7, 3  # bits of a target or result, of a number in a key, of a slot
-OPERATION = 2 * SLOT + 2  # bits of an operation: its first slot, its operator, its second slot
-SOLVED = 64  # choices whose values are computed at once
+OPERATION = 2 * SLOT + 2  # bits of an operation: first slot, operator, second slot
+SOLVED = 64  # multisets that are solved at once
 
 
 class TargetSpace:
     """The problems of all stages; stage 0 has `LEAST` numbers. See `Countdown` for the arguments.
 
-    A key is the target, and above it the numbers in ascending order, `NUMBER` bits each. A solution is the expression's
-    operations, first to last, `OPERATION` bits each. Slot i has number i; of two slots the lower gets the result.
+    The lowest `VALUE` bits of a key are the target, followed by the numbers in ascending order, `NUMBER` bits each. A
+    solution is the list of operations of one expression, `OPERATION` bits each. Slot i holds number i; an operation
+    puts its result into the lower of its two slots.
     """
 
     def __init__(self, numbers: int, largest: int, targets: int, operators: str, solutions: int) -> None:
         self.numbers, self.largest, self.targets = numbers, largest, targets
         self.operators, self.solutions = operators, solutions
         self._all: dict[int, tuple[Tensor, Tensor]] = {}
-        self._tables: dict[tuple[Split, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._tables = StageTables(
+            [f"C{count}" for count in range(LEAST, numbers + 1)],
+            lambda stage, split: torch.stack(self.part(stage, split), 1),
+        )
 
     def part(self, stage: int, split: Split) -> tuple[Tensor, Tensor]:
-        """The problems of a stage and split: keys, ascending, and solutions, both int64 [size]."""
+        """Return the problems of a stage and split: keys in ascending order, and solutions, both int64 [size]."""
         choose("split", split, SPLITS)
         if stage not in self._all:
             solved = [self._solved(numbers) for numbers in self._choices(stage + LEAST).split(SOLVED)]
@@ -43,47 +48,33 @@ class TargetSpace:
         return keys[inside], solutions[inside]
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split) -> tuple[Tensor, Tensor]:
-        """The key and the solution of a problem drawn for each stage: all int64 [n]."""
-        if (split, stage.device) not in self._tables:
-            self._tables[split, stage.device] = self._table(split, stage.device)
-        keys, solutions, sizes, first = self._tables[split, stage.device]
-        unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
-        row = (unit * sizes.index_select(0, stage)).long() + first.index_select(0, stage)
-        return keys.index_select(0, row), solutions.index_select(0, row)
+        """Draw a problem for each stage, int64 [n]: its key and its solution, both int64 [n]."""
+        key, solution = self._tables.draw(stage, generator, split).unbind(1)
+        return key.contiguous(), solution.contiguous()
 
     def find(self, stage: int, numbers: list[int], target: int) -> tuple[Tensor, Tensor] | None:
-        """The key and the solution of one problem, both int64 [1]; None if there is no such problem."""
+        """Return the key and the solution of one problem, both int64 [1]; None if there is no such problem."""
         keys, solutions = self.part(stage, "all")
         key = sum(number << NUMBER * i for i, number in enumerate(sorted(numbers))) << VALUE | target
         row = (keys == key).nonzero()[:, 0]
         return (keys[row], solutions[row]) if len(row) and target < 1 << VALUE else None
 
-    def _table(self, split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The keys and solutions of a split, stage after stage; each stage's size, and the row where it begins."""
-        parts = [self.part(stage, split) for stage in range(self.numbers - LEAST + 1)]
-        sizes = torch.tensor([len(keys) for keys, _ in parts])
-        if not bool(sizes.all()):
-            count = int(sizes.argmin()) + LEAST
-            raise UserError(f"split: {split!r} has no problem of {count} numbers; the task's options leave too few")
-        keys, solutions = (torch.cat(column) for column in zip(*parts, strict=True))
-        return keys.to(device), solutions.to(device), sizes.to(device), (sizes.cumsum(0) - sizes).to(device)
-
     def _choices(self, count: int) -> Tensor:
-        """The numbers of the problems: int64 [choices, count], ascending."""
+        """The numbers of the problems: int64 [multisets, count], ascending."""
         if math.comb(self.largest + count - 1, count) <= CHOICES[count]:
             return torch.combinations(torch.arange(1, self.largest + 1), count, with_replacement=True)
-        # A hash, so that they are the same for everyone, whatever the seed.
+        # The sample comes from a hash, so that it is the same for all seeds.
         draws = mixed(torch.arange(CHOICES[count] * count).view(-1, count)) % self.largest
         return (draws + 1).sort(1).values.unique(dim=0)
 
     def _solved(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and solutions of all problems with some choices of numbers, int64 [n, count]."""
-        reached = reach(numbers, self.operators)
+        """The keys and solutions of all problems with given numbers, int64 [n, count]."""
+        reached = solve(numbers, self.operators)
         ways = reached.ways.scatter(1, numbers, 0)[:, : self.targets + 1]
         row, target = ((ways > 0) & (ways <= self.solutions)).nonzero(as_tuple=True)
         count = numbers.shape[1]
         key = (numbers << NUMBER * torch.arange(count)).sum(1)[row] << VALUE | target
-        # Operands count the numbers, then the results.
+        # An operand is the index of a number, or of a result after all numbers.
         slots, solution = torch.arange(count).repeat(len(key), 1), torch.zeros_like(key)
         for k, (left, operator, right) in enumerate(reached.programs(row, target).permute(1, 2, 0)):
             both = slots.gather(1, torch.stack([left, right], 1))

@@ -1,4 +1,4 @@
-"""What can be made of some numbers, each used once: dynamic programming over their subsets."""
+"""The values that given numbers reach, each used once: dynamic programming over subsets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LIMIT = 999  # the largest result that there can be
+LIMIT = 999  # the largest result
 OPERATORS = "+-*/"
 BITS = 10  # of a value
 
 
 @dataclass
-class Reach:
-    """What n choices of k numbers reach. A subset is a number below 2ᵏ, whose bit i stands for number i.
+class ReachableValues:
+    """The values that n multisets of k numbers reach. A subset is a number below 2ᵏ with bit i for number i.
 
     Attributes:
         count: k.
-        ways: int64 [n, LIMIT + 1], how many expressions of all the numbers have each value; none has the value 0.
-        how: int64 [2ᵏ, n, LIMIT + 1], for each subset and value one last operation that makes it. From the highest bit
-            down: the operand's subset that has the lowest number, the operator, that operand's value, the other's.
+        ways: int64 [n, LIMIT + 1], the number of expressions of all numbers with each value; none has the value 0.
+        how: int64 [2ᵏ, n, LIMIT + 1], for each subset and value the last operation of one expression. From the highest
+            bit down: the subset of the operand with the lowest number, the operator, the value of that operand, the
+            value of the other operand.
     """
 
     count: int
@@ -28,18 +29,18 @@ class Reach:
     how: Tensor
 
     def programs(self, row: Tensor, value: Tensor) -> Tensor:
-        """One expression each, as operations in an order in which they can be carried out.
+        """Return one expression for each value, as a list of operations in the order of evaluation.
 
         Args:
-            row: int64 [m], which of the n choices.
-            value: int64 [m], the value of the expression; some expression must have it.
+            row: int64 [m], indices of multisets.
+            value: int64 [m], values that the numbers reach.
 
         Returns:
-            int64 [m, k − 1, 3]: of each operation left operand, operator and right operand. An operand is the place of
-            a number, or k plus the place of a former operation; an operator is its place in `OPERATORS`.
+            int64 [m, k − 1, 3]: left operand, operator and right operand of each operation. An operand is the index of
+            a number, or k plus the index of an earlier operation; an operator is its index in `OPERATORS`.
         """
         k, m = self.count, len(row)
-        # The nodes of the tree in breadth-first order: each but the root is put in when the one above it is taken out.
+        # The nodes of the tree in breadth-first order: children are appended when their parent is processed.
         subsets = torch.full((m, k), (1 << k) - 1, device=row.device)
         values = value[:, None].repeat(1, k)
         tail = torch.ones_like(row)
@@ -50,18 +51,18 @@ class Reach:
             left, right = code >> BITS & (1 << BITS) - 1, code & (1 << BITS) - 1
             operator, part = code >> 2 * BITS & 3, code >> 2 * BITS + 2
             operands = []
-            # The one that is put in last is carried out first.
+            # The node that is appended last is evaluated first.
             for subset, number in ((whole - part, right), (part, left)):
                 place = torch.zeros_like(row)
                 for i in range(1, k):
                     place = torch.where(subset == 1 << i, i, place)
                 inner = subset & subset - 1 > 0
-                at = torch.where(inner, tail, k - 1)[:, None]  # the last column is for nobody
+                at = torch.where(inner, tail, k - 1)[:, None]  # the last column is unused
                 subsets.scatter_(1, at, subset[:, None])
                 values.scatter_(1, at, number[:, None])
                 operands.append(torch.where(inner, k + k - 2 - tail, place))
                 tail = tail + inner.long()
-            swapped = right > left  # what differs or divides begins with the larger
+            swapped = right > left  # a difference or quotient begins with the larger operand
             other, one = operands
             pair = torch.where(swapped, other, one), torch.where(swapped, one, other)
             ordered = (operator == OPERATORS.index("-")) | (operator == OPERATORS.index("/"))
@@ -70,18 +71,19 @@ class Reach:
         return torch.stack(steps, 1)
 
 
-def reach(numbers: Tensor, operators: str) -> Reach:
-    """Every value that the numbers reach, all of them used once, and every result a whole number from 1 to `LIMIT`.
+def solve(numbers: Tensor, operators: str) -> ReachableValues:
+    """Find all values that the numbers reach, each used once, with all results integers from 1 to `LIMIT`.
 
-    A subset reaches what one of its parts and the rest of it reach, and one operation (Bellman, 1957; on subsets, Held
-    and Karp, 1962). Expressions are counted as trees: a + b is b + a, but (a + b) + c is not a + (b + c).
+    The values of a subset are those of one operation on the values of two complementary parts (Bellman, 1957; on
+    subsets, Held and Karp, 1962). Expressions are counted as trees: a + b and b + a are the same, (a + b) + c and
+    a + (b + c) are different.
 
     Args:
         numbers: int64 [n, k], from 1 to `LIMIT`.
-        operators: of `OPERATORS`; division is exact.
+        operators: some of `OPERATORS`; division is exact.
 
     Example:
-        >>> reached = reach(torch.tensor([[2, 3, 7]]), "+*")
+        >>> reached = solve(torch.tensor([[2, 3, 7]]), "+*")
         >>> reached.ways[0].nonzero()[:, 0].tolist()
         [12, 13, 17, 20, 23, 27, 35, 42]
         >>> reached.ways[0, [12, 17, 42]].tolist()
@@ -106,13 +108,13 @@ def reach(numbers: Tensor, operators: str) -> Reach:
                 _combine(lists[part], lists[subset - part], part, operators, ways, how[subset])
         ways[:, 0] = 0
         lists[subset] = _listed(ways)
-    return Reach(k, ways, how)
+    return ReachableValues(k, ways, how)
 
 
 def _combine(
     one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], part: int, operators: str, ways: Tensor, how: Tensor
 ) -> None:
-    """Add to `ways` and `how`, both [n, LIMIT + 1], what an operation on two lists of values reaches."""
+    """Add the results of one operation on two lists of values to `ways` and `how`, both [n, LIMIT + 1]."""
     a, b = one[0][:, :, None], other[0][:, None, :]
     trees = (one[1][:, :, None] * other[1][:, None, :]).flatten(1)
     both, high, low = (a > 0) & (b > 0), torch.maximum(a, b), torch.minimum(a, b)
@@ -133,7 +135,7 @@ def _combine(
 
 
 def _listed(ways: Tensor) -> tuple[Tensor, Tensor]:
-    """The values that can be had and in how many ways: int64 [n, LIMIT + 1] -> both int64 [n, most], filled with 0."""
+    """List the values with an expression, and the numbers of expressions: both int64 [n, most], padded with 0."""
     row, value = (ways > 0).nonzero(as_tuple=True)
     size = (ways > 0).sum(1)
     place = torch.arange(len(row), device=row.device) - (size.cumsum(0) - size)[row]

@@ -1,4 +1,4 @@
-"""Countdown: reach the target from some numbers, each used once; a tool does the sums."""
+"""Countdown: reach a target from given numbers, each used once, with a tool for the arithmetic."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError, choose
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, replace, require
-from modelnative.tasks.countdown.problems import LEAST, MOST, NUMBER, OPERATION, SLOT, VALUE, TargetSpace
+from modelnative.tasks.countdown.problems import LEAST, MOST, NUMBER, OPERATION, VALUE, TargetSpace
 from modelnative.tasks.countdown.solver import LIMIT, OPERATORS
+from modelnative.tasks.countdown.tables import ANSWERED, DIGITS, ENDED, CountdownTables, make_tables
 
-DIGITS = len(str(LIMIT))  # of a value
-ANSWERED, ENDED = 1, 2  # how an episode is over; 0 as long as it runs
-SLIPS = 16  # keys without effect that end a search
+SLIPS = 16  # number of keys without effect that ends an episode with more than one try
 FEEDBACK = ("last", "board", "tried")
 
 
 @dataclass
 class CountdownProblems(Problems):
-    """Adds the numbers, the target, and one solution.
+    """Adds the numbers, the target and one solution.
 
     Attributes:
         numbers: int64 [n, numbers of the largest stage], ascending, then 0.
         target: int64 [n].
-        solution: int64 [n], the operations of one expression, see `TargetSpace`.
+        solution: int64 [n], the operations of one expression (see `TargetSpace`).
     """
 
     numbers: Tensor
@@ -37,18 +37,18 @@ class CountdownProblems(Problems):
 
 
 @dataclass
-class Sheet(State):
-    """An episode under way. L is the operations that the largest stage needs.
+class CountdownState(State):
+    """A batch of n episodes; L is the number of operations of the last stage.
 
     Attributes:
         over: int64 [n], 0, `ANSWERED` or `ENDED`.
-        values: int64 [n], what the slots hold, `VALUE` bits each; 0 is empty.
-        made, to_make: int64 [n], operations done, and still to be done until one number is left.
-        last: int64 [n], the last result, 0 before there is one and once it was taken back.
-        before: int64 [n, L], the values before each operation that stands.
-        tried: int64 [n, L + 1], the operations begun with after 0, 1, … of those that stand, a bit each; of what lies
-            ahead it means nothing.
-        slips: int64 [n], keys without effect, with more than one try.
+        values: int64 [n], the contents of the slots, `VALUE` bits each; 0 for an empty slot.
+        made, to_make: int64 [n], operations made, and operations to make until one number is left.
+        last: int64 [n], the last result; 0 before the first and after BACK.
+        before: int64 [n, L], the values before each operation made.
+        tried: int64 [n, L + 1], one bit for each operation that was tried after 0, 1, … operations; columns beyond
+            `made` are undefined.
+        slips: int64 [n], keys without effect, if there is more than one try.
         target: int64 [n], the problem's.
     """
 
@@ -63,70 +63,40 @@ class Sheet(State):
     target: Tensor
 
 
-@dataclass
-class Tables:
-    """What is looked up instead of computed.
+class Countdown(Task[CountdownProblems, CountdownState]):
+    """Reach the target from all numbers, each used exactly once (stages C3, C4, … have 3, 4, … numbers).
 
-    Attributes:
-        first, second: int64 [V], where in `Sheet.values` the operands of a token stand.
-        operator: int64 [V], its place in `OPERATORS`.
-        operation: int64 [V], its place among the operations; −1 for a token that is none.
-        over: int64 [V], of an episode after the token: 0, `ANSWERED` or `ENDED`.
-        reciprocal: int64 [LIMIT + 1], 2²⁰ / b rounded up: (a · reciprocal) >> 20 is a // b for all values.
-        programs: int64 [2 ** OPERATION], the token of each operation of a solution.
-        digits: int64 [LIMIT + 1, DIGITS], of a value; blank for 0.
-        missing: int64 [2 · LIMIT + 2, 1 + DIGITS], sign, blank if positive, and digits of what is missing, from −LIMIT
-            on; the last row is blank.
-        targets, numbers: int64 [values, digits], the digits of a target and of a number; blank for the number 0.
-    """
+    The numbers are in the slots A, B, … in ascending order. Each operation is one key, such as B*D: it empties both
+    slots and puts its result into the first of them. The larger operand comes first: A-C is the absolute difference,
+    A/C the larger number divided by the smaller. An operation has no effect if a slot is empty or if the result is not
+    an integer from 1 to 999. ANS ends the episode; it succeeds if one number is left and equals the target. The display
+    shows the last result.
 
-    first: Tensor
-    second: Tensor
-    operator: Tensor
-    operation: Tensor
-    over: Tensor
-    reciprocal: Tensor
-    programs: Tensor
-    digits: Tensor
-    missing: Tensor
-    targets: Tensor
-    numbers: Tensor
+    The problems of a stage are all multisets of numbers from 1 to `largest`, each with all targets from 1 to `targets`
+    that are not among the numbers and that 1 to `solutions` expressions reach. The problems are equally likely, so a
+    target that can be reached in many ways is not more frequent. Numbers are sorted, so no problem is a permutation of
+    another. If there are more multisets than `CHOICES`, a fixed sample of that size is used. The game is TinyZero's
+    (Pan et al., 2025) with smaller numbers and without fractional or negative results.
 
-
-class Countdown(Task[CountdownProblems, Sheet]):
-    """Make the target of all the numbers, each used exactly once (stages C3, C4, … have 3, 4, … of them).
-
-    The numbers stand in the slots A, B, … in ascending order. Every operation is one key, such as B*D: it empties both
-    slots, and its result comes back as a new number in the first of them. The larger operand comes first, so that A-C
-    is the distance of the two, and A/C the larger divided by the smaller. An operation whose result is not a whole
-    number from 1 to 999 has no effect, nor has one of a slot that is empty. ANS ends the episode. It succeeds if one
-    number is left and this is the target. The display shows the last result.
-
-    The problems of a stage are all choices of numbers from 1 to `largest`, each with all targets from 1 to `targets`
-    that are none of these numbers and that at least one expression reaches, and at most `solutions`. They are
-    equally likely, so that a target is no more frequent for being reached in many ways; and as numbers are sorted,
-    no problem is another one rearranged. Where there are more choices than `CHOICES`, so many stand for all of them.
-    The game is TinyZero's (Pan et al., 2025), where numbers are larger and results may be broken or negative.
-
-    It is planning that is measured: as it stands to know the way at once, with `tries` to search for it.
+    The task measures planning: by default in one try, with `tries` by search.
 
     Args:
-        numbers: of the last stage, 3 to 6.
-        largest: number, 4 to 99.
-        targets: the largest target, 10 to 999.
+        numbers: number of numbers of the last stage, 3 to 6.
+        largest: largest number, 4 to 99.
+        targets: largest target, 10 to 999.
         operators: some of `+-*/`; division is exact.
-        solutions: the most that a problem may have. Expressions are counted as trees: (a + b) + c and a + (b + c)
-            are two, b + a is the same as a + b.
-        tries: with more than 1 there is a key BACK, which takes back the last operation and strikes it out: it has no
-            effect on this sheet again, until an operation before it is taken back, too. The horizon has room for so
-            many expressions; but the sixteenth key without effect ends the episode. One that strikes out an operation
-            for having no result is none of them.
-        feedback: `last` is the display as above. `board` also shows what is missing from the last result to the target,
-            and what all slots hold. `tried`, with more than one try, also shows what is struck out on this sheet, for
-            which one else needs memory, and how many keys were without effect.
+        solutions: largest number of solutions of a problem. Expressions are counted as trees: (a + b) + c and
+            a + (b + c) are different, a + b and b + a are the same.
+        tries: number of expressions that the horizon has room for. With more than one, the key BACK takes back the last
+            operation and blocks it: it has no effect on these numbers again until an earlier operation is taken back.
+            The sixteenth key without effect ends the episode. A key that blocks an operation because it has no result
+            is not counted.
+        feedback: `last` shows the last result. `board` also shows the difference between the target and the last
+            result, and the contents of all slots. `tried`, with more than one try, also shows the blocked operations,
+            which a policy must otherwise remember, and the number of keys without effect.
 
     Raises:
-        UserError: a option is out of its range, or leaves a stage without problems (when these are first asked for).
+        UserError: an option is out of its range, or leaves a stage without problems (raised when they are needed).
 
     Example:
         >>> task = Countdown()
@@ -163,11 +133,15 @@ class Countdown(Task[CountdownProblems, Sheet]):
         self.operations = [(a, OPERATORS.index(o), b) for a, b in pairs for o in self.operators]
         keys = [self.slots[a] + OPERATORS[o] + self.slots[b] for a, o, b in self.operations]
         vocabulary = (*"0123456789-", *keys, *(["BACK"] if tries > 1 else []), "CTX", "ANS", "EOS")
-        self.minus, self.undo = 10, len(vocabulary) - 4  # undo: with more than one try
+        self.minus, self.undo = 10, len(vocabulary) - 4  # `undo` exists with more than one try
         self.ctx, self.ans, self.eos = range(len(vocabulary) - 3, len(vocabulary))
-        self._tables: dict[torch.device, Tables] = {}
-        wide, width = len(str(targets)), len(str(largest))
-        places = ["target"] * wide + ["CTX"] + [slot for slot in self.slots for _ in range(width)]
+        self.tables = PerDevice(
+            lambda device: make_tables(
+                len(vocabulary), self.operations, self.minus + 1, self.minus, largest, targets
+            ).to(device)
+        )
+        target_width, width = len(str(targets)), len(str(largest))
+        places = ["target"] * target_width + ["CTX"] + [slot for slot in self.slots for _ in range(width)]
         widths = (DIGITS, 1 + DIGITS + DIGITS * numbers, len(keys) + 2)
         self.spec = TaskSpec(
             name="countdown",
@@ -184,8 +158,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
     def options(self) -> dict[str, Any]:
         space = self.space
         options = {"numbers": self.numbers, "largest": space.largest, "targets": space.targets}
-        rules = {"operators": self.operators, "solutions": space.solutions, "tries": self.tries}
-        return {**options, **rules, "feedback": self.shown}
+        limits = {"operators": self.operators, "solutions": space.solutions, "tries": self.tries}
+        return {**options, **limits, "feedback": self.shown}
 
     # Problems
 
@@ -223,8 +197,8 @@ class Countdown(Task[CountdownProblems, Sheet]):
         found = self.space.find(stage, numbers, target)
         if found is None:
             raise UserError(
-                f"problem: {text!r} is not allowed; expected a target up to {self.space.targets}, none of the numbers, "
-                f"that 1 to {self.space.solutions} expressions reach, of a choice of numbers that the task has"
+                f"problem: {text!r} is not allowed; expected a target up to {self.space.targets}, not among the "
+                f"numbers, that 1 to {self.space.solutions} expressions reach, with numbers that the task contains"
             )
         return self._problems(torch.tensor([stage]), *found)
 
@@ -233,7 +207,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
         return f"make {int(problems.target[i])} from {numbers}, each used once, with {' '.join(self.operators)}"
 
     def oracle(self, problems: CountdownProblems) -> Tensor:
-        """Shortest, as all successes need the same: an operation for each number but one, and ANS."""
+        """The shortest program: one operation less than there are numbers, and ANS, like all that succeed."""
         t = torch.arange(self.spec.horizon, device=problems.stage.device)
         length = problems.stage[:, None] + LEAST - 1
         operation = problems.solution[:, None] >> OPERATION * t.clamp_max(MOST - 1) & (1 << OPERATION) - 1
@@ -242,10 +216,10 @@ class Countdown(Task[CountdownProblems, Sheet]):
 
     # Episodes
 
-    def begin(self, problems: CountdownProblems) -> Sheet:
+    def begin(self, problems: CountdownProblems) -> CountdownState:
         zero = torch.zeros_like(problems.stage)
         levels = zero[:, None].repeat(1, self.numbers)
-        return Sheet(
+        return CountdownState(
             done=zero > 0,
             over=zero,
             values=(problems.numbers << VALUE * torch.arange(self.numbers, device=zero.device)).sum(1),
@@ -258,7 +232,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             target=problems.target,
         )
 
-    def step(self, state: Sheet, action: Tensor) -> Step[Sheet]:
+    def step(self, state: CountdownState, action: Tensor) -> Step[CountdownState]:
         tables, running = self.tables(action.device), state.over == 0
         first, second, operation = (t.index_select(0, action) for t in (tables.first, tables.second, tables.operation))
         a, b = (state.values >> shift & (1 << VALUE) - 1 for shift in (first, second))
@@ -280,18 +254,20 @@ class Countdown(Task[CountdownProblems, Sheet]):
         )
         invalid = running & ~computes & (over == 0)
         if self.tries > 1:
-            after = self._searched(state, after, bit, computes, invalid & (action == self.undo) & (state.made > 0))
-            invalid = torch.zeros_like(invalid)  # a key without effect is a slip, which is counted
+            after = self._with_search(state, after, bit, computes, invalid & (action == self.undo) & (state.made > 0))
+            invalid = torch.zeros_like(invalid)  # keys without effect change the state: they are counted as slips
         success = running & (over == ANSWERED) & (state.to_make == 0) & (_first(state) == state.target)
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
 
-    def _searched(self, state: Sheet, after: Sheet, bit: Tensor, computes: Tensor, undoes: Tensor) -> Sheet:
-        """What more there is after a key with more than one try.
+    def _with_search(
+        self, state: CountdownState, after: CountdownState, bit: Tensor, computes: Tensor, undoes: Tensor
+    ) -> CountdownState:
+        """Complete the state after a key if there is more than one try.
 
         Args:
-            state, after: before the key, and after it as far as it is known.
-            bit: int64 [n], of the operation that the key begins; 0 for another key.
-            computes, undoes: bool [n], the key carries an operation out, or takes one back.
+            state, after: the states before and after the key, without the effects of BACK and without `tried`.
+            bit: int64 [n], the bit of the operation of the key; 0 for other keys.
+            computes, undoes: bool [n], whether the key makes an operation, or takes one back.
         """
         place = torch.arange(self.numbers, device=bit.device)
         here, ahead = place == state.made[:, None], place == after.made[:, None]
@@ -314,20 +290,20 @@ class Countdown(Task[CountdownProblems, Sheet]):
             slips=slips,
         )
 
-    def _result(self, a: Tensor, b: Tensor, operator: Tensor, tables: Tables) -> Tensor:
-        """Of operations on values of which one may be 0: int64 [n], 0 where there is none."""
+    def _result(self, a: Tensor, b: Tensor, operator: Tensor, tables: CountdownTables) -> Tensor:
+        """Return the results of operations on values of which one may be 0: int64 [n], 0 where there is none."""
         high, low = torch.maximum(a, b), torch.minimum(a, b)
         result = high + torch.where(operator == OPERATORS.index("-"), -low, low)
         if "*" in self.operators:
             result = torch.where(operator == OPERATORS.index("*"), high * low, result)
         if "/" in self.operators:
-            # The processor multiplies eight numbers while it divides one.
+            # A processor multiplies eight numbers in the time of one division.
             quotient = high * tables.reciprocal.index_select(0, low) >> 2 * VALUE
             quotient = torch.where(quotient * low == high, quotient, 0)
             result = torch.where(operator == OPERATORS.index("/"), quotient, result)
         return result
 
-    def feedback(self, state: Sheet) -> Tensor:
+    def feedback(self, state: CountdownState) -> Tensor:
         tables = self.tables(state.last.device)
         shown = [tables.digits.index_select(0, state.last)]
         if self.shown != "last":
@@ -343,7 +319,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             shown.append(tables.targets.index_select(0, state.slips)[:, -2:])
         return torch.cat(shown, 1)
 
-    def records(self, problems: CountdownProblems, state: Sheet) -> list[dict[str, Any]]:
+    def records(self, problems: CountdownProblems, state: CountdownState) -> list[dict[str, Any]]:
         answer = torch.where((state.over == ANSWERED) & (state.to_make == 0), _first(state), 0)
         columns = (problems.numbers, problems.target, answer, self.oracle(problems))
         return [
@@ -358,7 +334,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             for numbers, target, answer, solution in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
-    def registers(self, state: Sheet, i: int) -> dict[str, str]:
+    def registers(self, state: CountdownState, i: int) -> dict[str, str]:
         values, last, made = int(state.values[i]), int(state.last[i]), int(state.made[i])
         held = {slot: str(values >> VALUE * j & (1 << VALUE) - 1 or "") for j, slot in enumerate(self.slots)}
         held["display"] = str(last or "")
@@ -369,38 +345,7 @@ class Countdown(Task[CountdownProblems, Sheet]):
             held["tried"] = " ".join(keys[j] for j in range(len(self.operations)) if state.tried[i, made] >> j & 1)
         return held
 
-    def tables(self, device: torch.device) -> Tables:
-        """What is looked up, on `device`."""
-        if device not in self._tables:
-            self._tables[device] = self._make_tables(device)
-        return self._tables[device]
 
-    def _make_tables(self, device: torch.device) -> Tables:
-        size, begin = len(self.spec.vocabulary), self.minus + 1
-        first, second, operator, over = torch.zeros(4, size, dtype=torch.int64)
-        operation, programs = torch.full((size,), -1), torch.full((1 << OPERATION,), self.eos)
-        for token, (a, o, b) in enumerate(self.operations, begin):
-            first[token], second[token], operator[token], operation[token] = VALUE * a, VALUE * b, o, token - begin
-            programs[a + (o << SLOT) + (b << SLOT + 2)] = token
-        over[self.ans], over[self.eos] = ANSWERED, ENDED
-        digits, numbers = _digits(LIMIT + 1, DIGITS), _digits(self.space.largest + 1, len(str(self.space.largest)))
-        sizes = torch.cat([digits[1:].flip(0), digits])  # of −LIMIT to LIMIT
-        sign = torch.where(torch.arange(len(sizes)) < LIMIT, self.minus, self.eos)[:, None]
-        missing = torch.cat([torch.cat([sign, sizes], 1), torch.full((1, 1 + DIGITS), self.eos)])
-        digits[0] = numbers[0] = self.eos
-        tensors = (
-            *(first, second, operator, operation, over),
-            -(-(1 << 2 * VALUE) // torch.arange(LIMIT + 1).clamp_min(1)),
-            *(programs, digits, missing, _digits(LIMIT + 1, len(str(self.space.targets))), numbers),
-        )
-        return Tables(*(tensor.to(device) for tensor in tensors))
-
-
-def _first(state: Sheet) -> Tensor:
-    """What the first slot holds, which has the result of the last of all operations: int64 [n]."""
+def _first(state: CountdownState) -> Tensor:
+    """The content of the first slot, which holds the result of the last operation: int64 [n]."""
     return state.values & (1 << VALUE) - 1
-
-
-def _digits(numbers: int, places: int) -> Tensor:
-    """The digits of 0, 1, 2, …, from the left: int64 [numbers, places]."""
-    return torch.arange(numbers)[:, None] // 10 ** torch.arange(places - 1, -1, -1) % 10

@@ -1,1 +1,1 @@
-"""Remember streamed pairs and answer queries."""
+"""Remember pairs and answer queries."""

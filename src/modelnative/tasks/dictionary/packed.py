@@ -1,4 +1,4 @@
-"""Words: up to sixteen numbers from 0 to 15 in one int64, the first one in the lowest four bits; and orders of them."""
+"""Words: sixteen numbers from 0 to 15 packed into an int64, the first one in the lowest four bits; and orders."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 BITS = 4  # of a number
-SIZE = 1 << BITS  # different numbers, and numbers in a word
+SIZE = 1 << BITS  # number of different numbers, and of numbers in a word
 QUAD = 4  # numbers of an order that are looked up at once
 
 
 def gathered(word: Tensor, places: Tensor, count: int) -> Tensor:
-    """The numbers of words at `count` places: all int64 [n], `places` words themselves, as is the result.
+    """Gather the numbers of words at `count` places; `word`, `places` and the result are words, int64 [n].
 
     Example:
         >>> hex(gathered(torch.tensor([0x7654]), torch.tensor([0x03]), 2).item())
@@ -28,12 +28,12 @@ def gathered(word: Tensor, places: Tensor, count: int) -> Tensor:
 
 
 def orders(size: int, count: int) -> tuple[Tensor, Tensor]:
-    """All ways to choose `count` of the numbers below `size`, in order: words, int64 [size! / (size − count)!].
+    """Return all ordered choices of `count` of the numbers below `size`: words, int64 [size! / (size − count)!].
 
-    The first choice counts fastest: the first rows are those of fewer choices, with the least numbers after them.
+    The first choice changes fastest.
 
     Returns:
-        What is chosen, and what is left, ascending.
+        The words of the chosen numbers, and of the other numbers in ascending order.
 
     Example:
         >>> [hex(word) for word in orders(3, 2)[0].tolist()]
@@ -53,7 +53,7 @@ def orders(size: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 def rank(chosen: Sequence[int], size: int) -> int:
-    """The row of `orders(size, len(chosen))` where they are chosen in that order."""
+    """Return the row of `orders(size, len(chosen))` with these numbers."""
     left, row, weight = list(range(size)), 0, 1
     for number in chosen:
         row += left.index(number) * weight
@@ -63,20 +63,20 @@ def rank(chosen: Sequence[int], size: int) -> int:
 
 
 def signed(word: int) -> int:
-    """64 bits as the int64 that they are."""
+    """Return 64 bits as a signed int64."""
     return word - (word >> 63 << 64)
 
 
-class Orders:
-    """The rows of `orders(16, count)`, of which there are too many for a table: four numbers at a time.
+class PackedOrders:
+    """The rows of `orders(16, count)`. They are too many for one table, so four numbers at a time are looked up.
 
     Args:
-        count: numbers that are chosen at most, 1 to 16.
-        device: where the tables are.
+        count: largest number of chosen numbers, 1 to 16.
+        device: the device of the tables.
 
     Example:
         >>> row = rank([3, 15, 0, 9, 7], 16)
-        >>> hex(Orders(5, torch.device("cpu"))(torch.tensor([row])).item() & 0xFFFFF)
+        >>> hex(PackedOrders(5, torch.device("cpu"))(torch.tensor([row])).item() & 0xFFFFF)
         '0x790f3'
     """
 
@@ -85,7 +85,7 @@ class Orders:
         self.tables = [(chosen.to(device), left.to(device)) for chosen, left in tables]
 
     def __call__(self, row: Tensor) -> Tensor:
-        """Words of `count` numbers or more from rows, int64 [n]; what follows the chosen ones is not specified."""
+        """Return words from rows, int64 [n]; the numbers after the first `count` are undefined."""
         word = pool = torch.zeros_like(row)
         for level, (chosen, left) in enumerate(self.tables):
             last = level + 1 == len(self.tables)

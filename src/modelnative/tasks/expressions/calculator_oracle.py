@@ -1,11 +1,11 @@
 """The shortest program for a tree on a calculator with one accumulator and K memory cells.
 
-After Sethi and Ullman, The generation of optimal code for arithmetic expressions (J. ACM 17, 1970), for a machine whose
-operators take what stands in the accumulator and what is then typed: an operand, or a cell recalled. A right operand
-that is a leaf is typed; ADD and MUL may take their operands in either order, SUB not. So a tree costs its operands, its
-operators, and (STO and RCL being a key each) for each operator, f cells being free:
+The algorithm follows Sethi and Ullman, The generation of optimal code for arithmetic expressions (J. ACM 17, 1970). The
+operators of this machine combine the accumulator with an entry: a typed operand or a recalled cell. ADD and MUL
+commute, SUB does not. A program has a key for each digit of the operands, a key for each operator and, for each
+operator with f free cells, these additional keys for STO and RCL:
 
-| left | right | ways | keys more | cells free for each |
+| left | right | program | additional keys | free cells for each |
 |---|---|---|---|---|
 | any | leaf | left, op, right | 0 | left f |
 | leaf | compound | right, op, left; not for SUB | 0 | right f |
@@ -14,8 +14,8 @@ operators, and (STO and RCL being a key each) for each operator, f cells being f
 | compound | compound | left, STO, right, op, RCL; not for SUB | 2 | left f, right f − 1 |
 | compound | compound | left, STO, right, STO, RCL, SUB, RCL | 4 | left f, right f − 1 ≥ 1 |
 
-Shortest is meant of programs that evaluate the tree as it stands: each operator is pressed upon the values of its own
-two subtrees. One that rearranges the terms may need fewer keys: a − (b + c) is a SUB b SUB c.
+The program is the shortest one that evaluates the tree as it is written: each operator is applied to the values of its
+own two subtrees. A program that rearranges the terms may need fewer keys: a − (b + c) is a SUB b SUB c.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from torch.nn.functional import pad
 
 from modelnative.tasks.expressions.trees import SUB, Shapes, Slots, in_postorder
 
-NEVER = 1 << 20  # keys of what has too few cells
+NEVER = 1 << 20  # length of a program that needs more cells than there are
 
 
 @dataclass
-class Lengths:
-    """How many keys each subtree takes, by the memory cells that are free: 0 to K.
+class ProgramLengths:
+    """Program lengths of each subtree, for 0 to K free memory cells.
 
     Attributes:
-        left, right: int64 [most, n, K + 1], of the operands of each operator, in postorder.
-        turned: bool [most, n, K + 1], the right operand is computed first, because that takes fewer keys.
-        tree: int64 [n, K + 1], of the whole tree; at least `NEVER` where the cells are too few.
+        left, right: int64 [most, n, K + 1], lengths for the operands of each operator, in postorder.
+        turned: bool [most, n, K + 1], whether the program is shorter with the right operand first.
+        tree: int64 [n, K + 1], lengths for the whole tree; at least `NEVER` where there are too few cells.
     """
 
     left: Tensor
@@ -47,13 +47,13 @@ class Lengths:
     tree: Tensor
 
 
-def lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int) -> Lengths:
-    """The keys of the shortest programs.
+def program_lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int) -> ProgramLengths:
+    """Compute the lengths of the shortest programs.
 
     Args:
         shapes: n rows.
         operators: int64 [n, most], codes in reading order.
-        widths: int64 [n, most + 1], keys that each operand takes; 0 where a tree has no leaf.
+        widths: int64 [n, most + 1], digits of each operand; 0 where a tree has no leaf.
         cells: K.
     """
     order = shapes.order.long()
@@ -64,14 +64,14 @@ def lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int) -> Le
         (shapes.high == shapes.order + 1).t()[:, :, None],
     )
     free = torch.arange(cells + 1, device=order.device)
-    # Keys more for a right operand that is stored before a SUB, with nothing else in the cells, or with the left one.
+    # Additional keys of a right operand that is stored before a SUB, and of one stored while the left one is stored.
     once, twice = (torch.where(subtracts, torch.where(free >= least, 2, NEVER), 0) for least in (1, 2))
     lefts: list[Tensor] = []
     rights: list[Tensor] = []
     turns: list[Tensor] = []
     for k in range(len(subtracts)):
         left, right = slots.pair(k)
-        left_after, right_after = (pad(t[:, :-1], (1, 0), value=NEVER) for t in (left, right))  # one cell being taken
+        left_after, right_after = (pad(t[:, :-1], (1, 0), value=NEVER) for t in (left, right))  # with one cell less
         plain = left + right + 1
         left_first = torch.where(right_leaf[k], plain, left + right_after + twice[k] + 3)
         left_first = left_first.masked_fill(left_leaf[k] & ~right_leaf[k], NEVER)
@@ -80,17 +80,17 @@ def lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int) -> Le
         slots.join(k, torch.where(turned, right_first, left_first).clamp_max(NEVER))
         for column, value in ((lefts, left), (rights, right), (turns, turned)):
             column.append(value)
-    return Lengths(torch.stack(lefts), torch.stack(rights), torch.stack(turns), slots.whole())
+    return ProgramLengths(torch.stack(lefts), torch.stack(rights), torch.stack(turns), slots.whole())
 
 
 @dataclass
-class Keys:
-    """The keys of a program and where they go; places past its end are for keys that a tree has not.
+class ProgramLayout:
+    """The keys of a program and their places; keys that a tree does not need have the place `past`.
 
     Attributes:
-        operand: int64 [n, most + 1], the place of each leaf's first key.
-        place: int64 [n, 5 · most], of the other keys.
-        key: int64 [n, 5 · most], 1 to 3 for an operator's code; then STO of each cell; then RCL of each.
+        operand: int64 [n, most + 1], the place of each leaf's first digit.
+        place: int64 [n, 5 · most], the places of the other keys.
+        key: int64 [n, 5 · most], these keys: 1 to 3 for operator codes, then STO of each cell, then RCL of each cell.
         end: int64 [n], the place after the last.
     """
 
@@ -100,19 +100,19 @@ class Keys:
     end: Tensor
 
 
-def schedule(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int, past: int) -> Keys:
-    """The shortest programs; of equally short ones, that which computes the left operand first.
+def shortest_program(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int, past: int) -> ProgramLayout:
+    """Lay out the shortest program of each tree; of equally short ones, that with the left operand first.
 
     Args:
-        shapes, operators, widths, cells: as in `lengths`.
-        past: the place for keys that a tree has not.
+        shapes, operators, widths, cells: see `program_lengths`.
+        past: the place of keys that a tree does not need.
     """
     n, most = operators.shape
-    size = lengths(shapes, operators, widths, cells)
+    size = program_lengths(shapes, operators, widths, cells)
     order, low = shapes.order.long(), shapes.low.long()
     codes = in_postorder(order, operators)
     left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
-    # In each slot the place where its subtree's keys start, and the cells that are in use then.
+    # Each slot holds the place of the subtree's first key and the number of cells in use at that time.
     slots = Slots(order, low, torch.tensor([past, 0], device=order.device).repeat(n, most + 1, 1))
     slots.slots[slots.root] = 0
     store, recall = SUB + 1, SUB + 1 + cells
@@ -126,7 +126,7 @@ def schedule(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int, past
         twice = stores & subtracts & ~turned
         first = torch.where(turned[:, None], size.right[k], size.left[k])
         other = torch.where(turned[:, None], size.left[k], size.right[k])
-        # After the first operand [STO] second [STO RCL op RCL | op RCL]; where nothing is stored, op second.
+        # First operand [STO] second operand [STO RCL op RCL | op RCL]; if nothing is stored: first operand, op, second.
         stored = here + first.gather(1, free)[:, 0]
         after = stored + 1 + other.gather(1, free - stores[:, None].long())[:, 0]
         operates = torch.where(twice, after + 2, torch.where(stores, after, stored))
@@ -143,4 +143,4 @@ def schedule(shapes: Shapes, operators: Tensor, widths: Tensor, cells: int, past
         turn = turned[:, None]
         slots.split(k, torch.where(turn, later, sooner), torch.where(turn, sooner, later))
     start = slots.slots.view(n, most + 2, 2)[:, :-1, 0]
-    return Keys(start, torch.stack(places, 1), torch.stack(keys, 1), size.tree[:, cells])
+    return ProgramLayout(start, torch.stack(places, 1), torch.stack(keys, 1), size.tree[:, cells])

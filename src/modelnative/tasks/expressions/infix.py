@@ -1,4 +1,4 @@
-"""The infix text of trees, with the fewest brackets that keep their shape: laid out in batches, and read."""
+"""Infix text of trees with the fewest brackets that keep the shape: the layout of a batch, and a parser."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch.nn.functional import pad
 from modelnative.tasks.expressions.trees import ADD, MUL, SUB, Shapes
 
 NODES: dict[type[ast.operator], int] = {ast.Mult: MUL, ast.Add: ADD, ast.Sub: SUB}
-LONGEST = 200  # characters of a text that is read
+LONGEST = 200  # characters of a text that is parsed
 
 
 @dataclass
-class Infix:
-    """Where the parts of each tree's text stand.
+class InfixLayout:
+    """The places of the operands and operators in the text of each tree.
 
     Attributes:
         operand: int64 [n, most + 1], the place of each leaf's first digit.
-        after: int64 [n, most + 1], the place after each leaf and the brackets that close behind it: its operator's,
-            or the end of the text.
+        after: int64 [n, most + 1], the place after each leaf and its closing brackets: the place of the operator, or
+            the end of the text.
     """
 
     operand: Tensor
     after: Tensor
 
 
-def infix(shapes: Shapes, operators: Tensor, widths: Tensor) -> Infix:
+def infix(shapes: Shapes, operators: Tensor, widths: Tensor) -> InfixLayout:
     """Lay out the text of each tree.
 
     Args:
@@ -42,19 +42,19 @@ def infix(shapes: Shapes, operators: Tensor, widths: Tensor) -> Infix:
     opens, closes = brackets(shapes, operators)
     block = closes + opens + (widths.byte() + 1)  # with its operator
     end = block.cumsum(1, dtype=torch.uint8)
-    return Infix(operand=(end - block + opens).long(), after=(end - 1).long())
+    return InfixLayout(operand=(end - block + opens).long(), after=(end - 1).long())
 
 
 def brackets(shapes: Shapes, operators: Tensor) -> tuple[Tensor, Tensor]:
-    """How many brackets open before each leaf, and how many close after it: uint8 [n, most + 1] each.
+    """Numbers of brackets that open before and close after each leaf: uint8 [n, most + 1] each.
 
-    A subtree stands in brackets if it binds less than the operator above it, or no more and is its right operand: so
-    a − b − c and a − (b − c), and also a + b + c and a + (b + c), for the text must give the shape back.
+    A subtree has brackets if its operator binds less than its parent, or equally and it is the right operand. So
+    a − b − c and a − (b − c) are distinguished, and also a + b + c and a + (b + c): a text determines its shape.
 
     Args:
         shapes, operators: as in `infix`.
     """
-    # In bytes: these tensors are wide, and a text has fewer than 128 places.
+    # Bytes are enough, as a text has fewer than 128 places, and faster, as these tensors are wide.
     binds = pad((operators == MUL).byte() + 1, (0, 1))
     bracket = (binds.gather(1, shapes.order.long()) < binds.gather(1, shapes.parent.long()) + shapes.right).byte()
     none = torch.zeros_like(pad(bracket, (0, 2)))
@@ -63,7 +63,7 @@ def brackets(shapes: Shapes, operators: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def widths(operands: Tensor, digits: int) -> Tensor:
-    """Digits of each operand, at most so many; 0 for none."""
+    """Number of digits of each operand, at most `digits`; 0 where there is no operand."""
     count = (operands > 0).long()  # no operand is 0
     for figure in range(1, digits):
         count += operands >= 10**figure
@@ -71,10 +71,10 @@ def widths(operands: Tensor, digits: int) -> Tensor:
 
 
 def figures(place: Tensor, operands: Tensor, digits: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Places and digits of operands that begin at `place`, for each power of ten, the greatest first.
+    """Yield the places and digits of operands that begin at `place`, for each power of ten, the largest first.
 
-    The zeros of a shorter operand come before its first digit, at the same place: whoever writes these in turn
-    writes over them.
+    The leading zeros of a short operand have the place of its first digit, so that writing the pairs in order
+    overwrites them.
     """
     count = widths(operands, digits)
     for figure in reversed(range(digits)):
@@ -84,11 +84,11 @@ def figures(place: Tensor, operands: Tensor, digits: int) -> Iterator[tuple[Tens
 
 @dataclass
 class Expression:
-    """A tree that was read.
+    """A parsed tree.
 
     Attributes:
-        splits: the operators on the left and on the right below each operator, in preorder.
-        operators: their codes, in reading order.
+        splits: for each operator, in preorder, the numbers of operators in its left and right subtree.
+        operators: the operator codes, in reading order.
         operands: in reading order.
     """
 
@@ -97,28 +97,28 @@ class Expression:
     operands: list[int]
 
 
-def read(text: str) -> Expression:
-    """The tree of an infix text with + − × (or * -), brackets and whole numbers; operators of a kind go left to right.
+def parse_infix(text: str) -> Expression:
+    """Parse an infix text of integers, brackets and + − × (or * -), with the usual precedence.
 
     Raises:
-        ValueError: it is none, or has more than 200 characters.
+        ValueError: the text is not such an expression, or has more than 200 characters.
 
     Example:
-        >>> read("3 - 4*(5 - 6)")
+        >>> parse_infix("3 - 4*(5 - 6)")
         Expression(splits=[(0, 2), (0, 1), (0, 0)], operators=[3, 1, 3], operands=[3, 4, 5, 6])
     """
     plain = " ".join(text.replace("×", "*").replace("−", "-").split())
     if not re.fullmatch(rf"[0-9+*() -]{{1,{LONGEST}}}", plain):
-        raise ValueError(f"no infix text: {text!r}")
+        raise ValueError(f"not an infix expression: {text!r}")
     found = Expression([], [], [])
 
     def walk(node: ast.expr) -> int:
-        """Append what is at and below `node`; the number of its operators."""
+        """Append the subtree of `node`; return its number of operators."""
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
             found.operands.append(node.value)
             return 0
         if not (isinstance(node, ast.BinOp) and type(node.op) in NODES):
-            raise ValueError(f"no infix text: {text!r}")
+            raise ValueError(f"not an infix expression: {text!r}")
         here = len(found.splits)
         found.splits.append((0, 0))
         left = walk(node.left)
@@ -130,5 +130,5 @@ def read(text: str) -> Expression:
     try:
         walk(ast.parse(plain, mode="eval").body)
     except SyntaxError as error:
-        raise ValueError(f"no infix text: {text!r}") from error
+        raise ValueError(f"not an infix expression: {text!r}") from error
     return found

@@ -1,4 +1,4 @@
-"""What expressions are worked out with: a calculator and the text before one's eyes, or a calculator and paper."""
+"""The tools of `expressions`: a calculator and the text in the context, or a calculator and paper."""
 
 from __future__ import annotations
 
@@ -8,142 +8,132 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.tasks.calculator import ANS, CTX, STO, PocketCalculator
+from modelnative.tasks.calculator import ANS, CTX, PLACES, STO, PocketCalculator
 from modelnative.tasks.expressions import paper
-from modelnative.tasks.expressions.calculator_oracle import schedule
+from modelnative.tasks.expressions.calculator_oracle import shortest_program
 from modelnative.tasks.expressions.infix import figures, widths
 from modelnative.tasks.expressions.paper_oracle import paper_program
 from modelnative.tasks.expressions.trees import SUB, Shapes
 
 
-class Desk(ABC):
-    """The keys, what they do, what is seen, and a program for every tree.
+class Interface(ABC):
+    """The keys and their effects, the feedback, and a program for every tree.
 
-    Trees come as `shapes` (n rows), operators int64 [n, most] in codes, and operands int64 [n, most + 1], both in
-    reading order. `state` is a batch of n rows, of a type of its own.
+    Trees are given as `shapes` (n rows), operator codes int64 [n, most] and operands int64 [n, most + 1], both in
+    reading order. `state` is a batch of n rows; its type depends on the interface.
 
     Attributes:
-        vocabulary: the keys, and all that is shown; the last one is EOS.
+        vocabulary: the keys and all tokens that are shown; the last one is EOS.
         start: the token before the first key.
         width: tokens of feedback.
-        horizon: the most keys.
-        reads: the text is in the context.
+        horizon: maximum number of keys.
+        text_in_context: whether the context holds the expression.
     """
 
     vocabulary: tuple[str, ...]
     start: int
     width: int
     horizon: int
-    reads: bool
+    text_in_context: bool
 
     @abstractmethod
     def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
-        """The state before the first key."""
+        """Return the state before the first key."""
 
     @abstractmethod
-    def press(self, state: Any, key: Tensor) -> tuple[Any, Tensor]:
-        """The state after a key, int64 [n]; and where it had no effect on an episode under way, bool [n]."""
+    def press(self, state: Any, key: Tensor, target: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Press one key of each episode.
+
+        Args:
+            state: the state before the key.
+            key: int64 [n].
+            target: int64 [n], the right answers.
+
+        Returns:
+            The state after the key; `done`, `success` and `invalid` as in `Step`, bool [n] each.
+        """
 
     @abstractmethod
-    def over(self, state: Any) -> Tensor:
-        """Which episodes have ended: bool [n]."""
-
-    @abstractmethod
-    def answer(self, state: Any) -> tuple[Tensor, Tensor]:
-        """The value, int64 [n], and whether it was given as an answer, bool [n]."""
-
-    @abstractmethod
-    def show(self, state: Any) -> Tensor:
-        """What is seen: int64 [n, width]."""
+    def feedback(self, state: Any) -> Tensor:
+        """Return the tokens that are shown: int64 [n, width]."""
 
     @abstractmethod
     def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
-        """Keys that work out each tree: int64 [n, horizon], padded with EOS."""
+        """Return a program that evaluates each tree: int64 [n, horizon], padded with EOS."""
 
     @abstractmethod
-    def describe(self, state: Any, i: int) -> dict[str, str]:
-        """As `Task.registers`."""
+    def registers(self, state: Any, i: int) -> dict[str, str]:
+        """See `Task.registers`."""
 
 
-class Pocket(Desk):
-    """The calculator, the text in the context, and the display if it is shown."""
+class CalculatorInterface(Interface):
+    """The calculator, with the text in the context and, if `shown`, the display as feedback."""
 
-    start, reads = CTX, True
+    start, text_in_context = CTX, True
 
     def __init__(self, machine: PocketCalculator, operators: int, shown: bool) -> None:
-        self.machine, self.vocabulary, self.width = machine, machine.vocabulary, 9 if shown else 0
-        # The longest program stores at all operators but the root.
+        self.machine, self.vocabulary, self.width = machine, machine.vocabulary, PLACES if shown else 0
+        # The longest program stores the result of every operator but the root.
         self.horizon = 4 * operators + (machine.digits - 1) * (operators + 1)
 
     def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
         return self.machine.empty(operators[:, 0])
 
-    def press(self, state: Any, key: Tensor) -> tuple[Any, Tensor]:
-        after, row = self.machine.press(state, key)
-        return after, self.machine.rules(key.device).invalid.index_select(0, row)
+    def press(self, state: Any, key: Tensor, target: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        return self.machine.press(state, key, target)
 
-    def over(self, state: Any) -> Tensor:
-        return self.machine.over(state)
-
-    def answer(self, state: Any) -> tuple[Tensor, Tensor]:
-        return state.value, state.answered
-
-    def show(self, state: Any) -> Tensor:
+    def feedback(self, state: Any) -> Tensor:
         return self.machine.display(state.value) if self.width else state.value.new_empty(len(state), 0)
 
     def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
         digits, end = self.machine.digits, self.machine.end
-        # Places past the horizon are for keys that a tree has not, and cut off in the end.
-        keys = schedule(shapes, operators, widths(operands, digits), self.machine.memories, past=self.horizon)
+        # Places beyond the horizon hold the keys that a tree does not need; they are cut off below.
+        keys = shortest_program(shapes, operators, widths(operands, digits), self.machine.memories, self.horizon)
         program = torch.full((len(operands), self.horizon + digits), end, device=operands.device)
         for place, token in figures(keys.operand, operands, digits):
             program.scatter_(1, place, token)
-        # The codes of operators and the tokens are in the same order; between them stands ANS.
+        # Codes and tokens are in the same order, but for ANS between the operators and STO1.
         token = torch.where(keys.key > SUB, keys.key + (STO - SUB - 1), keys.key + CTX)
         program.scatter_(1, keys.place, token)
         return program.scatter(1, keys.end[:, None], ANS)[:, : self.horizon]
 
-    def describe(self, state: Any, i: int) -> dict[str, str]:
+    def registers(self, state: Any, i: int) -> dict[str, str]:
         return self.machine.registers(state, i)
 
 
-class Paper(Desk):
-    """A calculator beside a sheet of paper, on which the text stands.
+class PaperInterface(Interface):
+    """A calculator and a sheet of paper with the text (`paper`).
 
     Args:
-        operators: the most.
-        memories: cells; with 0 one, and one more for every three operators.
+        operators: the largest number.
+        memories: memory cells; 0 for one cell, and one more for every three operators.
     """
 
-    vocabulary, start, width, reads = paper.VOCABULARY, paper.CTX, paper.WINDOW, False
+    vocabulary, start, width, text_in_context = paper.VOCABULARY, paper.CTX, paper.WINDOW, False
 
     def __init__(self, operators: int, memories: int) -> None:
         self.memories, self.horizon = memories, paper.BUDGET * operators
         self.most_cells = memories or 1 + operators // 3
 
     def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
-        return paper.sheet(shapes, operators, operands, self._cells(operators))
+        return paper.begin(shapes, operators, operands, self._cells(operators))
 
-    def press(self, state: Any, key: Tensor) -> tuple[Any, Tensor]:
-        # There is no key without effect: it uses up one of those that may be pressed.
-        return paper.press(state, key), torch.zeros_like(key, dtype=torch.bool)
+    def press(self, state: Any, key: Tensor, target: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        after = paper.press(state, key)
+        success = after.answered & (state.keys_left > 0) & (after.value == target)
+        # No key is invalid: each uses up one of the keys that are left.
+        return after, torch.eq(after.keys_left, 0), success, torch.zeros_like(success)
 
-    def over(self, state: Any) -> Tensor:
-        return torch.eq(state.keys, 0)
-
-    def answer(self, state: Any) -> tuple[Tensor, Tensor]:
-        return state.value, state.answered
-
-    def show(self, state: Any) -> Tensor:
+    def feedback(self, state: Any) -> Tensor:
         return paper.window(state)
 
     def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
         return paper_program(shapes, operators, self._cells(operators), self.most_cells, self.horizon)
 
+    def registers(self, state: Any, i: int) -> dict[str, str]:
+        return paper.registers(state, i)
+
     def _cells(self, operators: Tensor) -> Tensor:
-        """Of each tree: int64 [n]."""
+        """Memory cells for each tree: int64 [n]."""
         size = (operators > 0).sum(1)
         return torch.full_like(size, self.memories) if self.memories else 1 + size // 3
-
-    def describe(self, state: Any, i: int) -> dict[str, str]:
-        return paper.described(state, i)

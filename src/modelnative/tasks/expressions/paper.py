@@ -1,25 +1,26 @@
-"""A calculator beside a sheet of paper: the text is read through a window, and what is worked out is struck out.
+"""A calculator and a sheet of paper: the text is read through a window and is simplified while it is evaluated.
 
-The text stands on the paper as items in a row, numbers at first, with operators and brackets between them. The window
-shows the item at the cursor and its neighbours. A number that is entered while an operator waits, and that stands
-beside the value, becomes one item with it; brackets around one item vanish.
+The text is a row of items, numbers at first, with operators and brackets between them. The window shows the item at the
+cursor and its two neighbors. When a number is entered while an operator is pending, and the number is next to the
+value, both become one item. Brackets around a single item are removed.
 
 | key | effect |
 |---|---|
-| PREV NEXT | move the cursor by an item |
-| HERE LEFT RIGHT | go to the item at the cursor or beside it and enter its number: value = value ∘ number when an \
-operator waits, else value = number |
-| MUL ADD SUB | the key waits; no effect while another one does |
-| STO | keep the value in a free cell; its item says so, and can be entered like a number, which frees the cell |
+| PREV NEXT | move the cursor by one item |
+| HERE LEFT RIGHT | move to the item at the cursor or to its neighbor, and enter its number: value = value ∘ number if \
+an operator is pending, otherwise value = number |
+| MUL ADD SUB | the operator is pending; no effect if one is pending already |
+| STO | stores the value in a free cell; its item is marked and can be entered like a number, which frees the cell |
 | ANS | ends the episode with the value as the answer |
 | EOS | ends the episode without an answer |
 | any other | no effect |
 
-MUL, ADD, SUB and STO have no effect without a value, nor STO when all cells are taken, nor a move or a number where
-there is none, nor a key whose result needs more than eight digits. A value that neither is kept nor stands beside the
-number that is entered is lost, and its item is struck out. Every key, also one without effect, uses up one of six for
-each operator; after the last of them the paper is taken away. An agent that presses one key for ever would else be
-saved by chance for as long as it learns, and only then fail.
+Further keys without effect are: MUL, ADD, SUB and STO without a value, STO without a free cell, a move beyond the ends,
+entering an item that is no number, and a key whose result needs more than eight digits. A value is lost, and its item
+marked as lost, when another number is entered that does not combine with it. An episode has a budget of six keys for
+each operator of its expression. Every key uses up one of them, and the episode ends after the last. Without the budget,
+a sampled policy that repeats one key would be rescued by an occasional random key during training and would fail only
+when it is evaluated greedily.
 """
 
 from __future__ import annotations
@@ -42,104 +43,105 @@ VOCABULARY = (
 )
 CTX, MUL, ADD, SUB, ANS, STO, PREV, NEXT, HERE, LEFT, RIGHT, NUM, VAL, MEM, LOST, OPEN, CLOSE, EOS = range(18)
 BUDGET = 6  # keys for each operator
-WINDOW = 10  # tokens that are seen
+WINDOW = 10  # tokens of the window
 
-# An item is a word: its kind, the operator after it, the brackets that open before it and close after it, its value.
+# An item is packed into an int64: its kind, the operator after it, the brackets opening before and closing after it,
+# and its value.
 NONE, NUMBER, VALUE, KEPT, GONE = range(5)  # kinds
-SIGN, OPENS, CLOSES, HELD = 3, 5, 9, 16  # where in the word the others begin
-MARGIN = 2  # places without an item at each side, so that the window never looks past the end
+SIGN, OPENS, CLOSES, HELD = 3, 5, 9, 16  # the first bit of each; the kind begins at bit 0
+MARGIN = 2  # empty places on each side, so that the window never reaches beyond the row
 SIGNS = ("", "*", "+", "-")
 
 
 @dataclass
-class Sheet(Batch):
-    """n sheets with their calculators.
+class PaperState(Batch):
+    """The sheets and calculators of n episodes.
 
     Attributes:
-        items: int64 [n, S + 4], a word each, from the third on.
-        cursor: int64 [n], where in `items` it is.
-        live: int64 [n], which item is the value; 0 without one.
-        free: int64 [n], cells that are.
-        waits: int64 [n], the operator, 1 to 3; 0 for none.
-        keys: int64 [n], how many may still be pressed; 0 once the episode is over.
-        answered: bool [n], it ended with an answer.
+        items: int64 [n, S + 4], the packed items, between two empty places on each side.
+        cursor: int64 [n], index into `items`.
+        current: int64 [n], index of the item that is the value; 0 if there is none.
+        free_cells: int64 [n].
+        pending: int64 [n], code of the pending operator, 1 to 3; 0 for none.
+        keys_left: int64 [n], the rest of the budget; 0 once the episode is over.
+        answered: bool [n], whether the episode ended with an answer.
     """
 
     items: Tensor
     cursor: Tensor
-    live: Tensor
-    free: Tensor
-    waits: Tensor
-    keys: Tensor
+    current: Tensor
+    free_cells: Tensor
+    pending: Tensor
+    keys_left: Tensor
     answered: Tensor
 
     @property
     def value(self) -> Tensor:
-        """The value, 0 without one: int64 [n]."""
-        return _at(self.items, self.live) >> HELD
+        """The value, 0 if there is none: int64 [n]."""
+        return _at(self.items, self.current) >> HELD
 
 
 def _at(items: Tensor, place: Tensor) -> Tensor:
     return items.gather(1, place[:, None])[:, 0]
 
 
-def sheet(shapes: Shapes, operators: Tensor, operands: Tensor, cells: Tensor) -> Sheet:
-    """The text of each tree on a new sheet, the cursor at its first number.
+def begin(shapes: Shapes, operators: Tensor, operands: Tensor, cells: Tensor) -> PaperState:
+    """Write the text of each tree on a new sheet, with the cursor at its first number.
 
     Args:
         shapes: n rows.
         operators: int64 [n, most], codes in reading order.
         operands: int64 [n, most + 1], 0 after the last.
-        cells: int64 [n], how many there are.
+        cells: int64 [n], number of memory cells.
     """
     opens, closes = brackets(shapes, operators)
     word = NUMBER + (pad(operators, (0, 1)) << SIGN) + (opens.long() << OPENS) + (closes.long() << CLOSES)
     items = pad(torch.where(operands > 0, word + (operands << HELD), 0), (MARGIN, MARGIN))
     none = torch.zeros_like(cells)
     keys = BUDGET * (operators > 0).sum(1)
-    return Sheet(items, none + MARGIN, none, cells, none, keys, none > 0)
+    return PaperState(items, none + MARGIN, none, cells, none, keys, none > 0)
 
 
-def press(state: Sheet, key: Tensor) -> Sheet:
-    """The sheets after a key, int64 [n]."""
-    running, has_value, waits = state.keys > 0, state.live > 0, state.waits
+def press(state: PaperState, key: Tensor) -> PaperState:
+    """Press one key, int64 [n], of each episode."""
+    running, has_value, pending = state.keys_left > 0, state.current > 0, state.pending
     forward, backward = (key == NEXT) | (key == RIGHT), (key == PREV) | (key == LEFT)
     place = state.cursor + forward.long() - backward.long()
-    item, own = _at(state.items, place), _at(state.items, state.live)
+    item, own = _at(state.items, place), _at(state.items, state.current)
     kind, number, value = item & 7, item >> HELD, own >> HELD
-    combines = waits > 0
-    result = torch.where(waits == MUL, value * number, torch.where(waits == SUB, value - number, value + number))
+    combines = pending > 0
+    result = torch.where(pending == MUL, value * number, torch.where(pending == SUB, value - number, value + number))
     result = torch.where(combines, result, number)
     enters = running & (key >= HERE) & (key <= RIGHT) & ((kind == NUMBER) | (kind == KEPT)) & (result.abs() < LIMIT)
     moves = running & ((key == PREV) | (key == NEXT)) & (kind != NONE)
     operates = running & (key >= MUL) & (key <= SUB) & has_value & ~combines
-    stores = running & (key == STO) & has_value & (state.free > 0)
+    stores = running & (key == STO) & has_value & (state.free_cells > 0)
     answers, ends = running & (key == ANS), running & (key == EOS)
 
-    # The value's item, unless it becomes one with the number's, is kept or struck out.
-    joins = enters & combines & ((place - state.live).abs() == 1)
-    fate = torch.where(stores, KEPT, torch.where(enters & ~joins & has_value, GONE, own & 7))
-    items = state.items.scatter(1, state.live[:, None], (own - (own & 7) + fate)[:, None])
+    # The item of the value is stored or lost, unless it is joined with that of the number.
+    joins = enters & combines & ((place - state.current).abs() == 1)
+    kind_after = torch.where(stores, KEPT, torch.where(enters & ~joins & has_value, GONE, own & 7))
+    items = state.items.scatter(1, state.current[:, None], (own - (own & 7) + kind_after)[:, None])
     entered = (item & (1 << HELD) - 1) - kind + VALUE + (result << HELD)
     items = items.scatter(1, torch.where(enters, place, 0)[:, None], torch.where(enters, entered, 0)[:, None])
-    low = torch.where(joins, place.minimum(state.live), 0)
-    # Few keys join: where a look at the data is free, only their rows are worked on.
+    low = torch.where(joins, place.minimum(state.current), 0)
+    # Few keys join items. On the CPU, where reading the data needs no synchronization, only those rows are processed.
     rows = joins.nonzero()[:, 0] if key.device.type == "cpu" else torch.arange(len(key), device=key.device)
     items = items.index_copy(0, rows, _joined(*(x.index_select(0, rows) for x in (items, low, result))))
     there = torch.where(joins, low, place)
-    return Sheet(
+    return PaperState(
         items=items,
         cursor=torch.where(enters | moves, there, state.cursor),
-        live=torch.where(enters, there, torch.where(stores, 0, state.live)),
-        free=state.free - stores.long() + (enters & (kind == KEPT)).long(),
-        waits=torch.where(operates, key - CTX, torch.where(enters | stores, 0, waits)),
-        keys=torch.where(answers | ends, 0, (state.keys - 1).clamp_min(0)),
+        current=torch.where(enters, there, torch.where(stores, 0, state.current)),
+        free_cells=state.free_cells - stores.long() + (enters & (kind == KEPT)).long(),
+        pending=torch.where(operates, key - CTX, torch.where(enters | stores, 0, pending)),
+        keys_left=torch.where(answers | ends, 0, (state.keys_left - 1).clamp_min(0)),
         answered=state.answered | (answers & has_value),
     )
 
 
 def _joined(items: Tensor, low: Tensor, result: Tensor) -> Tensor:
-    """One item in place of those at `low` and `low` + 1, int64 [n]; as they are where `low` is 0."""
+    """Replace the items at `low` and `low` + 1 by one, where `low`, int64 [n], is not 0."""
     left, right = _at(items, low), _at(items, low + 1)
     opens, closes = (((left >> bit) & 15) + ((right >> bit) & 15) for bit in (OPENS, CLOSES))
     around = opens.minimum(closes)
@@ -150,21 +152,21 @@ def _joined(items: Tensor, low: Tensor, result: Tensor) -> Tensor:
     return moved.scatter(1, low[:, None], torch.where(low > 0, word, 0)[:, None])
 
 
-def window(state: Sheet) -> Tensor:
-    """What is seen, from left to right: int64 [n, 10].
+def window(state: PaperState) -> Tensor:
+    """The tokens of the window, from left to right: int64 [n, 10].
 
-    The operator before the left neighbour; then of the left neighbour, of the item at the cursor and of the right
-    neighbour the bracket, what it is, and the operator after it. Brackets open before an item or close after it, never
-    both, and several look like one.
+    These are the operator before the left neighbor, and then for the left neighbor, for the item at the cursor and for
+    the right neighbor: the bracket, the kind of the item and the operator after it. Brackets open before an item or
+    close after it, never both. Several brackets look like one.
     """
     places = state.cursor[:, None] + torch.arange(-2, 2, device=state.cursor.device)
     near = state.items.gather(1, places) & (1 << HELD) - 1
-    return _looks(near.device).index_select(0, near.flatten()).view(len(near), -1)[:, 2:]
+    return _item_tokens(near.device).index_select(0, near.flatten()).view(len(near), -1)[:, 2:]
 
 
 @functools.cache
-def _looks(device: torch.device) -> Tensor:
-    """Bracket, kind and operator of every item: int64 [2¹⁶, 3]."""
+def _item_tokens(device: torch.device) -> Tensor:
+    """The tokens of every packed item without its value: bracket, kind and operator, int64 [2¹⁶, 3]."""
     item = torch.arange(1 << HELD)
     kind, sign, opens, closes = item & 7, item >> SIGN & 3, item >> OPENS & 15, item >> CLOSES & 15
     bracket = torch.where(opens > 0, OPEN, torch.where(closes > 0, CLOSE, EOS))
@@ -172,17 +174,20 @@ def _looks(device: torch.device) -> Tensor:
     return torch.stack([bracket, kinds, torch.where(sign > 0, sign + CTX, EOS)], 1).to(device)
 
 
-def described(state: Sheet, i: int) -> dict[str, str]:
-    """Sheet i for people, the cursor in square brackets."""
-    text, cursor, live = "", int(state.cursor[i]), int(state.live[i])
+def registers(state: PaperState, i: int) -> dict[str, str]:
+    """The sheet of episode i as text, with the cursor in square brackets, and the registers."""
+    text, cursor = "", int(state.cursor[i])
     for place, item in enumerate(state.items[i].tolist()):
         kind, value = item & 7, str(item >> HELD)
         if kind == NONE:
             continue
-        said = {NUMBER: value, VALUE: f"={value}", KEPT: f"M{value}", GONE: "×"}[kind]
-        said = "(" * (item >> OPENS & 15) + (f"[{said}]" if place == cursor else said) + ")" * (item >> CLOSES & 15)
-        text += said + SIGNS[item >> SIGN & 3]
-    waits = VOCABULARY[CTX + int(state.waits[i])] if int(state.waits[i]) else ""
-    shown = str(int(state.value[i])) if live else ""
-    cells, keys = str(int(state.free[i])), str(int(state.keys[i]))
-    return {"paper": text, "pending": waits, "free cells": cells, "keys left": keys, "display": shown}
+        word = {NUMBER: value, VALUE: f"={value}", KEPT: f"M{value}", GONE: "×"}[kind]
+        word = "(" * (item >> OPENS & 15) + (f"[{word}]" if place == cursor else word) + ")" * (item >> CLOSES & 15)
+        text += word + SIGNS[item >> SIGN & 3]
+    return {
+        "paper": text,
+        "pending": VOCABULARY[CTX + int(state.pending[i])] if int(state.pending[i]) else "",
+        "free cells": str(int(state.free_cells[i])),
+        "keys left": str(int(state.keys_left[i])),
+        "display": str(int(state.value[i])) if int(state.current[i]) else "",
+    }

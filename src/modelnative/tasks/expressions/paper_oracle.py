@@ -1,8 +1,9 @@
-"""Programs that work trees out on paper (`paper`): where to begin, where to go on, and what to keep.
+"""Programs that evaluate trees on paper (`paper`).
 
-Work on a subtree begins at one of its numbers and grows from there, an operator at a time. Of two operands that are no
-numbers the right one comes first, as SUB then finds its operands in order; where too few cells are free for the left
-one after that, the left one comes first. Numbers beside the value are entered with LEFT and RIGHT:
+The evaluation of a subtree begins at one of its numbers and proceeds from there, one operator at a time. If both
+operands are compound, the right one is evaluated first, because SUB then has its operands in order; if too few cells
+would be free for the left one, the left one is evaluated first. Numbers next to the value are entered with LEFT and
+RIGHT:
 
 | left | right | keys |
 |---|---|---|
@@ -11,8 +12,8 @@ one after that, the left one comes first. Numbers beside the value are entered w
 | other | other | right, STO, moves, left, op, RIGHT |
 | other, first | other | left, STO, moves, right, op, LEFT; for SUB: …, right, STO, LEFT, SUB, RIGHT |
 
-The moves end beside the number that the other operand begins with. It is not always the shortest program: another
-order may save some moves.
+The moves end next to the number that the other operand begins with. The program is not always the shortest one: another
+order may need fewer moves.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from modelnative.tasks.expressions.trees import SUB, Shapes, Slots, in_postorder
 
 
 @dataclass
-class Node:
-    """What is known of an operator of n trees, by the cells that are free: 0 to K.
+class NodePlan:
+    """How one operator of each of n trees is evaluated, for 0 to K free cells.
 
     Attributes:
-        turned: bool [n, K + 1], the right operand comes first.
-        sooner, later: int64 [n, K + 1], keys of the operand that comes first, and of the other.
-        steps: int64 [n, K + 1], STO and the moves between them.
+        turned: bool [n, K + 1], whether the right operand is evaluated first.
+        sooner, later: int64 [n, K + 1], keys of the operand that is evaluated first, and of the other.
+        steps: int64 [n, K + 1], keys between them: STO and the moves.
     """
 
     turned: Tensor
@@ -43,27 +44,27 @@ class Node:
 
 
 def paper_program(shapes: Shapes, operators: Tensor, cells: Tensor, most_cells: int, length: int) -> Tensor:
-    """Keys that work out each tree: int64 [n, length], padded with EOS.
+    """A program that evaluates each tree: int64 [n, length], padded with EOS.
 
     Args:
         shapes: n rows.
         operators: int64 [n, most], codes in reading order.
-        cells: int64 [n], how many there are; at least as many as the tree needs.
-        most_cells: none of `cells` is more.
-        length: keys that are enough for all; six for each operator are (`tests/tasks/test_paper.py`).
+        cells: int64 [n], number of cells, at least as many as the tree needs.
+        most_cells: upper bound of `cells`.
+        length: upper bound of the program lengths; six keys for each operator are enough.
     """
     n, most = operators.shape
     codes = in_postorder(shapes.order.long(), operators)
     left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
     nodes, keys, starts = _measured(shapes, codes, most_cells)
     count, start = (x.gather(1, cells[:, None])[:, 0] for x in (keys, starts))
-    page = _Page(n, length, operators.device)
+    writer = _ProgramWriter(n, length, operators.device)
     one, always = torch.ones_like(start), start >= 0
     first = (start - 1).clamp_min(0)
-    page.go(torch.zeros_like(first), first, always, one)
-    page.put(first, torch.where(start > 0, RIGHT, HERE), always)
-    page.put(first + count, ANS, always)
-    # In each slot the place where the keys of its subtree begin, and the cells that are in use then.
+    writer.go(torch.zeros_like(first), first, always, one)
+    writer.put(first, torch.where(start > 0, RIGHT, HERE), always)
+    writer.put(first + count, ANS, always)
+    # Each slot holds the place of the subtree's first key and the number of cells in use at that time.
     slots = Slots(shapes.order.long(), shapes.low.long(), torch.zeros_like(one)[:, None, None].repeat(1, most + 1, 2))
     slots.slots[slots.root] = torch.stack([first, most_cells - cells], 1)
     for k in reversed(range(most)):
@@ -76,29 +77,29 @@ def paper_program(shapes: Shapes, operators: Tensor, cells: Tensor, most_cells: 
         both = exists & ~left_leaf[k] & ~right_leaf[k]
         done = here + sooner
         after_number = left_leaf[k] & turned & subtracts  # right, STO, LEFT, SUB, RIGHT
-        page.put(done, STO, both | after_number)
-        page.go(done + 1, steps - 1, both, torch.where(turned, -one, one))
+        writer.put(done, STO, both | after_number)
+        writer.go(done + 1, steps - 1, both, torch.where(turned, -one, one))
         second = done + steps
-        page.put(second, torch.where(turned, LEFT, RIGHT), both)
+        writer.put(second, torch.where(turned, LEFT, RIGHT), both)
         end = torch.where(both, second + later, done)
         after_both = both & ~turned & subtracts  # left, …, right, STO, LEFT, SUB, RIGHT
-        page.put(end, STO, after_both)
+        writer.put(end, STO, after_both)
         again = after_number | after_both
-        page.put(end + 1, LEFT, again)
+        writer.put(end + 1, LEFT, again)
         end = end + 2 * again.long()
-        page.put(end, codes[k] + CTX, exists)
-        page.put(end + 1, torch.where(right_leaf[k] | again | (both & turned), RIGHT, LEFT), exists)
+        writer.put(end, codes[k] + CTX, exists)
+        writer.put(end + 1, torch.where(right_leaf[k] | again | (both & turned), RIGHT, LEFT), exists)
         earlier = torch.stack([here, used], 1)
         other = torch.stack([torch.where(both, second, here), used + both.long()], 1)
         slots.split(k, torch.where(turned[:, None], other, earlier), torch.where(turned[:, None], earlier, other))
-    return page.written()
+    return writer.written()
 
 
-def _measured(shapes: Shapes, codes: Tensor, most_cells: int) -> tuple[list[Node], Tensor, Tensor]:
-    """The nodes, in postorder; and of each tree its keys, and the number it starts at: both int64 [n, K + 1]."""
+def _measured(shapes: Shapes, codes: Tensor, most_cells: int) -> tuple[list[NodePlan], Tensor, Tensor]:
+    """The plans in postorder, and the length and first number of each tree: both int64 [n, K + 1]."""
     order = shapes.order.long()
     leaf = torch.arange(order.shape[1] + 1, device=order.device).expand(len(order), -1)
-    # Of a subtree: its keys, the number it starts at, and the cells that it needs.
+    # Each slot holds the length of the subtree, the number it begins with, and the cells that it needs.
     columns = torch.stack([torch.ones_like(leaf), leaf, torch.zeros_like(leaf)], 2)
     slots = Slots(order, shapes.low.long(), columns[:, :, None].repeat(1, 1, most_cells + 1, 1))
     free = torch.arange(most_cells + 1, device=order.device)
@@ -106,7 +107,7 @@ def _measured(shapes: Shapes, codes: Tensor, most_cells: int) -> tuple[list[Node
     for k in range(order.shape[1]):
         left, right = slots.pair(k)
         left_leaf, right_leaf = (x[:, k, None] for x in (shapes.low == shapes.order, shapes.high == shapes.order + 1))
-        # With one cell less. Where there is none to give, nobody will ask.
+        # With one cell less; the column for 0 cells is never used.
         less_left, less_right = (torch.cat([x[:, :1], x[:, :-1]], 1) for x in (left, right))
         subtracts, middle = (codes[k] == SUB)[:, None], order[:, k, None]
         turned = ((right[..., 2] <= free) & (left[..., 2] < free) | left_leaf) & ~right_leaf
@@ -115,7 +116,7 @@ def _measured(shapes: Shapes, codes: Tensor, most_cells: int) -> tuple[list[Node
             torch.where(turned[..., None], less_left, less_right),
         )
         steps = torch.where(turned, middle + 1 - second[..., 1], second[..., 1] - middle)
-        node = Node(turned, first[..., 0], second[..., 0], steps)
+        node = NodePlan(turned, first[..., 0], second[..., 0], steps)
         alone = first[..., 0] + 2 + 2 * (subtracts & turned)
         both = first[..., 0] + steps + second[..., 0] + 2 + 2 * (subtracts & ~turned)
         held = torch.where(subtracts, right[..., 2].clamp_min(1), right[..., 2])
@@ -127,25 +128,27 @@ def _measured(shapes: Shapes, codes: Tensor, most_cells: int) -> tuple[list[Node
     return nodes, length, start
 
 
-class _Page:
-    """n programs of some length, to be written in any order of their keys."""
+class _ProgramWriter:
+    """n programs whose keys are written in any order."""
 
     def __init__(self, n: int, length: int, device: torch.device) -> None:
-        self.past = length  # where keys go that are not there
+        self.past = length  # the place of keys that are not written
         self.keys = torch.full((n, length + 1), EOS, device=device)
-        self.moving = torch.zeros(n, length + 1, dtype=torch.int64, device=device)  # +1: NEXT from here on; −1: PREV
+        self.moving = torch.zeros(
+            n, length + 1, dtype=torch.int64, device=device
+        )  # its cumulative sum is 1 for NEXT, −1 for PREV
 
     def put(self, place: Tensor, key: Tensor | int, there: Tensor) -> None:
-        """Write a key at `place`, int64 [n], where it is `there`, bool [n]."""
+        """Write a key at `place`, int64 [n], in the rows of `there`, bool [n]."""
         keys = key if isinstance(key, Tensor) else torch.full_like(place, key)
         self.keys.scatter_(1, torch.where(there, place, self.past)[:, None], keys[:, None])
 
     def go(self, place: Tensor, moves: Tensor, there: Tensor, sign: Tensor) -> None:
-        """Write some moves from `place` on."""
+        """Write a number of moves from `place` on: NEXT where `sign` is 1, PREV where it is −1."""
         for at, change in ((place, sign), (place + moves, -sign)):
             self.moving.scatter_add_(1, torch.where(there, at, self.past)[:, None], change[:, None])
 
     def written(self) -> Tensor:
-        """int64 [n, length]."""
+        """The programs: int64 [n, length]."""
         moving = self.moving.cumsum(1)
         return torch.where(moving > 0, NEXT, torch.where(moving < 0, PREV, self.keys))[:, : self.past]

@@ -1,4 +1,4 @@
-"""Infix expressions on a calculator: which operand first, and what to keep."""
+"""Evaluation of infix expressions on a calculator: choosing the order and what to store."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from torch.nn.functional import pad
 from modelnative.errors import UserError, choose
 from modelnative.tasks.calculator import CTX, LIMIT, PocketCalculator
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.sampling import TRIES, content_key
+from modelnative.tasks.contract.sampling import TRIES, content_key, uniform_rows
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.expressions import trees
-from modelnative.tasks.expressions.infix import figures, infix, read, widths
-from modelnative.tasks.expressions.interfaces import Desk, Paper, Pocket
+from modelnative.tasks.expressions.infix import figures, infix, parse_infix, widths
+from modelnative.tasks.expressions.interfaces import CalculatorInterface, Interface, PaperInterface
 
-LISTED = 1_000_000  # problems of a stage that `enumerate` still lists
-REDRAWN = 2048  # trees at a time, for the problems that are still missing
-CELLS = 4  # the most memories
-FIGURES = 3  # the most digits of an operand
-SIGNS = ("", "*", "+", "-")  # of the operator codes
+LISTED = 1_000_000  # largest number of problems of a stage that `enumerate` lists
+REDRAWN = 2048  # trees drawn at once to replace rejected ones
+CELLS = 4  # largest number of memories
+FIGURES = 3  # largest number of digits of an operand
+SIGNS = ("", "*", "+", "-")  # by operator code
 
 
 @dataclass
 class ExpressionProblems(Problems):
-    """Adds the tree that the context writes down; N is the most operators.
+    """Adds the tree of the expression; N is the largest number of operators.
 
     Attributes:
-        shape: int64 [n], the tree's number in `trees.all_shapes`, which does not depend on its operators.
+        shape: int64 [n], the number of the tree's shape in `trees.all_shapes`.
         operators: int64 [n, N], in reading order: 1 MUL, 2 ADD, 3 SUB; 0 after the last.
         operands: int64 [n, N + 1], in reading order; 0 after the last.
-        target: int64 [n], its value.
+        target: int64 [n], the value of the expression.
     """
 
     shape: Tensor
@@ -44,16 +45,16 @@ class ExpressionProblems(Problems):
 
 
 @dataclass
-class Evaluation(State):
-    """Adds `target`, int64 [n], and the state of the `desk`."""
+class ExpressionState(State):
+    """Adds `target`, int64 [n], and `tool`, the state of the interface."""
 
     target: Tensor
-    desk: Any
+    tool: Any
 
 
 @dataclass
-class Drawn(Batch):
-    """Trees that are being drawn: as in the problems, and whether they are admitted, `fits`: bool [n]."""
+class DrawnTrees(Batch):
+    """Trees with the fields of `ExpressionProblems`, and `fits`, bool [n]: whether the tree is admitted."""
 
     shape: Tensor
     operators: Tensor
@@ -63,32 +64,35 @@ class Drawn(Batch):
     fits: Tensor
 
 
-class Expressions(Task[ExpressionProblems, Evaluation]):
-    """Evaluate the infix expression in the context on the pocket calculator (`calculator`), with K memory cells.
+class Expressions(Task[ExpressionProblems, ExpressionState]):
+    """Evaluate an infix expression on a pocket calculator (`modelnative.tasks.calculator`) with K memory cells.
 
-    Or, with `feedback="paper"`, one that stands on paper (`paper`): it is read through a window, three numbers wide,
-    and grows shorter as it is worked out. Then a decision needs but a glance, whatever the expression's length.
+    The expression is the context. With `feedback="paper"` it is on a sheet of paper instead (`paper`): it is read
+    through a window of three numbers and gets shorter while it is evaluated, so that a decision depends on the window
+    alone, whatever the length of the expression.
 
-    Stage En has n operators, each +, − or × alike, over operands from 1 on (a 0 would make 0 a frequent answer). Every
-    shape of tree is as frequent as any other of its size. Left out are trees that need too many cells, and those with a
-    subtree whose value does not fit the display; their operators and operands are drawn anew, their shape stays.
-    The text has as few brackets as keep the shape (`infix`), a token for each digit, sign and bracket, then CTX. The
-    oracle is the shortest program that evaluates the tree as it stands (`schedule`); one that rearranges the terms may
-    be shorter. On paper it is a short one, not always the shortest (`paper_schedule`).
+    Stage En has n operators, drawn uniformly from +, − and ×, and operands from 1 on (a 0 would make 0 a frequent
+    answer). All shapes of trees of one size are equally frequent. Trees that need too many cells and trees with a
+    subtree whose value does not fit the display are rejected; their operators and operands are drawn again, their shape
+    is kept. The text has the fewest brackets that keep the shape, one token for each digit, sign and bracket, and then
+    CTX. The oracle is the shortest program that evaluates the tree as it is written (`calculator_oracle`); a program
+    that rearranges the terms may be shorter. On paper the oracle's program is short, but not always the shortest
+    (`paper_oracle`).
 
-    No key knows an operand, so that the best constant program answers with the most frequent target: it is right on
-    4.9% of E1, 3.2% of E2, 2.8% of E3, 2.0% of E5 and 1.0% of E12. On paper it need only guess the operators, and is
-    right on 34% of E1, and on at least 13% of E2 and 1% of E5. Pressing the keys in reading order, brackets and
-    precedence aside, is right on 69% of E2, 43% of E3, 15% of E5 and 0.3% of E12. Without a cell the trees can be
-    evaluated, as they stand, on 83% of E2, 56% of E3, 18% of E5 and 0.1% of E12.
+    No tool knows an operand. So the best constant program answers with the most frequent target: it is right on 4.9%
+    of E1, 3.2% of E2, 2.8% of E3, 2.0% of E5 and 1.0% of E12. On paper it only has to guess the operators: it is right
+    on 34% of E1, and on at least 13% of E2 and 1% of E5. Pressing the keys in reading order, without regard to brackets
+    and precedence, is right on 69% of E2, 43% of E3, 15% of E5 and 0.3% of E12. Without a memory cell, 83% of E2, 56%
+    of E3, 18% of E5 and 0.1% of E12 can be evaluated as they are written.
 
     Args:
-        operators: the last stage's, 1 to 12.
-        memories: K, 1 to 4. On paper also 0: a cell, and one more for every three operators.
-        needs: trees that cannot be evaluated with so many cells are left out; at least 1, more than K counts as K.
-        digits: the most that an operand has, 1 to 3.
-        shapes: one shape in five of each size is `unseen`, by a hash, the others `seen`; `all` are both. E1 and E2 have
-            too few shapes to leave one out: `seen` and `unseen` have them all.
+        operators: number of operators of the last stage, 1 to 12.
+        memories: number K of memory cells, 1 to 4; on paper also 0, for one cell and one more for every three
+            operators.
+        needs: keep only expressions that can be evaluated with at most this many cells; at least 1.
+        digits: largest number of digits of an operand, 1 to 3.
+        shapes: `unseen` keeps one in five shapes of each size, chosen by a hash; `seen` keeps the others; `all` keeps
+            both. E1 and E2 have too few shapes for this and always have all of them.
         feedback: `display` shows the calculator's display after each key (a sign and eight digits, blank when
             empty); `none` is open loop; `paper` shows the paper, and the context is CTX alone.
 
@@ -124,19 +128,21 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         self.needs = min(needs, memories or CELLS)
         machine = PocketCalculator(max(1, memories), digits, others=("(", ")"))
         self.letters = machine.vocabulary  # of the text
-        self.desk: Desk = Paper(operators, memories) if on_paper else Pocket(machine, operators, feedback != "none")
-        # The longest text has all brackets but the root's.
+        self.interface: Interface = CalculatorInterface(machine, operators, feedback != "none")
+        if on_paper:
+            self.interface = PaperInterface(operators, memories)
+        # The longest text has brackets around every operator but the root.
         self.text_length = 4 * operators + (digits - 1) * (operators + 1)
-        self._tables: dict[torch.device, Tables] = {}
+        self.tables = PerDevice(self._make_tables)
         self.spec = TaskSpec(
             name="expressions",
-            vocabulary=self.desk.vocabulary,
+            vocabulary=self.interface.vocabulary,
             stages=tuple(f"E{n}" for n in range(1, operators + 1)),
-            context_length=self.text_length if self.desk.reads else 1,
-            feedback_width=self.desk.width,
-            horizon=self.desk.horizon,
-            start=self.desk.start,
-            end=len(self.desk.vocabulary) - 1,
+            context_length=self.text_length if self.interface.text_in_context else 1,
+            feedback_width=self.interface.width,
+            horizon=self.interface.horizon,
+            start=self.interface.start,
+            end=len(self.interface.vocabulary) - 1,
         )
 
     def options(self) -> dict[str, Any]:
@@ -146,14 +152,13 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ExpressionProblems:
         tables = self.tables(stage.device)
-        unit = torch.rand(stage.shape, generator=generator, device=stage.device, dtype=torch.float64)
-        place = (unit * tables.count.index_select(0, stage)).long() + tables.first.index_select(0, stage)
+        place = uniform_rows(stage, tables.first, tables.count, generator)
         drawn = self._draw(tables.chosen.index_select(0, place), stage, generator, split)
         for _ in range(TRIES):
             again = (~drawn.fits).nonzero()[:, 0]
             if not len(again):
                 return self._problems(stage, drawn)
-            # The fewer rows are left the more often each is drawn, and its first draw that fits is taken.
+            # The fewer rows are left, the more often each is drawn; its first draw that fits is used.
             times = max(1, REDRAWN // len(again))
             rows = again.repeat_interleave(times)
             more = self._draw(drawn.shape.index_select(0, rows), stage.index_select(0, rows), generator, split)
@@ -161,7 +166,9 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
             best = torch.arange(0, len(rows), times, device=rows.device) + first
             drawn = drawn.put(again, more[best])
         shape = int(drawn.shape[again[0]])
-        raise UserError(f"split: {split!r} has no problem of shape {shape}, or hardly any; it needs more")
+        raise UserError(
+            f"split: {split!r} has no problem of shape {shape}, or too few; expected more problems in the split"
+        )
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ExpressionProblems]:
         name, n, high = self.spec.stages[stage], stage + 1, 10**self.digits - 1
@@ -169,18 +176,18 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         first, count = int(tables.first[stage]), int(tables.count[stage])
         total = count * 3**n * high ** (n + 1)
         if total > LISTED:
-            raise UserError(f"stage: {name!r} is not allowed; too many to list: {total:,} problems, at most {LISTED:,}")
+            raise UserError(f"stage: {name!r} has {total:,} problems, too many to list; expected at most {LISTED:,}")
         return self._listed(stage, split, chunk, tables.chosen[first : first + count], total)
 
     def _listed(self, stage: int, split: Split, chunk: int, shapes: Tensor, total: int) -> Iterator[ExpressionProblems]:
         n, high = stage + 1, 10**self.digits - 1
         for number in torch.arange(total).split(chunk):
-            # The operands count fastest, the last of them first; then the operators, then the shape.
+            # The last operand changes fastest, then the other operands, the operators and the shape.
             operands = number[:, None] // high ** torch.arange(n, -1, -1) % high + 1
             rest = number // high ** (n + 1)
             operators = rest[:, None] // 3 ** torch.arange(n - 1, -1, -1) % 3 + 1
             missing = (0, self.most - n)
-            drawn = self._judged(shapes[rest // 3**n], pad(operators, missing), pad(operands, missing), split)
+            drawn = self._checked(shapes[rest // 3**n], pad(operators, missing), pad(operands, missing), split)
             kept = drawn.fits.nonzero()[:, 0]
             if len(kept):
                 yield self._problems(torch.full_like(kept, stage), drawn[kept])
@@ -190,24 +197,24 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         expected = f"{n} operator{'s' * (n > 1)} out of + - * for stage {self.spec.stages[stage]}, operands from 1 to "
         expected += f"{high} and brackets, such as {'+'.join('3724512345678'[: n + 1])!r}"
         try:
-            tree = read(text)
+            tree = parse_infix(text)
         except ValueError as error:
             raise UserError(f"problem: {text!r} is not allowed; expected {expected}") from error
         right = len(tree.operators) == n and all(1 <= operand <= high for operand in tree.operands)
         require(right, "problem", text, expected)
         missing = self.most - n
         operators, operands = (pad(torch.tensor([row]), (0, missing)) for row in (tree.operators, tree.operands))
-        drawn = self._judged(torch.tensor([trees.shape_number(tree.splits)]), operators, operands, "all")
-        allowed = f"values under {LIMIT:,} all along, and a tree that {self.needs} memory cells are enough for"
+        drawn = self._checked(torch.tensor([trees.shape_number(tree.splits)]), operators, operands, "all")
+        allowed = f"values under {LIMIT:,} in every step, and a tree that {self.needs} memory cells are enough for"
         require(bool(drawn.fits.all()), "problem", text, allowed)
         return self._problems(torch.tensor([stage]), drawn)
 
     def render(self, problems: ExpressionProblems, i: int) -> str:
         return f"compute {self._texts(problems[i : i + 1])[0]}"
 
-    def records(self, problems: ExpressionProblems, state: Evaluation) -> list[dict[str, Any]]:
+    def records(self, problems: ExpressionProblems, state: ExpressionState) -> list[dict[str, Any]]:
         columns = (problems.stage, problems.operators, problems.operands, problems.shape, problems.target)
-        answers = self.desk.answer(state.desk)
+        answers = (state.tool.value, state.tool.answered)
         rows = zip(self._texts(problems), *(column.tolist() for column in (*columns, *answers)), strict=True)
         return [
             {
@@ -215,83 +222,79 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
                 "operators": [SIGNS[code] for code in operators[: stage + 1]],
                 "operands": operands[: stage + 2],
                 "shape": shape,
-                "answer": value if given else None,
+                "answer": value if answered else None,
                 "target": target,
             }
-            for text, stage, operators, operands, shape, target, value, given in rows
+            for text, stage, operators, operands, shape, target, value, answered in rows
         ]
 
     def needed(self, problems: ExpressionProblems) -> Tensor:
-        """The fewest memory cells that each tree can be evaluated with, its Ershov number here: int64 [n]."""
+        """Fewest memory cells that each expression can be evaluated with (see `trees.cells_needed`): int64 [n]."""
         return trees.cells_needed(self._shapes(problems), problems.operators)
 
     def oracle(self, problems: ExpressionProblems) -> Tensor:
-        return self.desk.program(self._shapes(problems), problems.operators, problems.operands)
+        return self.interface.program(self._shapes(problems), problems.operators, problems.operands)
 
     # Episodes
 
-    def begin(self, problems: ExpressionProblems) -> Evaluation:
-        desk = self.desk.begin(self._shapes(problems), problems.operators, problems.operands)
-        return Evaluation(torch.zeros_like(problems.stage, dtype=torch.bool), problems.target, desk)
+    def begin(self, problems: ExpressionProblems) -> ExpressionState:
+        tool = self.interface.begin(self._shapes(problems), problems.operators, problems.operands)
+        return ExpressionState(torch.zeros_like(problems.stage, dtype=torch.bool), problems.target, tool)
 
-    def step(self, state: Evaluation, action: Tensor) -> Step[Evaluation]:
-        desk, invalid = self.desk.press(state.desk, action)
-        after = Evaluation(self.desk.over(desk), state.target, desk)
-        value, given = self.desk.answer(desk)
-        success = given & ~state.done & (value == state.target)
-        return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
+    def step(self, state: ExpressionState, action: Tensor) -> Step[ExpressionState]:
+        tool, done, success, invalid = self.interface.press(state.tool, action, state.target)
+        after = ExpressionState(done, state.target, tool)
+        return Step(after, self.feedback(after), success.float(), done, success, invalid)
 
-    def feedback(self, state: Evaluation) -> Tensor:
-        return self.desk.show(state.desk)
+    def feedback(self, state: ExpressionState) -> Tensor:
+        return self.interface.feedback(state.tool)
 
-    def registers(self, state: Evaluation, i: int) -> dict[str, str]:
-        return self.desk.describe(state.desk, i)
+    def registers(self, state: ExpressionState, i: int) -> dict[str, str]:
+        return self.interface.registers(state.tool, i)
 
     # Tables and batches of trees
 
-    def tables(self, device: torch.device) -> Tables:
-        """The shapes, on `device`."""
-        if device not in self._tables:
-            chosen = trees.chosen(self.most, self.needs, self.choice)
-            count = torch.tensor([len(part) for part in chosen])
-            columns = (torch.cat(chosen), count.cumsum(0) - count, count)
-            self._tables[device] = Tables(trees.all_shapes(self.most).to(device), *(c.to(device) for c in columns))
-        return self._tables[device]
+    def _make_tables(self, device: torch.device) -> ShapeTables:
+        chosen = trees.selected_shapes(self.most, self.needs, self.choice)
+        count = torch.tensor([len(part) for part in chosen])
+        return ShapeTables(trees.all_shapes(self.most), torch.cat(chosen), count.cumsum(0) - count, count).to(device)
 
-    def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> Drawn:
-        """Trees of these shapes, int64 [n]; those outside the split are not admitted either."""
+    def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> DrawnTrees:
+        """Draw a tree of each shape, int64 [n]; trees outside the split are not admitted."""
         n, device = len(shape), shape.device
         place, size = torch.arange(self.most + 1, device=device), stage[:, None] + 1
         operators = torch.randint(1, 4, (n, self.most), generator=generator, device=device)
         operands = torch.randint(1, 10**self.digits, (n, self.most + 1), generator=generator, device=device)
-        return self._judged(shape, operators * (place[:-1] < size), operands * (place <= size), split)
+        return self._checked(shape, operators * (place[:-1] < size), operands * (place <= size), split)
 
-    def _judged(self, shape: Tensor, operators: Tensor, operands: Tensor, split: Split) -> Drawn:
-        """These trees with their keys and targets, and whether they are admitted."""
+    def _checked(self, shape: Tensor, operators: Tensor, operands: Tensor, split: Split) -> DrawnTrees:
+        """The trees with their keys and targets, and whether they are admitted."""
         shapes = self.tables(shape.device).shapes
         order, low = shapes.order.index_select(0, shape).long(), shapes.low.index_select(0, shape).long()
-        target, fits = trees.evaluated(order, low, operators, operands, LIMIT)
-        # Most shapes need few cells whatever their operators are.
+        target, fits = trees.evaluate(order, low, operators, operands, LIMIT)
+        # Most shapes need few cells whatever their operators are; the others are checked with their operators.
         tight = (shapes.largest.index_select(0, shape) > self.needs).nonzero()[:, 0]
         if len(tight):
             rows = shapes[shape.index_select(0, tight)]
             needed = trees.cells_needed(rows, operators.index_select(0, tight))
             fits = fits.index_copy(0, tight, fits.index_select(0, tight) & (needed <= self.needs))
         key = self._key(shape, operators, operands)
-        return Drawn(shape, operators, operands, key, target, fits & in_split(key, split))
+        return DrawnTrees(shape, operators, operands, key, target, fits & in_split(key, split))
 
     def _key(self, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
         """The canonical key: int64 [n]."""
         powers = 4 ** torch.arange(self.most, device=shape.device)
         content = [shape * 4**self.most + (operators * powers).sum(1)]
-        for part in operands.split(18 // self.digits, 1):  # as many as go into a word
+        for part in operands.split(18 // self.digits, 1):  # as many operands as fit into an int64
             powers = 10 ** (self.digits * torch.arange(part.shape[1], device=shape.device))
             content.append((part * powers).sum(1))
         return content_key(torch.stack(content, 1))
 
-    def _problems(self, stage: Tensor, drawn: Drawn) -> ExpressionProblems:
+    def _problems(self, stage: Tensor, drawn: DrawnTrees) -> ExpressionProblems:
         start = torch.full_like(stage, self.spec.start)[:, None]
-        context = self._text(stage, drawn.shape, drawn.operators, drawn.operands) if self.desk.reads else start
+        context = (
+            self._text(stage, drawn.shape, drawn.operators, drawn.operands) if self.interface.text_in_context else start
+        )
         return ExpressionProblems(stage, context, drawn.key, drawn.shape, drawn.operators, drawn.operands, drawn.target)
 
     def _text(self, stage: Tensor, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
@@ -300,11 +303,11 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         layout = infix(self.tables(stage.device).shapes[shape], operators, count)
         end = len(self.letters) - 1
         place, size = torch.arange(self.most + 1, device=stage.device), stage[:, None] + 1
-        # What is neither operand nor operator is "(", after an operand ")", and after CTX EOS: their ids follow each
-        # other. So the marks add up to 0, 1 or 2; in bytes, the text being the widest tensor here.
+        # A place that holds neither operand nor operator is "(" before an operand, ")" after it and EOS after the end.
+        # These ids are consecutive, so that a cumulative sum of marks gives them. Bytes are used, as the text is wide.
         marks = torch.zeros(len(stage), self.text_length + 1, dtype=torch.uint8, device=stage.device)
         marks.scatter_add_(1, layout.operand + count, (place <= size).byte())
-        marks.scatter_add_(1, layout.after, (place == size).byte() - (place < size).byte())  # 255 takes 1 away
+        marks.scatter_add_(1, layout.after, (place == size).byte() - (place < size).byte())  # 255 is −1
         text = marks.cumsum(1, dtype=torch.uint8) + (end - 2)
         for where, token in figures(layout.operand, operands, self.digits):
             text.scatter_(1, where, token.byte())
@@ -312,7 +315,7 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
         return text.scatter(1, layout.after, torch.where(place <= size, token, end))[:, :-1].long()
 
     def _texts(self, problems: ExpressionProblems) -> list[str]:
-        """The infix texts, as `parse` reads them."""
+        """The infix texts, as `parse` accepts them."""
         words = dict(enumerate(self.letters)) | {CTX + code: sign for code, sign in enumerate(SIGNS)}
         text = self._text(problems.stage, problems.shape, problems.operators, problems.operands)
         return ["".join(words[token] for token in row if token != len(self.letters) - 1) for row in text.tolist()]
@@ -322,13 +325,13 @@ class Expressions(Task[ExpressionProblems, Evaluation]):
 
 
 @dataclass
-class Tables:
+class ShapeTables(Batch):
     """The shapes that a task draws from.
 
     Attributes:
-        shapes: all, by number.
-        chosen: int64, the numbers of those that are drawn, stage after stage.
-        first, count: int64 [stages], where in `chosen` a stage begins, and how many shapes it has.
+        shapes: all shapes, by number.
+        chosen: int64, the numbers of the shapes that are drawn, stage after stage.
+        first, count: int64 [stages], the index in `chosen` of the first shape of a stage, and the number of its shapes.
     """
 
     shapes: trees.Shapes

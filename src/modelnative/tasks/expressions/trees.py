@@ -1,8 +1,9 @@
-"""Binary trees in batches: every shape of up to 12 operators by number, and the value of a tree.
+"""Batches of binary trees: all shapes of up to 12 operators, numbered, and the evaluation of trees.
 
-Operators are numbered in reading order: operator i stands between the leaves i and i + 1. While a tree is worked off
-in postorder, a subtree lives in the slot of its leftmost leaf: operator i takes the slots `low[i]` and i + 1, and
-leaves its result in `low[i]`; the root's is left in slot 0. Two numbers an operator are thus all of a shape.
+Operators are numbered in reading order: operator i is between the leaves i and i + 1. Trees are evaluated in postorder,
+with the result of a subtree in the slot of its leftmost leaf: operator i combines the slots `low[i]` and i + 1 and
+writes its result to `low[i]`. The value of the tree is in slot 0 at the end. So two numbers for each operator describe
+a shape.
 """
 
 from __future__ import annotations
@@ -20,23 +21,25 @@ from modelnative.tasks.contract.task import mixed
 
 MOST = 12  # operators; 208,012 shapes have 12
 MUL, ADD, SUB = 1, 2, 3  # operator codes; 0 stands where there is none
-HELD_OUT = 5  # one shape in so many is "unseen"
+HELD_OUT = 5  # one in five shapes is "unseen"
 
 
 @dataclass
 class Shapes(Batch):
-    """What the shapes of up to `most` operators look like, a row each: all of size 1, then of size 2, and so on.
+    """The shapes of up to `most` operators, one row each, ordered by size.
 
-    Of one size, those with the smaller left subtree come first, then in the order of the left, then of the right
-    subtree. What a smaller shape lacks is filled up with operator `most` and slot `most` + 1, where nothing stands.
+    Shapes of one size are ordered by the size of the left subtree, then by the left, then by the right subtree. Rows of
+    smaller shapes are padded with operator `most` and slot `most` + 1, which are unused.
 
     Attributes:
         order: uint8 [s, most], the operators in postorder (left subtree, right subtree, root).
-        low: uint8 [s, most], the leftmost leaf below each, in postorder too; equal to `order` if a leaf is at its left.
-        high: uint8 [s, most], the rightmost leaf below each; `order` + 1 if a leaf is at its right.
-        parent: uint8 [s, most], of each operator in postorder; `most` for the root.
-        right: bool [s, most], whether it is its parent's right operand.
-        fewest, largest: uint8 [s], memory cells that the shape needs if every operator commutes, or none.
+        low: uint8 [s, most], the leftmost leaf below each operator; equal to `order` if the left operand is a leaf.
+        high: uint8 [s, most], the rightmost leaf below each operator; `order` + 1 if the right operand is a leaf.
+        parent: uint8 [s, most], the parent of each operator; `most` for the root.
+        right: bool [s, most], whether the operator is the right operand of its parent.
+        fewest, largest: uint8 [s], memory cells that the shape needs if every operator commutes, and if none does.
+
+    The operators of `order`, `low`, `high`, `parent` and `right` are in postorder.
     """
 
     order: Tensor
@@ -49,18 +52,18 @@ class Shapes(Batch):
 
 
 def catalan(n: int) -> int:
-    """Shapes of n operators."""
+    """Number of shapes of n operators."""
     return math.comb(2 * n, n) // (n + 1)
 
 
 def first_shape(n: int) -> int:
-    """The number of the first shape of n operators."""
+    """Number of the first shape of n operators."""
     return sum(catalan(size) for size in range(1, n))
 
 
 @functools.cache
 def all_shapes(most: int) -> Shapes:
-    """The shapes of 1 to `most` operators, on the processor."""
+    """All shapes of 1 to `most` operators, on the CPU."""
     none = torch.zeros(1, 0, dtype=torch.uint8)
     count = torch.zeros(1, dtype=torch.uint8)
     sizes = [Shapes(none, none, none, none, none.bool(), count, count)]
@@ -70,7 +73,7 @@ def all_shapes(most: int) -> Shapes:
 
 
 def _joined(left: Shapes, right: Shapes, i: int, n: int) -> Shapes:
-    """Every shape of n operators whose root is operator i; `left` and `right` are all shapes of its subtrees."""
+    """All shapes of n operators with operator i as the root; `left` and `right` are all shapes of its subtrees."""
     pairs = torch.cartesian_prod(torch.arange(len(left)), torch.arange(len(right)))
     a, b = left[pairs[:, 0]], right[pairs[:, 1]]
     rows = len(pairs)
@@ -79,7 +82,7 @@ def _joined(left: Shapes, right: Shapes, i: int, n: int) -> Shapes:
         return torch.full((rows, 1), value, dtype=torch.uint8)
 
     order = torch.cat([a.order, b.order + (i + 1), column(i)], 1)
-    root = torch.zeros(rows, n, dtype=torch.bool)  # where the roots of the subtrees stand: each the last of its own
+    root = torch.zeros(rows, n, dtype=torch.bool)  # the root of a subtree is the last of its operators
     parent = torch.cat([a.parent, b.parent + (i + 1), column(n)], 1)
     if i:
         root[:, i - 1] = True
@@ -100,7 +103,7 @@ def _joined(left: Shapes, right: Shapes, i: int, n: int) -> Shapes:
 
 
 def _cells(left: Tensor, right: Tensor, left_leaf: Tensor, right_leaf: Tensor, commutes: Tensor) -> Tensor:
-    """Memory cells for an operator from those for its operands, all [n]; the ways to go are those of `schedule`."""
+    """Memory cells that an operator needs, from those of its operands, all [n]; see `calculator_oracle`."""
     held = torch.where(commutes, right, right.clamp_min(1))
     both = torch.minimum(torch.maximum(left, held + 1), torch.maximum(right, left + 1))
     return torch.where(right_leaf, left, torch.where(left_leaf, held, both))
@@ -126,19 +129,22 @@ def _padded(shapes: Shapes, most: int) -> Shapes:
 
 
 def unseen(n: int) -> Tensor:
-    """Which shapes of n operators are held out, one in five by a hash: bool [catalan(n)]; of fewer than five, none."""
+    """Which shapes of n operators are held out: one in five by a hash, none of fewer than five; bool [catalan(n)]."""
     number = first_shape(n) + torch.arange(catalan(n))
     rank = mixed(number).argsort().argsort()
     return rank < len(number) // HELD_OUT
 
 
-def chosen(most: int, needs: int, which: str) -> list[Tensor]:
-    """The numbers of the shapes of each size, 1 to `most`, that can do with `needs` memory cells.
+def selected_shapes(most: int, needs: int, which: str) -> list[Tensor]:
+    """Select shapes of each size from 1 to `most` that `needs` memory cells are enough for.
 
     Args:
-        most: as in `all_shapes`.
-        needs: memory cells, which the shape must not exceed if every operator commutes.
-        which: "all"; or "seen" or "unseen" alone, at the sizes that have unseen ones.
+        most: see `all_shapes`.
+        needs: memory cells; a shape may need no more if every operator commutes.
+        which: "all", "seen" or "unseen"; sizes without unseen shapes always have all of them.
+
+    Returns:
+        For each size the numbers of the shapes, int64.
     """
     shapes, numbers = all_shapes(most), []
     for n in range(1, most + 1):
@@ -151,7 +157,7 @@ def chosen(most: int, needs: int, which: str) -> list[Tensor]:
 
 
 def shape_number(splits: list[tuple[int, int]]) -> int:
-    """The number of a shape from the sizes (left, right) of each operator's subtrees, in preorder.
+    """Number of the shape whose operators have subtrees of the sizes (left, right), given in preorder.
 
     Example:
         >>> [shape_number(s) for s in ([(0, 0)], [(0, 1), (0, 0)], [(1, 0), (0, 0)], [(1, 1), (0, 0), (0, 0)])]
@@ -171,55 +177,58 @@ def shape_number(splits: list[tuple[int, int]]) -> int:
 
 
 class Slots:
-    """The slots of n trees that are worked off in postorder, an operator of each tree at a time.
+    """Slots for processing n trees in postorder, one operator of each tree at a time.
 
     Args:
-        order, low: int64 [n, most], as in `Shapes`.
-        leaves: [n, most + 1, ...], what the slots hold at first.
+        order, low: int64 [n, most], see `Shapes`.
+        leaves: [n, most + 1, ...], the initial contents of the slots.
     """
 
     def __init__(self, order: Tensor, low: Tensor, leaves: Tensor) -> None:
         n, most = order.shape
         self.slots = torch.cat([leaves, torch.zeros_like(leaves[:, :1])], 1).flatten(0, 1)
         self.root = torch.arange(0, n * (most + 2), most + 2, device=order.device)
-        # An operator at a time is read from one place; so is each slot, as in one list of them all.
+        # Slots are indexed in one flat list, operator by operator, so that each lookup is one index_select.
         self.left = (low.t() + self.root).contiguous()
         self.right = (order.t() + (self.root + 1)).contiguous()
 
     def pair(self, k: int) -> tuple[Tensor, Tensor]:
-        """What stands at the left and at the right of each tree's k-th operator, [n, ...]."""
+        """The contents of the left and right slot of the k-th operator of each tree, [n, ...] each."""
         return self.slots.index_select(0, self.left[k]), self.slots.index_select(0, self.right[k])
 
     def join(self, k: int, result: Tensor) -> None:
-        """Put the k-th operator's result in their place."""
+        """Replace the operands of the k-th operator by its result."""
         self.slots.index_copy_(0, self.left[k], result)
 
     def split(self, k: int, left: Tensor, right: Tensor) -> None:
-        """The way back: put something for each operand of the k-th operator in their places."""
+        """The reverse of `join`: write the slots of both operands of the k-th operator."""
         self.slots.index_copy_(0, self.left[k], left)
         self.slots.index_copy_(0, self.right[k], right)
 
     def whole(self) -> Tensor:
-        """What stands for each tree in the end, [n, ...]."""
+        """The content of the root's slot of each tree, [n, ...]."""
         return self.slots.index_select(0, self.root)
 
 
 def in_postorder(order: Tensor, operators: Tensor) -> Tensor:
-    """The codes of the operators, int64 [most, n], from those in reading order, int64 [n, most]."""
+    """Operator codes in postorder, int64 [most, n], from codes in reading order, int64 [n, most]."""
     return pad(operators, (0, 1)).gather(1, order).t().contiguous()
 
 
-def evaluated(order: Tensor, low: Tensor, operators: Tensor, operands: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """The value of each tree, and whether every subtree's is below `limit`: int64 [n], bool [n].
+def evaluate(order: Tensor, low: Tensor, operators: Tensor, operands: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Evaluate each tree.
 
     Args:
-        order, low: int64 [n, most], as in `Shapes`.
+        order, low: int64 [n, most], see `Shapes`.
         operators: int64 [n, most], codes in reading order.
-        operands: int64 [n, most + 1], zero where a tree has no leaf.
-        limit: at most 2³¹; values are cut there, so that none overflows.
+        operands: int64 [n, most + 1], 0 where a tree has no leaf.
+        limit: at most 2³¹; values are clamped to it, so that none overflows.
+
+    Returns:
+        The values, int64 [n], and whether the values of all subtrees are smaller than `limit` in size, bool [n].
     """
     slots, codes = Slots(order, low, operands), in_postorder(order, operators)
-    # Two operations for all rows and a choice between them; where a shape has no operator, 0 is put in place of 0.
+    # Both operations are computed for all rows. The padding of smaller shapes replaces 0 by 0.
     multiplies, sign = codes == MUL, torch.where(codes == SUB, -1, 1)
     largest = torch.zeros_like(slots.root)
     for k in range(len(codes)):
@@ -231,7 +240,7 @@ def evaluated(order: Tensor, low: Tensor, operators: Tensor, operands: Tensor, l
 
 
 def cells_needed(shapes: Shapes, operators: Tensor) -> Tensor:
-    """The fewest memory cells that each tree can be evaluated with, its Ershov number here: int64 [n].
+    """Fewest memory cells that each tree can be evaluated with (its Ershov number for this machine): int64 [n].
 
     Args:
         shapes: n rows.

@@ -1,4 +1,4 @@
-"""Cycles through all nodes: shuffled by the thousand, packed into words, followed."""
+"""Maps that are one cycle through all nodes: random ones in batches, packed into int64 words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from torch import Tensor
 
 
 class Packing:
-    """How maps of `size` nodes lie in 64-bit words.
+    """The layout of maps of `size` nodes in int64 words.
+
+    Attributes:
+        bits: bits of a node.
+        per: nodes of a word.
+        words: words of a map.
 
     Example:
         >>> packing = Packing(16)
@@ -24,7 +29,7 @@ class Packing:
         self.words = -(-size // self.per)
 
     def map_of(self, order: Tensor) -> Tensor:
-        """The map that leads round a cycle: order int64 [size, n] -> int64 [n, words]."""
+        """Pack the maps of cycles, given as their nodes in order: int64 [size, n] -> int64 [n, words]."""
         after = torch.cat([order[1:], order[:1]])
         shift = order % self.per * self.bits if self.words > 1 else order * self.bits
         columns = []
@@ -32,31 +37,31 @@ class Packing:
             put = after << shift
             if self.words > 1:
                 put = torch.where(order // self.per == w, put, 0)
-            columns.append(put.sum(0))  # no two nodes share a bit, so that a sum is a union
+            columns.append(put.sum(0))  # no two nodes share a bit, so the sum is a union
         return torch.stack(columns, 1)
 
     def unpacked(self, words: Tensor) -> Tensor:
-        """What follows each node: int64 [n, words] -> int64 [n, size]."""
+        """Unpack maps to the node after each node: int64 [n, words] -> int64 [n, size]."""
         node = torch.arange(self.size, device=words.device)
         return words[:, node // self.per] >> (node % self.per * self.bits) & ((1 << self.bits) - 1)
 
 
 class Shuffles:
-    """A stock of random orders of the nodes. Few at a time cost as much as many, so that they are drawn at once."""
+    """A stock of random orders of the nodes: drawing a few takes as long as drawing many, so they are drawn at once."""
 
     def __init__(self, size: int, maps: int, generator: torch.Generator) -> None:
         self.size, self.maps, self.generator = size, maps, generator
         self.stock = torch.empty(size, maps, 0, dtype=torch.int64, device=generator.device)
 
     def draw(self, n: int) -> None:
-        """Make a new stock of n for each map."""
+        """Draw a new stock of n orders for each map."""
         device = self.stock.device
         chances = (torch.rand(self.maps * n, generator=self.generator, device=device) for _ in range(1, self.size))
         swaps = ((chance * i).long() for i, chance in zip(range(self.size, 1, -1), chances, strict=True))
         self.stock = shuffled(swaps, nodes(self.size, self.maps * n, device)).view(self.size, self.maps, n)
 
     def take(self, n: int) -> tuple[Tensor, ...]:
-        """n orders for each map, int64 [size, n], which leave the stock."""
+        """Remove n orders for each map from the stock, int64 [size, n] each, and return them."""
         if self.stock.shape[2] < n:
             self.draw(n)
         taken, self.stock = self.stock[..., :n], self.stock[..., n:]
@@ -64,12 +69,12 @@ class Shuffles:
 
 
 def shuffled(swaps: Iterable[Tensor], order: Tensor) -> Tensor:
-    """A shuffle (Fisher and Yates, 1938).
+    """Shuffle in place (Fisher and Yates, 1938).
 
     Args:
-        swaps: for each place from the last down to the second, the place from 0 to its own that it changes with: int64
-            [n] each. If they are uniform, so is the result.
-        order: int64 [size, n], what is shuffled; it is changed.
+        swaps: for each index from the last down to 1, the indices up to it that it is swapped with, int64 [n] each. If
+            they are uniform, so is the result.
+        order: int64 [size, n], the columns to shuffle.
 
     Returns:
         `order`.
@@ -85,12 +90,12 @@ def shuffled(swaps: Iterable[Tensor], order: Tensor) -> Tensor:
 
 
 def nodes(size: int, n: int, device: torch.device) -> Tensor:
-    """The nodes in their own order, n times: int64 [size, n]."""
+    """Return the nodes in ascending order, n times: int64 [size, n]."""
     return torch.arange(size, device=device)[:, None].repeat(1, n)
 
 
 def cycle(after: list[int], start: int) -> list[int]:
-    """The cycle that begins at `start`, if it is on one, else nothing; `after` says which node follows each."""
+    """Return the cycle through `start` of the map `after`; empty if `start` is not on a cycle."""
     path: list[int] = []
     while 0 <= start < len(after) and start not in path:
         path.append(start)

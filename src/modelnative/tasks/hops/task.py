@@ -1,4 +1,4 @@
-"""Hops through a hidden map: a tool shows the node after a node, and the agent says where it is after h of them."""
+"""Hops through a hidden map: a tool returns the node after a node; the answer is the node after h hops."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from torch import Tensor
 from modelnative.errors import UserError, choose
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.sampling import content_key, draw_within
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import SPLITS, Problems, Split, State, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
 
 COUNTS = ("scattered", "shifted", "row", "digits")
 MOST_HOPS, MOST_NODES, MOST_MAPS = 100, 128, 8
-SCATTERED = 12  # hops up to which all ways to scatter their marks are kept, 4,095
-LISTED = 500_000  # a stage with more problems is not listed
+SCATTERED = 12  # largest number of hops for which all 4,095 ways to scatter the marks are kept
+LISTED = 500_000  # largest number of problems of a stage that is listed
 
 
 @dataclass
 class HopsProblems(Problems):
-    """Adds the hidden maps and where they lead.
+    """Adds the hidden maps and the answer.
 
     Attributes:
-        maps: int64 [n, maps · words]: of each map, node after node, what follows it, `bits` to a node; see `Packing`.
+        maps: int64 [n, maps · words], the packed maps, one after the other; see `Packing`.
         start: int64 [n], the node to start from.
-        tool: int64 [n], which map to follow.
-        target: int64 [n], where that ends.
+        tool: int64 [n], the map to follow.
+        target: int64 [n], the node after the last hop.
     """
 
     maps: Tensor
@@ -41,14 +42,14 @@ class HopsProblems(Problems):
 
 
 @dataclass
-class Walk(State):
-    """An episode under way.
+class HopsState(State):
+    """A batch of n episodes.
 
     Attributes:
-        mode: int64 [n], which function takes the next node, or how the episode ended; see `Keys`.
+        mode: int64 [n], the function that takes the next node, or how the episode ended; see `KeyRules`.
         shown: int64 [n], the token on the display.
-        left: int64 [n], hops of the problem minus calls made, also below 0.
-        maps, target: the problem's.
+        left: int64 [n], hops of the problem minus calls made; may be negative.
+        maps, target: of the problem.
     """
 
     mode: Tensor
@@ -59,16 +60,18 @@ class Walk(State):
 
 
 @dataclass
-class Keys(Batch):
-    """What each key does. A row for each choice of (mode, key), the key counting fastest.
+class KeyRules(Batch):
+    """The effect of each key: one row for each (mode, key), with the key changing fastest.
 
-    The modes are: one for each tool that is chosen, then none chosen, asked for the answer, answered, ended without.
+    The modes are, in this order: one for each chosen tool, no tool chosen, ANS pressed, answered, ended without an
+    answer.
 
     Attributes:
-        mode: int64, after the key.
-        shown: int64, the token that it shows; −1 if the display stays, or shows what a call returns.
-        word, shift: int64, where in `maps` a call finds its result.
-        calls, answers, done, invalid: bool, it calls a tool; it answers; the episode is over after it; no effect.
+        mode: int64, the mode after the key.
+        shown: int64, the token that is displayed; −1 if the display does not change or shows the result of a call.
+        word, shift: int64, the position in `maps` of the result of a call.
+        calls, answers, done, invalid: bool, the key calls a tool; gives the answer; the episode is over after it; it
+            has no effect.
     """
 
     mode: Tensor
@@ -82,48 +85,47 @@ class Keys(Batch):
 
 
 @dataclass
-class Tables:
-    """What is looked up instead of computed.
+class HopsTables(Batch):
+    """Lookup tables.
 
     Attributes:
-        keys: what each key does.
-        rows: int16 [all ways, tokens], every way to write every number of hops, and CTX; stage after stage.
-        first: int64 [stages], the row where a stage begins.
-        ways: int64 [stages], its rows.
+        keys: the effects of the keys.
+        rows: int16 [rows, tokens], all ways to write the number of hops, followed by CTX; stage after stage.
+        first: int64 [stages], the first row of each stage.
+        ways: int64 [stages], the number of rows of each stage.
     """
 
-    keys: Keys
+    keys: KeyRules
     rows: Tensor
     first: Tensor
     ways: Tensor
 
 
-class Hops(Task[HopsProblems, Walk]):
-    """Start from a node, follow a hidden map h times, say where that ends (stages H1, H2, …).
+class Hops(Task[HopsProblems, HopsState]):
+    """Start at a node, follow a hidden map for h hops and answer with the last node (stages H1, H2, …).
 
-    The map is seen only through its tool: a node written while a tool is chosen is a call, and the display shows
-    the node after it. ANS and then a node is the answer, and the end of the episode. With one map its tool, NEXT, is
-    chosen from the start and has no key; with more, the keys NEXT1, NEXT2, … choose one, until another is chosen,
-    and the context begins with the one to follow. Choosing and ANS blank the display. A key that changes nothing is
-    invalid.
+    The map is accessible only through its tool: a node that is written while a tool is chosen is a call, and the
+    display shows the node after it. ANS and then a node is the answer and ends the episode. With one map, its tool NEXT
+    is always chosen and has no key. With several maps, the keys NEXT1, NEXT2, … choose a tool, and the context begins
+    with the one to follow. Choosing a tool and ANS blank the display. A key that changes nothing is invalid.
 
-    A map is one cycle through all nodes, each such cycle being equally likely, and longer than h. So no node comes
-    twice, and without a call every node but the start is equally likely to be the answer: 1 / (size − 1). A constant
-    program reaches 1 / size. A policy without a memory reaches 1 / (size − 1), as the display is blank after ANS. To be
-    remembered are the hops that were made and, for one key, the node.
+    A map is one cycle through all nodes, uniform among all such cycles, and longer than h. So no node occurs twice, and
+    without a call every node but the start is the answer with equal probability: 1 / (size − 1). A constant program
+    reaches 1 / size. A memoryless policy reaches 1 / (size − 1), because the display is blank after ANS. A policy must
+    remember the number of hops made and, for one key, the node.
 
     Args:
-        hops: the longest stage, 1 to 100.
-        size: nodes of a map, at least hops + 2, at most 128.
-        maps: hidden maps, 1 to 8; one is followed.
-        count: how the context says h. `scattered`: h marks at random among `hops` places, at most 12; `shifted`: h
-            marks in a row that begins anywhere among them; `row`: at the first h of them; `digits`: a decimal number.
-            Only with the first two does a policy that was trained on short walks know the marks at every place.
-        feedback: `node` is the display; `left` adds a mark for as long as fewer than h calls were made, so that
-            nobody has to count.
+        hops: number of hops of the last stage, 1 to 100.
+        size: number of nodes of a map, at least hops + 2, at most 128.
+        maps: number of hidden maps, 1 to 8; one of them is followed.
+        count: how the context encodes h. `scattered`: h marks at random among `hops` places (at most 12); `shifted`: h
+            consecutive marks at a random position; `row`: marks at the first h places; `digits`: a decimal number. Only
+            with the first two does a policy that is trained on few hops see marks at every place.
+        feedback: `node` shows the display; `left` adds a mark while fewer than h calls were made, so that the policy
+            does not need to count.
 
     Raises:
-        UserError: a option is out of its range.
+        UserError: an option is out of its range.
 
     Example:
         >>> task = Hops(hops=2, size=4)
@@ -150,7 +152,7 @@ class Hops(Task[HopsProblems, Walk]):
         require(count != "scattered" or hops <= SCATTERED, "hops", hops, f"at most {SCATTERED} with count 'scattered'")
         self.shows_left = choose("feedback", feedback, ("node", "left")) == "left"
         self.packing = Packing(size)
-        self._tables: dict[torch.device, Tables] = {}
+        self.tables = PerDevice(self._make_tables)
         self.tools = ["NEXT"] if maps == 1 else [f"NEXT{k + 1}" for k in range(maps)]
         marks = [*"0123456789"] if count == "digits" else []
         nodes = [f"n{i}" for i in range(size)]
@@ -180,7 +182,7 @@ class Hops(Task[HopsProblems, Walk]):
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> HopsProblems:
         shuffles = Shuffles(self.size, self.maps, generator)
-        shuffles.draw(len(stage) * 3 // 2 + 256 if split == "train" else len(stage))  # one in five will be redrawn
+        shuffles.draw(len(stage) * 3 // 2 + 256 if split == "train" else len(stage))  # one in five is drawn again
         tables = self.tables(stage.device)
 
         def draw(stage: Tensor) -> Problems:
@@ -191,14 +193,14 @@ class Hops(Task[HopsProblems, Walk]):
         return self._problems(draw_within(split, stage, draw))
 
     def _drawn(self, stage: Tensor, row: Tensor, tool: Tensor, orders: Sequence[Tensor]) -> Problems:
-        """Problems with only their content, in place of the context: the maps, a number for the rest, the target.
+        """Return problems with their content in place of the context: the maps, a number for the rest, the target.
 
         Args:
             stage: int64 [n].
-            row: int64 [n], how the hops are written: a row of `Tables.rows`.
-            tool: int64 [n], which map to follow.
-            orders: of each map, its nodes as they follow each other: int64 [size, n]. The first is of the map to
-                follow, from the start on. It changes places with the one that stands where it has to be.
+            row: int64 [n], how the number of hops is written: rows of `HopsTables.rows`.
+            tool: int64 [n], the map to follow.
+            orders: the nodes of each map in the order of its cycle, int64 [size, n]. The first one is the map to
+                follow, from the start node on; it is swapped with the map at index `tool`.
         """
         cycles = [self.packing.map_of(order) for order in orders]
         maps = list(cycles)
@@ -230,7 +232,7 @@ class Hops(Task[HopsProblems, Walk]):
         for numbers in torch.arange(total).split(chunk):
             orders, rest = [], numbers
             for k in range(self.maps):
-                # A walk begins where it begins; a map that is not followed is listed from its node 0 on.
+                # The followed map is listed from every start node; for the others the start does not matter.
                 swaps, least = [], 0 if k == 0 else 1
                 for i in range(self.size - 1, 0, -1):
                     swaps.append(rest % (i + 1 - least) + least)
@@ -249,10 +251,10 @@ class Hops(Task[HopsProblems, Walk]):
         tool = numbers[1] - 1 if self.maps > 1 and len(numbers) > 1 else 0
         if len(parts) != self.maps or not 0 <= tool < self.maps or any(len(c) != self.size for c in cycles):
             example = ", ".join([" ".join(str((i + 1) % self.size) for i in range(self.size))] * self.maps)
-            which, begin = ("", "0: ") if self.maps == 1 else (f", which map to follow (1 to {self.maps})", "0 1: ")
+            which, begin = ("", "0: ") if self.maps == 1 else (f", the map to follow (1 to {self.maps})", "0 1: ")
             raise UserError(
-                f"problem: {text!r} is not allowed; expected the node to start from{which}, then for each map what "
-                f"follows each of its {self.size} nodes, all on one cycle, such as {begin + example!r}"
+                f"problem: {text!r} is not allowed; expected the start node{which}, then for each map the nodes after "
+                f"each of its {self.size} nodes, all on one cycle, such as {begin + example!r}"
             )
         cycles[0], cycles[tool] = cycles[tool], cycles[0]
         row = self.tables(torch.device("cpu")).first[[stage]]
@@ -267,10 +269,7 @@ class Hops(Task[HopsProblems, Walk]):
         )
 
     def oracle(self, problems: HopsProblems) -> Tensor:
-        """Shortest among the programs of agents that have to be sure.
-
-        An answer may be guessed, but whoever makes fewer than h calls is wrong on some map that fits what was shown.
-        """
+        """The shortest program that does not guess: with fewer than h calls, some map with the same feedback fails."""
         stage, vocabulary = problems.stage, len(self.spec.vocabulary)
         columns, node = [], problems.start
         for t in range(self.hops + 2):
@@ -283,18 +282,18 @@ class Hops(Task[HopsProblems, Walk]):
 
     # Episodes
 
-    def begin(self, problems: HopsProblems) -> Walk:
+    def begin(self, problems: HopsProblems) -> HopsState:
         none = torch.zeros_like(problems.stage)
         mode = none if self.maps == 1 else none + self.maps
         blank = none + self.eos
-        return Walk(none > 0, mode, blank, problems.stage + 1, problems.maps, problems.target)
+        return HopsState(none > 0, mode, blank, problems.stage + 1, problems.maps, problems.target)
 
-    def step(self, state: Walk, action: Tensor) -> Step[Walk]:
+    def step(self, state: HopsState, action: Tensor) -> Step[HopsState]:
         keys = self.tables(action.device).keys
         row = torch.add(action, state.mode, alpha=len(self.spec.vocabulary))
         calls, shown = keys.calls.index_select(0, row), keys.shown.index_select(0, row)
         shown = torch.where(shown < 0, state.shown, shown)
-        after = Walk(
+        after = HopsState(
             done=keys.done.index_select(0, row),
             mode=keys.mode.index_select(0, row),
             shown=torch.where(calls, self._image(state.maps, row), shown),
@@ -307,17 +306,17 @@ class Hops(Task[HopsProblems, Walk]):
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
 
     def _image(self, maps: Tensor, row: Tensor) -> Tensor:
-        """What a call returns: maps int64 [n, words], rows of `Keys` int64 [n] -> int64 [n]."""
+        """Return the results of calls: maps int64 [n, words], rows of `KeyRules` int64 [n] -> int64 [n]."""
         keys = self.tables(row.device).keys
         word = maps[:, 0] if maps.shape[1] == 1 else maps.gather(1, keys.word.index_select(0, row)[:, None])[:, 0]
         return word >> keys.shift.index_select(0, row) & ((1 << self.packing.bits) - 1)
 
-    def feedback(self, state: Walk) -> Tensor:
+    def feedback(self, state: HopsState) -> Tensor:
         if not self.shows_left:
             return state.shown[:, None]
         return torch.stack([state.shown, torch.where(state.left > 0, self.hop, self.eos)], 1)
 
-    def records(self, problems: HopsProblems, state: Walk) -> list[dict[str, Any]]:
+    def records(self, problems: HopsProblems, state: HopsState) -> list[dict[str, Any]]:
         names, n = self.spec.vocabulary, len(problems)
         maps = self.packing.unpacked(problems.maps.view(n * self.maps, -1)).view(n, self.maps, self.size)
         answer = torch.where(state.mode == self.maps + 2, state.shown, -1)
@@ -340,7 +339,7 @@ class Hops(Task[HopsProblems, Walk]):
             for stage, start, tool, context, maps, answer, target in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
-    def registers(self, state: Walk, i: int) -> dict[str, str]:
+    def registers(self, state: HopsState, i: int) -> dict[str, str]:
         mode, shown = int(state.mode[i]), int(state.shown[i])
         return {
             "function": (*self.tools, "", "ANS", "ANS", "")[mode],
@@ -348,17 +347,13 @@ class Hops(Task[HopsProblems, Walk]):
             "display": "" if shown == self.eos else self.spec.vocabulary[shown],
         }
 
-    def tables(self, device: torch.device) -> Tables:
-        """What is looked up, on `device`."""
-        if device not in self._tables:
-            rows = [self._rows(h) for h in range(1, self.hops + 1)]
-            ways = torch.tensor([len(part) for part in rows])
-            tensors = (torch.cat(rows), ways.cumsum(0) - ways, ways)
-            self._tables[device] = Tables(self._keys().to(device), *(tensor.to(device) for tensor in tensors))
-        return self._tables[device]
+    def _make_tables(self, device: torch.device) -> HopsTables:
+        rows = [self._rows(h) for h in range(1, self.hops + 1)]
+        ways = torch.tensor([len(part) for part in rows])
+        return HopsTables(self._key_rules(), torch.cat(rows), ways.cumsum(0) - ways, ways).to(device)
 
     def _rows(self, h: int) -> Tensor:
-        """Every way to write h hops: int16 [ways, row], tokens."""
+        """Return all ways to write h hops: int16 [ways, tokens]."""
         if self.count_as == "digits":
             tokens = [[self.first_digit + int(digit) for digit in f"{h:0{self.width}d}"]]
         else:
@@ -372,27 +367,26 @@ class Hops(Task[HopsProblems, Walk]):
             ]
         return torch.tensor([[*row, self.ctx] for row in tokens], dtype=torch.int16)
 
-    def _keys(self) -> Keys:
-        """The rules, for every mode and key at once."""
-        none, asked, answered, ended = range(self.maps, self.maps + 4)
+    def _key_rules(self) -> KeyRules:
+        none, answering, answered, ended = range(self.maps, self.maps + 4)
         mode, key = torch.meshgrid(torch.arange(self.maps + 4), torch.arange(len(self.spec.vocabulary)), indexing="ij")
         mode, key = mode.flatten(), key.flatten()
-        running, node, tool = mode <= asked, key < self.size, key - self.size
-        calls, answers = node & (mode < none), node & (mode == asked)
+        running, node, tool = mode <= answering, key < self.size, key - self.size
+        calls, answers = node & (mode < none), node & (mode == answering)
         chooses = running & (tool >= 0) & (tool < self.maps) & (tool != mode) & (self.maps > 1)
-        asks, ends = running & (key == self.ans) & (mode != asked), running & (key == self.eos)
+        prepares, ends = running & (key == self.ans) & (mode != answering), running & (key == self.eos)
         after = torch.where(chooses, tool, mode)
-        for effect, then in ((asks, asked), (answers, answered), (ends, ended)):
+        for effect, then in ((prepares, answering), (answers, answered), (ends, ended)):
             after = after.masked_fill(effect, then)
-        shown = torch.where(answers, key, torch.where(chooses | asks | ends, self.eos, -1))
+        shown = torch.where(answers, key, torch.where(chooses | prepares | ends, self.eos, -1))
         node = torch.where(calls, key, 0)
-        return Keys(
+        return KeyRules(
             mode=after,
             shown=shown,
             word=mode * calls * self.packing.words + node // self.packing.per,
             shift=node % self.packing.per * self.packing.bits,
             calls=calls,
             answers=answers,
-            done=after > asked,
-            invalid=running & ~(calls | chooses | asks | answers | ends),
+            done=after > answering,
+            invalid=running & ~(calls | chooses | prepares | answers | ends),
         )

@@ -1,4 +1,4 @@
-"""Memory length: a cue is shown once, distractors follow, then the cue is to be typed."""
+"""Memory length: a cue is shown once, distractors follow, then the cue must be typed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.sampling import numbers_within
+from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, mixed, require
-from modelnative.tasks.numbers import numbers_within
 
-LENGTHS = (1, 3, 10, 30, 100, 300, 1000)  # distractors of the stages, as far as the option goes
+LENGTHS = (1, 3, 10, 30, 100, 300, 1000)  # distractors of the stages, up to the option
 NAMES = "0123456789abcdefghijklmnopqrstuvwxyz"  # of the symbols
-CUES = 1 << 16  # the most different cues
-SEEDS = 1 << 32  # a seed is exact in every reader of JSON, and typed in ten digits
-STRIDE = 1 << 10  # more than the longest length, so that no two seeds share a hashed number
-LISTED = 1 << 16  # a stage with no more problems than this is listed
-SHOWN = 12  # distractors that a person is shown
+CUES = 1 << 16  # largest number of different cues
+SEEDS = 1 << 32  # number of seeds; a seed has at most ten digits and is exact in JSON
+STRIDE = 1 << 10  # larger than the longest length, so that no two seeds share a hashed number
+LISTED = 1 << 16  # largest number of problems of a stage that is listed
+SHOWN = 12  # distractors in the text of a problem
 
 
 @dataclass
 class RecallProblems(Problems):
-    """Adds what is shown.
+    """Adds the cue and the distractors.
 
     Attributes:
-        cue: int64 [n], its symbols read as the digits of one number, the first one counting most.
-        seed: int64 [n], in [0, 2³²); the distractors come from it, see `Recall`.
+        cue: int64 [n], the symbols of the cue as the digits of one number, the most significant first.
+        seed: int64 [n], in [0, 2³²), determines the distractors (see `Recall`).
     """
 
     cue: Tensor
@@ -36,14 +38,14 @@ class RecallProblems(Problems):
 
 
 @dataclass
-class Recalling(State):
-    """An episode under way: a few numbers, however long it is.
+class RecallState(State):
+    """A batch of n episodes; its size does not depend on their length.
 
     Attributes:
-        cue: int64 [n], as in `RecallProblems`.
-        number: int64 [n], 1024 · seed + t while distractor t is shown; its lower ten bits are t, 0 for the cue.
-        time: int64 [n], minus the WAITs to come; then the symbols typed.
-        typed: int64 [n], the symbols of the answer so far, read as one number.
+        cue: int64 [n], see `RecallProblems`.
+        number: int64 [n], 1024 · seed + t while distractor t is shown; t = 0 is the cue.
+        time: int64 [n], minus the number of WAITs to come; then the number of symbols typed.
+        typed: int64 [n], the symbols typed so far, as the digits of one number.
     """
 
     cue: Tensor
@@ -52,34 +54,34 @@ class Recalling(State):
     typed: Tensor
 
 
-class Recall(Task[RecallProblems, Recalling]):
-    """Remember a cue over L distractors, then type it: how long a memory lasts.
+class Recall(Task[RecallProblems, RecallState]):
+    """Remember a cue over L distractors, then type it. The task measures how long a memory lasts.
 
-    This is the passive T-maze (Ni et al., 2023) with distractors; bsuite's memory length (Osband et al., 2020) has one
-    bit. The feedback before the first key is the cue, which is never shown again. Every WAIT shows the next distractor:
-    random symbols of the same alphabet, so that the cue must be kept from what follows. The WAIT after the last
-    distractor shows GO; then the cue is to be typed.
+    This is the passive T-maze (Ni et al., 2023) with distractors; bsuite's memory length (Osband et al., 2020) with
+    more than one bit. The feedback before the first key is the cue, which is not shown again. Each WAIT shows the next
+    distractor: random symbols of the same alphabet, so that the cue must be protected from them. The WAIT after the
+    last distractor shows GO; then the cue must be typed.
 
     | key | before GO | after GO |
     |---|---|---|
     | WAIT | shows the next distractor, or GO | ends the episode without an answer |
-    | a symbol | ends the episode without an answer | is typed; the last one ends the episode with the verdict |
-    | CTX, GO, EOS | ends the episode without an answer | the same |
+    | a symbol | ends the episode without an answer | is typed; the last one ends the episode |
+    | CTX, GO, EOS | ends the episode without an answer | ends the episode without an answer |
 
-    So time passes by WAIT alone, and nobody can leave notes in what is typed. The one program that succeeds, and so the
-    shortest, is L + 1 times WAIT and then the cue. The context is `CTX` and tells nothing.
+    So only WAIT passes time, and a policy cannot keep notes in its own actions. The only successful program is L + 1
+    times WAIT and then the cue. The context is `CTX` alone and carries no information.
 
-    Distractor t, from 1 to L, of seed s is `mixed`(1024·s + t) mod symbols^width, written in `width` digits to the base
-    `symbols`. `mixed` gives a signed number of 64 bits, and the rest of the division is not negative. What is shown
-    makes the problem: where a stage is short enough to be listed, the seed is the smallest one with its distractors.
+    Distractor t, from 1 to L, of seed s is `mixed`(1024·s + t) mod symbols^width, written with `width` digits in base
+    `symbols`, where `mixed` is a signed 64-bit hash and the remainder is not negative. Problems that show the same
+    tokens are equal: in a stage that is small enough to be listed, the seed is the smallest one with its distractors.
 
-    Who always types the same cue after the WAITs is right one time in symbols^width, 12.5% by default. An agent without
-    memory, and one that does not see the cue, can do no better. Always the same key is never right.
+    Typing a constant cue after the WAITs is right with probability 1 / symbols^width, 12.5% by default. A memoryless
+    policy and a policy that does not see the cue reach no more. Repeating one key always fails.
 
     Args:
-        longest: distractors of the last stage, 1 to 1000; those before it have 1, 3, 10, 30, 100, 300.
-        symbols: in the alphabet, 2 to 36.
-        width: symbols of the cue and of each distractor; there may be 65,536 different cues at most.
+        longest: number of distractors of the last stage, 1 to 1000; the stages before it have 1, 3, 10, 30, 100, 300.
+        symbols: size of the alphabet, 2 to 36.
+        width: number of symbols of the cue and of each distractor; at most 65,536 different cues are allowed.
 
     Example:
         >>> task = Recall(longest=3)
@@ -100,9 +102,9 @@ class Recall(Task[RecallProblems, Recalling]):
         self.cues = symbols**width
         self.lengths = (*(length for length in LENGTHS if length < longest), longest)
         self.ctx, self.wait, self.go, self.eos = range(symbols, symbols + 4)
-        self._tables: dict[torch.device, Tables] = {}
+        self.tables = PerDevice(self._make_tables)
         self._seeds: dict[int, Tensor] = {}
-        self._lists: dict[tuple[Split, torch.device], Lists] = {}
+        self._lists: dict[tuple[Split, torch.device], ListedCodes] = {}
         self.spec = TaskSpec(
             name="recall",
             vocabulary=(*NAMES[:symbols], "CTX", "WAIT", "GO", "EOS"),
@@ -119,12 +121,12 @@ class Recall(Task[RecallProblems, Recalling]):
 
     # Episodes
 
-    def begin(self, problems: RecallProblems) -> Recalling:
+    def begin(self, problems: RecallProblems) -> RecallState:
         zero = torch.zeros_like(problems.stage)
         time = self.tables(zero.device).start.index_select(0, problems.stage)
-        return Recalling(zero.bool(), problems.cue, problems.seed * STRIDE, time, zero)
+        return RecallState(zero.bool(), problems.cue, problems.seed * STRIDE, time, zero)
 
-    def step(self, state: Recalling, action: Tensor) -> Step[Recalling]:
+    def step(self, state: RecallState, action: Tensor) -> Step[RecallState]:
         waiting, running = state.time < 0, ~state.done
         waits = waiting & running & (action == self.wait)
         types = ~waiting & running & (action < self.symbols)
@@ -134,11 +136,11 @@ class Recall(Task[RecallProblems, Recalling]):
         finished = types & (time == self.width)
         success = finished & (typed == state.cue)
         done = finished | ~going
-        after = Recalling(done, state.cue, state.number + waits, time, typed)
+        after = RecallState(done, state.cue, state.number + waits, time, typed)
         return Step(after, self.feedback(after), success.float(), done, success, torch.zeros_like(done))
 
-    def feedback(self, state: Recalling) -> Tensor:
-        shown = _rest(mixed(state.number), self.cues)
+    def feedback(self, state: RecallState) -> Tensor:
+        shown = _remainder(mixed(state.number), self.cues)
         shown = torch.where(state.number & (STRIDE - 1) == 0, state.cue, shown)
         shown = shown.masked_fill(state.time >= 0, self.cues)
         return self.tables(shown.device).display.index_select(0, shown)
@@ -150,16 +152,11 @@ class Recall(Task[RecallProblems, Recalling]):
         cue = tables.display.index_select(0, problems.cue).gather(1, place.clamp(0, self.width - 1))
         return torch.where(place < 0, self.wait, torch.where(place < self.width, cue, self.eos))
 
-    def tables(self, device: torch.device) -> Tables:
-        """What is looked up, on `device`."""
-        if device not in self._tables:
-            powers = self.symbols ** torch.arange(self.width - 1, -1, -1)
-            digits = torch.arange(self.cues)[:, None] // powers % self.symbols
-            go = torch.tensor([[self.go] + [self.eos] * (self.width - 1)])
-            self._tables[device] = Tables(
-                torch.cat([digits, go]).to(device), -1 - torch.tensor(self.lengths, device=device)
-            )
-        return self._tables[device]
+    def _make_tables(self, device: torch.device) -> RecallTables:
+        powers = self.symbols ** torch.arange(self.width - 1, -1, -1)
+        digits = torch.arange(self.cues)[:, None] // powers % self.symbols
+        go = torch.tensor([[self.go] + [self.eos] * (self.width - 1)])
+        return RecallTables(torch.cat([digits, go]), -1 - torch.tensor(self.lengths)).to(device)
 
     # Problems
 
@@ -174,10 +171,10 @@ class Recall(Task[RecallProblems, Recalling]):
 
         code = numbers_within(split, stage, draw, key)
         if lists.empty is not None and bool(torch.isin(stage, lists.empty).any()):
-            raise UserError(f"split: {split!r} has no problem of a stage; it needs more than {self.symbols} symbols")
+            raise UserError(f"split: {split!r} has no problem of a stage; expected more than {self.symbols} symbols")
         if lists.codes is not None:
             size = lists.size.index_select(0, stage)
-            # What a division by at most 2¹⁶ leaves of some 2³² numbers or more: no place is favoured noticeably.
+            # The remainder of a division by at most 2¹⁶ of more than 2³² numbers is almost uniform.
             place = code % size.clamp_min(1) + lists.first.index_select(0, stage)
             code = torch.where(size > 0, lists.codes.index_select(0, place), code)
         return self._problems(stage, code)
@@ -196,7 +193,7 @@ class Recall(Task[RecallProblems, Recalling]):
         if not (0 < len(words) <= 2 and known and seed.isascii() and seed.isdigit() and int(seed) < SEEDS):
             raise UserError(
                 f"problem: {text!r} is not allowed; expected a cue, {self.width} of {NAMES[: self.symbols]}, "
-                f"and, if you like, a seed of the distractors below 2^32, such as '{'1' * self.width} 17'"
+                f"and optionally a seed of the distractors below 2^32, such as '{'1' * self.width} 17'"
             )
         code = self._canonical(stage, int(seed)) * self.cues + int(cue, self.symbols)
         return self._problems(torch.tensor([stage]), torch.tensor([code]))
@@ -208,8 +205,8 @@ class Recall(Task[RecallProblems, Recalling]):
         count = "1 distractor" if length == 1 else f"{length} distractors"
         return f"the cue {self._text(int(problems.cue[i]))}, {count}: {shown}, GO; type the cue"
 
-    def records(self, problems: RecallProblems, state: Recalling) -> list[dict[str, Any]]:
-        """As in `Task`: `cue`, `seed`, and what comes of the seed, `distractors`, one text for each WAIT before GO."""
+    def records(self, problems: RecallProblems, state: RecallState) -> list[dict[str, Any]]:
+        """See `Task.records`; `distractors` has one text for each WAIT before GO."""
         answered = state.time == self.width
         columns = (problems.stage, problems.cue, problems.seed, state.typed, answered)
         return [
@@ -224,7 +221,7 @@ class Recall(Task[RecallProblems, Recalling]):
             for stage, cue, seed, typed, given in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
-    def registers(self, state: Recalling, i: int) -> dict[str, str]:
+    def registers(self, state: RecallState, i: int) -> dict[str, str]:
         time = int(state.time[i])
         display = self.feedback(state[i : i + 1])[0].tolist()
         return {
@@ -235,17 +232,17 @@ class Recall(Task[RecallProblems, Recalling]):
         }
 
     def _text(self, number: int) -> str:
-        """A number as symbols."""
+        """Write a number with symbols."""
         return "".join(NAMES[number // self.symbols**place % self.symbols] for place in reversed(range(self.width)))
 
     def _shown(self, seed: int, length: int) -> list[str]:
-        """All distractors as symbols."""
+        """Write all distractors of a seed with symbols."""
         return [self._text(number) for number in _distractors(torch.tensor([seed]), length, self.cues)[0].tolist()]
 
-    # Which problems there are
+    # The set of problems
 
     def _problems(self, stage: Tensor, code: Tensor) -> RecallProblems:
-        """Problems from stages and codes, int64 [n]; a code is seed · cues + cue."""
+        """Return problems from stages and codes, int64 [n]; a code is seed · cues + cue."""
         key = _key(self.tables(stage.device).start.index_select(0, stage), code)
         return RecallProblems(
             stage, torch.full_like(stage, self.ctx)[:, None], key, code % self.cues, code // self.cues
@@ -255,17 +252,17 @@ class Recall(Task[RecallProblems, Recalling]):
         return self.cues ** (self.lengths[stage] + 1) <= LISTED
 
     def _canonical(self, stage: int, seed: int) -> int:
-        """The seed that stands for all those that give the same distractors."""
+        """The seed that represents all seeds with the same distractors."""
         if not self._is_listed(stage):
             return seed
         return int(self._seeds_of(stage)[_sequence(torch.tensor([seed]), self.lengths[stage], self.cues)])
 
     def _seeds_of(self, stage: int) -> Tensor:
-        """The smallest seed of every sequence of distractors, in the order of the sequences: int64 [cues^L]."""
+        """The smallest seed of each sequence of distractors, in the order of the sequences: int64 [cues^L]."""
         if stage not in self._seeds:
             seeds = torch.full((self.cues ** self.lengths[stage],), SEEDS)
             first = 0
-            while int(seeds.max()) == SEEDS:  # all m sequences have appeared after about m ln m seeds
+            while int(seeds.max()) == SEEDS:  # about m ln m seeds are needed for all m sequences
                 block = torch.arange(first, first + 8 * len(seeds))
                 seeds.scatter_reduce_(0, _sequence(block, self.lengths[stage], self.cues), block, "amin")
                 first += len(block)
@@ -273,20 +270,22 @@ class Recall(Task[RecallProblems, Recalling]):
         return self._seeds[stage]
 
     def _all(self, stage: int, split: Split) -> Tensor:
-        """The codes of a listed stage and split: int64, in the order of distractors, then of cues."""
+        """The codes of a listed stage and split, ordered by distractors, then by cues: int64."""
         if not self._is_listed(stage):
             name = self.spec.stages[stage]
-            raise UserError(f"stage: {name!r} is too many to list: {self.cues} cues with {SEEDS:,} seeds")
+            raise UserError(
+                f"stage: {name!r} has {self.cues * SEEDS:,} problems, too many to list; expected at most {LISTED:,}"
+            )
         code = (self._seeds_of(stage)[:, None] * self.cues + torch.arange(self.cues)).flatten()
         return code[in_split(_key(torch.tensor(-1 - self.lengths[stage]), code), split)]
 
-    def _listed(self, split: Split, device: torch.device) -> Lists:
+    def _listed(self, split: Split, device: torch.device) -> ListedCodes:
         """The problems of the listed stages, on `device`."""
         if (split, device) not in self._lists:
             parts = [self._all(s, split) for s in range(len(self.lengths)) if self._is_listed(s)]
             none = [s for s, part in enumerate(parts) if not len(part)]  # the listed stages are the first ones
             size = torch.tensor([len(part) for part in parts] + [0] * (len(self.lengths) - len(parts)))
-            self._lists[split, device] = Lists(
+            self._lists[split, device] = ListedCodes(
                 codes=torch.cat(parts).to(device) if parts else None,
                 size=size.to(device),
                 first=((size.cumsum(0) - size) * (size > 0)).to(device),
@@ -296,12 +295,12 @@ class Recall(Task[RecallProblems, Recalling]):
 
 
 @dataclass
-class Tables:
-    """What is looked up.
+class RecallTables(Batch):
+    """Lookup tables.
 
     Attributes:
-        display: int64 [cues + 1, width], the symbols of every number, then GO.
-        start: int64 [stages], minus the WAITs before GO.
+        display: int64 [cues + 1, width], the symbols of each number, then GO.
+        start: int64 [stages], minus the number of WAITs before GO.
     """
 
     display: Tensor
@@ -309,13 +308,13 @@ class Tables:
 
 
 @dataclass
-class Lists:
-    """The listed stages' problems of a split.
+class ListedCodes:
+    """The problems of the listed stages in a split.
 
     Attributes:
         codes: int64, stage after stage; None if no stage is listed.
-        size, first: int64 [stages], how many codes a stage has, 0 where it is not listed, and where they begin.
-        empty: int64, listed stages without any problem in the split; None if there are none.
+        size, first: int64 [stages], the number of codes of a stage (0 where it is not listed), and its first index.
+        empty: int64, listed stages without a problem in the split; None if there are none.
     """
 
     codes: Tensor | None
@@ -325,20 +324,20 @@ class Lists:
 
 
 def _key(start: Tensor, code: Tensor) -> Tensor:
-    """Made of the length, not of the stage's index: a problem has the same key whatever the longest stage is."""
+    """The key contains the length and not the stage index, so that it does not depend on the option `longest`."""
     return (-1 - start << 48) + code
 
 
-def _rest(number: Tensor, divisor: int) -> Tensor:
-    """What a division leaves, never negative; without dividing where that is possible, which takes a quarter of it."""
+def _remainder(number: Tensor, divisor: int) -> Tensor:
+    """The remainder of a division, not negative; for powers of two by a mask, which is four times as fast."""
     return number % divisor if divisor & (divisor - 1) else number & (divisor - 1)
 
 
 def _distractors(seed: Tensor, length: int, cues: int) -> Tensor:
-    """Distractors 1 to `length` of seeds, int64 [n], as numbers: int64 [n, length]."""
-    return _rest(mixed(seed[:, None] * STRIDE + torch.arange(1, length + 1, device=seed.device)), cues)
+    """Return distractors 1 to `length` of seeds, int64 [n], as numbers: int64 [n, length]."""
+    return _remainder(mixed(seed[:, None] * STRIDE + torch.arange(1, length + 1, device=seed.device)), cues)
 
 
 def _sequence(seed: Tensor, length: int, cues: int) -> Tensor:
-    """The distractors of seeds, int64 [n], read as the digits of one number: int64 [n]."""
+    """Return the distractors of seeds, int64 [n], as the digits of one number: int64 [n]."""
     return (_distractors(seed, length, cues) * cues ** torch.arange(length - 1, -1, -1)).sum(1)

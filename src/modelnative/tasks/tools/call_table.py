@@ -1,7 +1,7 @@
-"""The values that tools work on, as numbers that tensors can hold, and every call ever made, to be looked up.
+"""Tables of the values that tools work on, and of all calls that were made.
 
-A value is interned: its id is its place in a table that grows while the task is used. So an id means something only
-in the process that gave it, and only ids, never the order in which they were given, may decide anything.
+A value is interned: its id is its index in a table that grows while the task is used. Ids are valid in their process
+only, and results must not depend on the order in which ids were given.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from modelnative.tasks.contract.sampling import content_key
 from modelnative.tasks.tools.execution import Caller
 from modelnative.tasks.tools.tool import Kind, Tool, Value
 
-NONE, ERROR = 0, 1  # ids of nothing, and of what a call that failed gives
-FREE, GIVEN, NEVER = range(3)  # kinds after those of parameters
+NONE, ERROR = 0, 1  # ids for no value, and for the result of a call that failed
+FREE, GIVEN, NEVER = range(3)  # kinds after those of the parameters
 
 
 @dataclass
-class Columns:
-    """What is looked up for each of V values, by id.
+class ValueColumns:
+    """Properties of V values, by id.
 
     Attributes:
-        tokens: int64 [V, F], how feedback shows it.
-        alike: int64 [V], the same for values that count as the same answer.
-        fits: bool [V * P], whether it can be the argument of each of P kinds, the kind counting fastest. The last three
-            are FREE (no value is needed), GIVEN (any value, but not NONE or ERROR), and NEVER.
+        tokens: int64 [V, F], the encoding in feedback.
+        alike: int64 [V], equal for values that are the same answer.
+        fits: bool [V * P], whether the value fits each of P kinds of arguments, with the kind changing fastest. The
+            last three kinds are FREE (anything, also no value), GIVEN (any value but NONE and ERROR), and NEVER.
     """
 
     tokens: Tensor
@@ -39,15 +39,14 @@ class Columns:
     fits: Tensor
 
 
-class Values:
+class ValueTable:
     """The table of values.
 
     Args:
-        shown: int64 [F] as a list for a value, the tokens that feedback shows; None if it cannot be shown, and then
-            there is no such value.
-        same: a key that two values share if they count as the same answer.
-        kinds: what arguments can be, without the last three.
-        blank, error: as `shown`, for NONE and ERROR.
+        shown: returns the F tokens of a value in feedback; None if it cannot be shown and is not allowed.
+        same: returns a key that is equal for values that are the same answer.
+        kinds: the kinds of arguments, without the last three.
+        blank, error: the tokens for NONE and ERROR.
     """
 
     def __init__(
@@ -63,18 +62,18 @@ class Values:
         self.objects: list[Value | None] = [None, None]
         self._ids: dict[tuple[type, Value], int] = {}
         self._alike: dict[object, int] = {}
-        # Written as arrays and read as tensors of the same memory: a small tensor costs ten times as much to write.
+        # Written as NumPy arrays and read as tensors that share their memory: writing to small tensors is slow.
         fits = np.zeros((2, self.width), dtype=bool)
         fits[:, len(self.kinds) + FREE] = True
         self._rows = (np.array([blank, error]), np.array([-1, -2]), fits)
         self._kept = self._read()
-        self._moved: dict[torch.device, tuple[int, Columns]] = {}
+        self._moved: dict[torch.device, tuple[int, ValueColumns]] = {}
 
     def __len__(self) -> int:
         return len(self.objects)
 
     def intern(self, value: Value) -> int:
-        """The id of a value; ERROR for one that cannot be shown."""
+        """Return the id of a value; ERROR if it cannot be shown."""
         key = (type(value), value)
         found = self._ids.get(key)
         if found is None:
@@ -84,58 +83,58 @@ class Values:
             found = len(self.objects)
             self._add(found, tokens, value)
             self.objects.append(value)
-            self._ids[key] = found  # last: what can be found is whole
+            self._ids[key] = found  # at the end, so that a value that is found is complete
         return found
 
-    def columns(self, device: torch.device) -> Columns:
-        """The tables on `device`, with every id given so far; they may have room for more."""
+    def columns(self, device: torch.device) -> ValueColumns:
+        """Return the columns on `device` with all ids given so far; they may be longer."""
         if device.type == "cpu":
             return self._kept
         count, moved = self._moved.get(device, (0, self._kept))
         if count != len(self):
             count, kept = len(self), self._kept
-            moved = Columns(kept.tokens.to(device), kept.alike.to(device), kept.fits.to(device))
+            moved = ValueColumns(kept.tokens.to(device), kept.alike.to(device), kept.fits.to(device))
             self._moved[device] = (count, moved)
         return moved
 
     def _add(self, row: int, tokens: list[int], value: Value) -> None:
-        if row == len(self._rows[1]):  # twice the room, so that growing costs as much as copying once
+        if row == len(self._rows[1]):  # doubling makes the cost of growing linear
             shown, alike, fits = (np.concatenate([kept, np.zeros_like(kept)]) for kept in self._rows)
             self._rows = (shown, alike, fits)
         shown, alike, fits = self._rows
-        # Nobody has the id of this row yet: whoever reads the tables at this moment does not see it.
+        # The id of this row is not given yet, so concurrent readers do not use it.
         shown[row] = tokens
         alike[row] = self._alike.setdefault(self.same(value), len(self._alike))
         fits[row] = [*(kind.takes(value) for kind in self.kinds), True, True, False]
         self._kept = self._read()
 
-    def _read(self) -> Columns:
+    def _read(self) -> ValueColumns:
         shown, alike, fits = map(torch.from_numpy, self._rows)
-        return Columns(shown, alike, fits.view(-1))
+        return ValueColumns(shown, alike, fits.view(-1))
 
 
-class Calls:
-    """Every call that was made of some tools, and what came of it; a call that is new is made.
+class CallTable:
+    """The results of all calls that were made; new calls are made when they are looked up.
 
-    A tool is called once for each tuple of arguments, and by one thread at a time.
+    A tool is called once for each tuple of arguments, by one thread at a time.
 
     Args:
-        tools: at most A parameters each.
-        values: of arguments and results.
+        tools: the tools, with at most A parameters each.
+        values: the table of arguments and results.
     """
 
-    def __init__(self, tools: Sequence[Tool[..., Any]], values: Values) -> None:
+    def __init__(self, tools: Sequence[Tool[..., Any]], values: ValueTable) -> None:
         self.tools, self.values = tools, values
         self.callers = [Caller(tool) for tool in tools]
         self._known: dict[tuple[int, tuple[Value, ...]], int] = {}
         self._lock = threading.Lock()
-        # Ascending keys, and the result of each. Replaced as a whole, so that reading needs no lock.
+        # Keys in ascending order and their results. The tuple is replaced as a whole, so that reading needs no lock.
         self._table = (torch.tensor([torch.iinfo(torch.int64).max]), torch.tensor([NONE]))
 
     def __call__(self, tool: Tensor, arguments: Tensor) -> Tensor:
-        """The results of m calls: int64 [m], and int64 [m, A] of ids with NONE after the last argument -> int64 [m].
+        """Return the results of m calls: tools int64 [m], ids of arguments int64 [m, A] -> ids int64 [m], on the CPU.
 
-        Arguments fit their parameters; a call that fails gives ERROR. CPU tensors.
+        Arguments must fit their parameters, with NONE after the last one. A call that fails gives ERROR.
         """
         key = content_key(torch.cat([tool[:, None], arguments], 1))
         found = self._find(key)
@@ -152,7 +151,7 @@ class Calls:
         return torch.where(keys.index_select(0, place) == key, results.index_select(0, place), NONE)
 
     def _make(self, tool: Tensor, arguments: Tensor, key: Tensor) -> None:
-        """Make those of some calls that nobody made in the meantime, and publish their results."""
+        """Make calls unless they were made in the meantime, and publish their results."""
         key, order = key.sort()
         fresh = (torch.cat([torch.ones_like(key[:1]), key.diff()]) != 0) & (self._find(key) == NONE)
         key, rows = key[fresh], order[fresh]
@@ -172,7 +171,7 @@ class Calls:
         self._table = (merged, torch.cat([results, given]).index_select(0, order))
 
     def _typed(self, tool: Tool[..., Any], ids: list[int]) -> tuple[Value, ...]:
-        """Arguments as the tool is given them: a whole number for a float is a float, so that both are one call."""
+        """Return the arguments of a call. Integers become floats for float parameters, so that both are one call."""
         values: list[Any] = self.values.objects  # not None: an argument that fits is a value
         pairs = zip(tool.parameters.values(), ids, strict=False)
         return tuple(float(values[i]) if kind.type is float else values[i] for kind, i in pairs)

@@ -1,9 +1,9 @@
-"""Who calls a tool: a watched thread while it is quick, worker processes once it is slow or has hung.
+"""Calling tools with a time limit: in a thread while they are fast, in worker processes once they are slow or hang.
 
-Wherever a call runs, it has its tool's time limit: nothing that a tool does can stop a training. A thread cannot be
-killed, so a call that overruns there is asked to stop, which ends a loop of Python but not a call that waits in C, and
-is tried again in a worker process, which can be killed. Tools that no other process can import (in a notebook, or
-within a function) stay in threads, and what hangs there is left behind.
+Every call has the time limit of its tool, so that a tool cannot stop a training. A thread cannot be killed: a call that
+exceeds the limit there gets an exception, which ends a Python loop but not a call that blocks in C, and is repeated in
+a worker process, which can be killed. Tools that another process cannot import (defined in a notebook or in a function)
+stay in threads, and threads that block are abandoned.
 """
 
 from __future__ import annotations
@@ -22,169 +22,167 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from modelnative.tasks.tools.tool import Outcome, Tool, Value
+from modelnative.tasks.tools.tool import CallOutcome, Tool, Value
 
-Q = TypeVar("Q")
-O = TypeVar("O")  # noqa: E741
+X = TypeVar("X")
+Y = TypeVar("Y")
 
-SLOW = 1e-3  # seconds a call from which on worker processes are worth their messages
-PROVEN = 0.1  # seconds of calls after which it is known how slow they are
-START = 60.0  # seconds that a worker may take to import the tool
-MOST = 8  # worker processes of a tool
+SLOW = 1e-3  # mean seconds of a call above which worker processes are worth their overhead
+PROVEN = 0.1  # total seconds of calls before the mean is considered
+START = 60.0  # seconds for a worker to import the tool
+MOST = 8  # largest number of worker processes of a tool
 
 
 class Caller:
     """Makes the calls of one tool.
 
     Attributes:
-        crew: the worker processes, once there are any.
+        pool: the worker processes, once there are any.
     """
 
     def __init__(self, tool: Tool[..., Any]) -> None:
         self.tool = tool
-        self.crew: Crew | None = None
-        self._alone = tool.batched  # no other process can help
+        self.pool: WorkerPool | None = None
+        self._in_threads_only = tool.batched
         self._calls, self._seconds = 0, 0.0
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
-    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
-        """The outcome of each call, in their order; not to be entered by two threads at once."""
-        outcomes: list[Outcome] = []
+    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
+        """Return the outcome of each call, in order. It must not be called by two threads at once."""
+        outcomes: list[CallOutcome] = []
         while len(outcomes) < len(calls):
             rest = calls[len(outcomes) :]
-            outcomes += self._here(rest) if self.crew is None else self._elsewhere(self.crew, rest)
+            outcomes += self._in_thread(rest) if self.pool is None else self._in_workers(self.pool, rest)
         for outcome in outcomes:
             if outcome.fault:
                 self._warn(outcome.error, "the agent is shown an error")
         return outcomes
 
-    def _here(self, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
-        """In a thread; of as many calls as it comes to before one hangs."""
+    def _in_thread(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
+        """Return the outcomes in a thread, up to the first call that exceeds the limit."""
         tool = self.tool
         if tool.batched and len(calls) > 1:
             whole = in_thread(tool.attempt_all, [calls], tool.seconds)
             if whole and any(outcome.value is not None for outcome in whole[0]):
                 return whole[0]
-            # If one of them raises or hangs, all have failed; the others need not.
+            # If one call raises or hangs, the whole batch fails; the calls are repeated one by one.
         outcomes = in_thread(self._timed, calls, tool.seconds)
         if len(outcomes) < len(calls):
-            if not self._recruit():
-                outcomes.append(Outcome(None, f"took longer than {tool.seconds:g} s", fault=True))
+            if not self._start_workers():
+                outcomes.append(CallOutcome(None, f"took longer than {tool.seconds:g} s", fault=True))
             return outcomes
-        if self._seconds > PROVEN and self._seconds > SLOW * self._calls and not self._alone:
-            self._recruit()
+        if self._seconds > PROVEN and self._seconds > SLOW * self._calls and not self._in_threads_only:
+            self._start_workers()
         return outcomes
 
-    def _timed(self, call: tuple[Value, ...]) -> Outcome:
+    def _timed(self, call: tuple[Value, ...]) -> CallOutcome:
         start = time.perf_counter()
         outcome = self.tool.attempt(call)
         self._calls, self._seconds = self._calls + 1, self._seconds + time.perf_counter() - start
         return outcome
 
-    def _elsewhere(self, crew: Crew, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
+    def _in_workers(self, pool: WorkerPool, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         try:
-            return crew(calls)
+            return pool(calls)
         except CannotStart as error:
-            self.crew, self._alone = None, True
-            self._warn(
-                f"cannot be called in another process ({error})", "so a call that hangs cannot be ended for sure"
-            )
+            self.pool, self._in_threads_only = None, True
+            self._warn(f"cannot be called in another process ({error})", "so a call that hangs may not be stopped")
             return []
 
-    def _recruit(self) -> bool:
-        """Have worker processes from now on; false where there can be none."""
-        target = None if self._alone else self.tool.target
-        self._alone = target is None
+    def _start_workers(self) -> bool:
+        """Use worker processes from now on; return false if another process cannot import the tool."""
+        target = None if self._in_threads_only else self.tool.target
+        self._in_threads_only = target is None
         if target is not None:
-            self.crew = Crew(target, self.tool.seconds)
+            self.pool = WorkerPool(target, self.tool.seconds)
         return target is not None
 
-    def _warn(self, problem: str, so: str) -> None:
-        """Say so once; of several values that it should not have returned, the first."""
+    def _warn(self, problem: str, consequence: str) -> None:
+        """Warn once for each kind of problem."""
         kind = problem.split(":")[0]
-        if kind not in self._said:
-            self._said.add(kind)
-            warnings.warn(f"tool {self.tool.name}: {problem}; {so}", RuntimeWarning, stacklevel=2)
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"tool {self.tool.name}: {problem}; {consequence}", RuntimeWarning, stacklevel=2)
 
 
-def in_thread(function: Callable[[Q], O], questions: Sequence[Q], seconds: float) -> list[O]:
-    """What `function` says to each question, up to the first on which it takes longer than `seconds`, at most twice."""
-    answers: list[O] = []
+def in_thread(function: Callable[[X], Y], arguments: Sequence[X], seconds: float) -> list[Y]:
+    """Return the results of `function`, up to the first argument that takes longer than `seconds` (at most twice)."""
+    results: list[Y] = []
     over = threading.Event()
 
     def work() -> None:
-        with contextlib.suppress(SystemExit):  # by which it is ended, below
-            for question in questions:
-                answer = function(question)
+        with contextlib.suppress(SystemExit):  # raised below to stop the thread
+            for argument in arguments:
+                result = function(argument)
                 if over.is_set():
                     return
-                answers.append(answer)
+                results.append(result)
 
     thread = threading.Thread(target=work, name="tool", daemon=True)
     thread.start()
     while thread.is_alive():
-        known = len(answers)
+        known = len(results)
         thread.join(seconds)
-        if thread.is_alive() and len(answers) == known:
+        if thread.is_alive() and len(results) == known:
             over.set()
-            # Raises SystemExit there, at the next step of Python.
+            # Raises SystemExit in the thread, at its next Python instruction.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-            return answers[:known]
-    return answers
+            return results[:known]
+    return results
 
 
 class CannotStart(Exception):
-    """The tool cannot be imported in another process; says why."""
+    """The tool cannot be imported in another process."""
 
 
-class Crew:
-    """Worker processes of one tool, each started when it is first needed.
+class WorkerPool:
+    """Worker processes of one tool, started when they are needed.
 
     Args:
         target: `module:name` of the tool.
-        seconds: that a call may take.
+        seconds: time limit of a call.
     """
 
     def __init__(self, target: str, seconds: float) -> None:
         self.target, self.seconds = target, seconds
         self.workers: list[Worker | None] = [None] * min(MOST, os.cpu_count() or 1)
 
-    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[Outcome]:
-        """As `Caller`.
+    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
+        """Return the outcome of each call, in order.
 
         Raises:
-            CannotStart: there can be no worker.
+            CannotStart: a worker cannot import the tool.
         """
-        hands = min(len(self.workers), len(calls))
+        count = min(len(self.workers), len(calls))
 
-        def work(hand: int) -> list[Outcome]:
-            return [self._ask(hand, call) for call in calls[hand::hands]]
+        def work(index: int) -> list[CallOutcome]:
+            return [self._call(index, call) for call in calls[index::count]]
 
-        with ThreadPoolExecutor(hands) as threads:
-            shares = list(threads.map(work, range(hands)))
-        return [shares[i % hands][i // hands] for i in range(len(calls))]
+        with ThreadPoolExecutor(count) as threads:
+            shares = list(threads.map(work, range(count)))
+        return [shares[i % count][i // count] for i in range(len(calls))]
 
-    def _ask(self, hand: int, call: tuple[Value, ...]) -> Outcome:
-        worker = self.workers[hand]
+    def _call(self, index: int, call: tuple[Value, ...]) -> CallOutcome:
+        worker = self.workers[index]
         if worker is None:
-            worker = self.workers[hand] = Worker(self.target)
-        answer = worker.ask(call, self.seconds)
-        if answer is None:
-            self.workers[hand] = None
+            worker = self.workers[index] = Worker(self.target)
+        outcome = worker.call(call, self.seconds)
+        if outcome is None:
+            self.workers[index] = None
             late = f"took longer than {self.seconds:g} s" if worker.late else "ended its process"
-            return Outcome(None, late, fault=True)
-        return Outcome(**answer)
+            return CallOutcome(None, late, fault=True)
+        return CallOutcome(**outcome)
 
 
 class Worker:
     """One worker process.
 
     Raises:
-        CannotStart: it did not find the tool.
+        CannotStart: it cannot import the tool.
     """
 
     def __init__(self, target: str) -> None:
-        # It imports what this process could: a tool in the folder that the command was called in, say.
+        # The worker has the import path of this process, for example for a tool in the working directory.
         path = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "modelnative.tasks.tools.worker", target],
@@ -193,33 +191,33 @@ class Worker:
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for this process, which ends the others
+            start_new_session=True,  # Ctrl-C reaches this process alone, which stops the workers
         )
         self.late = False
         weakref.finalize(self, _end, self.process)
-        said = self._read(START)
-        if said is None or said["error"]:
+        started = self._read(START)
+        if started is None or started["error"]:
             _end(self.process)
             raise CannotStart(
-                said["error"] if said else f"{target} was not imported within {START:g} s, or ended Python"
+                started["error"] if started else f"{target} was not imported within {START:g} s, or ended Python"
             )
 
-    def ask(self, call: tuple[Value, ...], seconds: float) -> dict[str, Any] | None:
-        """The outcome of one call; None if it did not come in time, and the worker was killed."""
+    def call(self, call: tuple[Value, ...], seconds: float) -> dict[str, Any] | None:
+        """Return the outcome of one call; None if it exceeded the limit and the worker was killed."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(call) + "\n")
             self.process.stdin.flush()
-        except OSError:  # it is gone
+        except OSError:  # the process has ended
             _end(self.process)
             return None
-        answer = self._read(seconds)
-        if answer is None:
+        outcome = self._read(seconds)
+        if outcome is None:
             _end(self.process)
-        return answer
+        return outcome
 
     def _read(self, seconds: float) -> dict[str, Any] | None:
-        """Its next line; None if that does not come, and the process is killed."""
+        """Return the next line of the process; None if it exceeded the limit and the process is killed."""
         assert self.process.stdout is not None
 
         def kill() -> None:
@@ -233,15 +231,15 @@ class Worker:
         timer.cancel()
         if not line.endswith("\n"):
             return None
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        message: dict[str, Any] = json.loads(line)
+        return message
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kill it and take it away."""
+    """Kill the process and release its resources."""
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # what was not yet sent cannot be sent any more
+            with contextlib.suppress(OSError):  # buffered data cannot be sent any more
                 pipe.close()

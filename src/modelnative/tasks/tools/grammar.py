@@ -1,4 +1,4 @@
-"""What each token of a task made of tools does, as a table to be looked up."""
+"""The effect of each token of a task made of tools, as a lookup table."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.tools.call_table import FREE, GIVEN, NEVER, NONE
 from modelnative.tasks.tools.tool import Kind, Tool, Value
 
-# Modes of an episode: a tool may be chosen; only ANS may, all results being there; it is over. From OPEN on, a mode for
-# each place of an argument of each tool, and one for that of ANS.
+# Modes of an episode: a tool or ANS is expected; only ANS is expected, as there is no room for a result; the episode is
+# over. From OPEN on there is a mode for each argument of each tool, and one for the argument of ANS.
 IDLE, FULL, OVER, OPEN = range(4)
 
 
 @dataclass
-class Rules(Batch):
-    """What each token does. A row for each mode and token, the token counting fastest; all int64.
+class TokenRules(Batch):
+    """The effect of each token: one row for each (mode, token), with the token changing fastest; all int64.
 
     Attributes:
-        constant: the id of the constant that it names, else NONE.
-        cell: the cell that it names, else the last.
-        kind: what its value must fit, as an index into the columns of `Values`; NEVER for a token without effect.
-        into: the cell that the value goes into; the last where there is none.
-        mode: the next one, unless a call is complete.
-        call: 1 + the tool whose call is complete, else 0.
-        ends: 1 where it ends the episode, 2 with an answer, else 0.
+        constant: the id of the constant that the token names, or NONE.
+        cell: the cell that the token names, or the last cell.
+        kind: the kind that the value must fit, an index into the columns of `ValueTable`; NEVER for invalid tokens.
+        into: the cell that the value is written to, or the last cell.
+        mode: the next mode, unless a call is complete.
+        call: 1 + the tool whose call is complete, or 0.
+        ends: 1 if the token ends the episode, 2 if it ends it with an answer, or 0.
     """
 
     constant: Tensor
@@ -47,14 +47,14 @@ def make_rules(
     slots: Sequence[str],
     kinds: Sequence[Kind],
     constants: Mapping[tuple[type, Value], int],
-) -> tuple[Rules, list[tuple[str, int]]]:
-    """The table, and of which tool and argument each mode from OPEN on is.
+) -> tuple[TokenRules, list[tuple[str, int]]]:
+    """Return the table, and the name of the tool and the index of the argument for each mode from OPEN on.
 
     Args:
-        tools: of the task.
-        ids: of all tokens by name.
-        slots: the names of inputs and results; the cells are these, the arguments, and one that stays empty.
-        kinds: as in `Values`.
+        tools: the tools.
+        ids: the ids of all tokens by name.
+        slots: the names of inputs and results. The cells are the slots, the arguments and one that is always empty.
+        kinds: see `ValueTable`.
         constants: the id of each constant's value.
     """
     free, given, never = (len(kinds) + kind for kind in (FREE, GIVEN, NEVER))
@@ -88,4 +88,4 @@ def make_rules(
             for choice in kind.choices:
                 constant = constants[type(choice), choice]
                 rows[first + k][ids[repr(choice)]] = rule(free, mode, constant=constant, into=into, call=call)
-    return Rules(*torch.tensor(rows).flatten(0, 1).T.contiguous().unbind()), places
+    return TokenRules(*torch.tensor(rows).flatten(0, 1).T.contiguous().unbind()), places

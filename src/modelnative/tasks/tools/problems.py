@@ -1,4 +1,4 @@
-"""The problems of a task made of tools: listed, typed, written as tokens."""
+"""The problems of a task made of tools, listed with their inputs and targets."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from typing import Any, TypeAlias
 
 from modelnative.errors import UserError, choose
 from modelnative.tasks.contract.task import require
-from modelnative.tasks.tools.tool import Kind, Tool, Value, plain_value
+from modelnative.tasks.tools.tool import Kind, Value, plain_value
 
 Inputs: TypeAlias = dict[str, Value]
-Ask: TypeAlias = Callable[[Inputs], Any]
+FromInputs: TypeAlias = Callable[[Inputs], Any]
 
-MOST = 1_000_000  # problems of a task; they are listed
-FIXED = ("ERROR", "INT", "FLOAT", "ANS", "START", "EOS")
-DIGITS = tuple("0123456789")
+MOST = 1_000_000  # problems of a task, which are all listed
 EXAMPLE = "problems={'easy': {'f': range(0, 120)}}"
 
 
 @dataclass(frozen=True)
-class Listed:
-    """All problems.
+class ProblemList:
+    """All problems of a task.
 
     Attributes:
-        stages: their names, easiest first.
-        names: the names of all inputs, in the order in which they first occur.
+        stages: the names of the stages, easiest first.
+        names: the names of all inputs, in the order of their first occurrence.
         kinds: the type of each input.
-        stage: of each problem, the index of its stage.
-        inputs: of each problem.
-        target: of each problem.
+        stage: the index of the stage of each problem.
+        inputs: the inputs of each problem.
+        target: the target of each problem.
     """
 
     stages: tuple[str, ...]
@@ -43,36 +41,36 @@ class Listed:
     target: list[Value]
 
     @classmethod
-    def of(cls, problems: Any, target: Ask | Mapping[str, Ask]) -> Listed:
-        """From what a user writes; see `ToolTask`.
+    def of(cls, problems: Any, target: FromInputs | Mapping[str, FromInputs]) -> ProblemList:
+        """Make the list from the arguments of `ToolTask`.
 
         Raises:
-            UserError: naming the problem that is not allowed.
+            UserError: a problem is not allowed.
         """
         by_stage = {name: _stage(name, given) for name, given in _stages(problems).items()}
         count = sum(map(len, by_stage.values()))
         require(count <= MOST, "problems", count, f"at most {MOST}, because they are listed; use fewer values")
         kinds = _kinds(by_stage)
-        asks = per_stage("target", target, tuple(by_stage))
+        functions = per_stage("target", target, tuple(by_stage))
         stage: list[int] = []
         inputs: list[Inputs] = []
         targets: list[Value] = []
         for index, (name, listed) in enumerate(by_stage.items()):
             seen = set()
             for given in listed:
-                # Some whole numbers among floats are floats, too; and twice the same problem is one.
+                # Integers among floats become floats; duplicates are removed.
                 typed = {key: float(value) if kinds[key] is float else value for key, value in given.items()}
                 if (key := tuple(sorted(typed.items()))) not in seen:
                     seen.add(key)
                     stage.append(index)
                     inputs.append(typed)
-                    targets.append(_target(name, asks[name], typed))
+                    targets.append(_target(name, functions[name], typed))
         return cls(tuple(by_stage), tuple(kinds), kinds, stage, inputs, targets)
 
     def keys(self) -> list[int]:
-        """A canonical key for each problem, from its content alone: adding problems leaves the others in their splits.
+        """Return a key for each problem, from its content alone, so that adding problems does not change the splits.
 
-        Different problems have different keys but for a chance of n² / 2⁶⁵.
+        Two of n different problems have equal keys with probability n² / 2⁶⁵.
         """
         texts = (
             json.dumps([self.stages[s], sorted(given.items())])
@@ -83,7 +81,7 @@ class Listed:
 
 
 def per_stage(field: str, given: Any, stages: Sequence[str]) -> dict[str, Any]:
-    """What a user gave for each stage by name, or once for all.
+    """Return the value for each stage from one value for all stages, or from a mapping by stage.
 
     Raises:
         UserError: a stage is unknown or missing.
@@ -98,7 +96,7 @@ def per_stage(field: str, given: Any, stages: Sequence[str]) -> dict[str, Any]:
 
 
 def _stages(problems: Any) -> dict[str, Any]:
-    """By name; what is no dictionary of stages is one stage, T0."""
+    """Return the problems by stage; without stages there is one stage, T0."""
     if isinstance(problems, Mapping) and problems:
         whole = {name: _few(name, part) for name, part in problems.items()}
         are_stages = {isinstance(part, Mapping) or any(isinstance(p, Mapping) for p in part) for part in whole.values()}
@@ -119,7 +117,7 @@ def _stages(problems: Any) -> dict[str, Any]:
 
 
 def _few(name: object, values: Any) -> Any:
-    """A mapping as it is, anything else as a list that has an end."""
+    """Return a mapping unchanged and anything else as a list of bounded length."""
     if isinstance(values, Mapping):
         return values
     if isinstance(values, str) or not isinstance(values, Iterable):
@@ -130,7 +128,7 @@ def _few(name: object, values: Any) -> Any:
 
 
 def _stage(name: str, given: Any) -> list[Inputs]:
-    """The problems of one stage: all combinations of the values of each input, or as they are listed."""
+    """Return the problems of one stage: all combinations of the values of each input, or a list as it is."""
     if isinstance(given, Mapping):
         values = {key: _few(key, part) for key, part in given.items()}
         count = 1
@@ -149,22 +147,24 @@ def _stage(name: str, given: Any) -> list[Inputs]:
 
 
 def _kinds(by_stage: dict[str, list[Inputs]]) -> dict[str, type]:
-    """The type of each input: one for all problems, but that whole numbers may stand among floats."""
+    """Return the type of each input, which is the same for all problems; integers among floats are allowed."""
     found: dict[str, set[type]] = {}
     for listed in by_stage.values():
         for problem in listed:
             for key, value in problem.items():
                 found.setdefault(key, set()).add(type(value))
     for key, types in found.items():
-        said = " and ".join(sorted(kind.__name__ for kind in types))
-        require(len(types) == 1 or types == {int, float}, f"problems: input {key}", said, "values of one type")
+        types_text = " and ".join(sorted(kind.__name__ for kind in types))
+        require(len(types) == 1 or types == {int, float}, f"problems: input {key}", types_text, "values of one type")
     return {key: float if float in types else types.pop() for key, types in found.items()}
 
 
-def _target(stage: str, ask: Ask, inputs: Inputs) -> Value:
-    require(callable(ask), "target", ask, "a function from a problem, a dictionary of inputs, to the right answer")
+def _target(stage: str, function: FromInputs, inputs: Inputs) -> Value:
+    require(
+        callable(function), "target", function, "a function from a problem, a dictionary of inputs, to the right answer"
+    )
     where = f"target: for {described(inputs)} of stage {stage!r}"
-    answer = asked(where, ask, inputs)
+    answer = call_for(where, function, inputs)
     try:
         answer = Kind(float).convert(answer) if isinstance(answer, float) else plain_value(answer)
     except TypeError as error:
@@ -172,139 +172,23 @@ def _target(stage: str, ask: Ask, inputs: Inputs) -> Value:
     return answer
 
 
-def asked(where: str, ask: Ask, inputs: Inputs) -> Any:
-    """What a function of the user says of a problem.
+def call_for(where: str, function: FromInputs, inputs: Inputs) -> Any:
+    """Call a function of the user with the inputs of a problem.
 
     Raises:
-        UserError: it raises; the message begins with `where`.
+        UserError: the function raises an exception; the message begins with `where`.
     """
     try:
-        return ask(dict(inputs))
+        return function(dict(inputs))
     except Exception as error:
         raise UserError(f"{where} it raised {type(error).__name__}: {error}") from error
 
 
 def described(inputs: Inputs) -> str:
-    """As a person reads it.
+    """Return the inputs of a problem as text.
 
     Example:
         >>> described({"f": 50, "unit": "C"})
         'f=50 unit=C'
     """
     return " ".join(f"{name}={value}" for name, value in inputs.items())
-
-
-class Alphabet:
-    """The tokens of a task made of tools, and how values are written with them.
-
-    A number is a sign and digits, with `decimals` places for a float (the point is not written); strings and bools are
-    one token each.
-
-    Args:
-        tools: of the task.
-        listed: its problems.
-        results: how many results there can be.
-        digits: of a number in feedback.
-        decimals: of a float.
-
-    Raises:
-        UserError: two tokens have one name.
-    """
-
-    def __init__(
-        self, tools: Sequence[Tool[..., Any]], listed: Listed, results: int, digits: int, decimals: int
-    ) -> None:
-        self.digits, self.decimals = digits, decimals
-        kinds = [kind for tool in tools for kind in (*tool.parameters.values(), tool.returns)]
-        choices = [choice for kind in kinds for choice in kind.choices]
-        inputs = [value for given in listed.inputs for value in given.values()]
-        symbols = dict.fromkeys(v for v in (*choices, *inputs) if isinstance(v, (bool, str)))
-        # True is 1 for a dictionary, but its token is another.
-        numbers = dict.fromkeys(repr(c) for c in choices if not isinstance(c, (bool, str)))
-        self.constants = dict.fromkeys((type(c), c) for kind in kinds for c in kind.choices)
-        groups: list[tuple[str, Sequence[str]]] = [
-            ("a sign or digit", (*DIGITS, "-", *FIXED)),
-            ("a value", list(dict.fromkeys(map(repr, symbols)))),
-            ("a value", [number for number in numbers if number not in DIGITS]),
-            ("a stage", [f"?{stage}" for stage in listed.stages]),
-            ("an input", listed.names),
-            ("a result", [f"R{i + 1}" for i in range(results)]),
-            ("a tool", [tool.name for tool in tools]),
-        ]
-        self.ids: dict[str, int] = {}
-        meaning: dict[str, str] = {}
-        for what, names in groups:
-            for name in names:
-                require(
-                    name.isidentifier() or what not in ("an input", "a tool"), what, name, "a name like a variable's"
-                )
-                if name in meaning:
-                    raise UserError(f"{what}: {name!r} is not allowed; it is the name of {meaning[name]} already")
-                meaning[name] = what
-                self.ids[name] = len(self.ids)
-        self.end = self.ids["EOS"]
-
-    @property
-    def width(self) -> int:
-        """Tokens of feedback: what it is, a sign, digits."""
-        return 2 + self.digits
-
-    def scaled(self, value: int | float) -> int:
-        """A number in units of the last place that is shown; two numbers are the same answer if this is the same."""
-        if isinstance(value, float):
-            return round(round(value, self.decimals) * 10**self.decimals)
-        return value * 10**self.decimals
-
-    def number(self, value: int | float, places: int) -> list[int] | None:
-        """Sign and digits at the right of so many places, blank at the left; None if there are more."""
-        written = str(abs(self.scaled(value) if isinstance(value, float) else value))
-        if len(written) > places:
-            return None
-        sign = self.ids["-"] if value < 0 and written != "0" else self.end
-        return [sign, *[self.end] * (places - len(written)), *(self.ids[digit] for digit in written)]
-
-    def shown(self, value: Value) -> list[int] | None:
-        """As feedback shows it: [width]; None where it cannot."""
-        if isinstance(value, (bool, str)):
-            symbol = self.ids.get(repr(value))
-            return None if symbol is None else [symbol, *[self.end] * (self.width - 1)]
-        written = self.number(value, self.digits)
-        return None if written is None else [self.ids["FLOAT" if isinstance(value, float) else "INT"], *written]
-
-    def same(self, value: Value) -> object:
-        """Equal for two values that are the same answer."""
-        return repr(value) if isinstance(value, (bool, str)) else self.scaled(value)
-
-    def contexts(self, listed: Listed) -> tuple[list[list[int]], list[str]]:
-        """What the policy reads of each problem, and a name for each place.
-
-        First the stage; then for every input its name and its value, all blank where a problem does not have it.
-        """
-        places = ["stage"]
-        widths: dict[str, int] = {}
-        for name, kind in listed.kinds.items():
-            values = [given[name] for given in listed.inputs if name in given]
-            numbers = [v for v in values if not isinstance(v, (bool, str))]
-            units = (self.scaled(v) if isinstance(v, float) else v for v in numbers)
-            widths[name] = max((len(str(abs(unit))) for unit in units), default=0)
-            places += [
-                name,
-                *([f"{name}:{i}" for i in range(widths[name] + 1)] if kind in (int, float) else [f"{name}:"]),
-            ]
-        rows = []
-        for stage, given in zip(listed.stage, listed.inputs, strict=True):
-            row = [self.ids[f"?{listed.stages[stage]}"]]
-            for name, width in widths.items():
-                row += self._field(name, given.get(name), width)
-            rows.append(row)
-        return rows, places
-
-    def _field(self, name: str, value: Value | None, width: int) -> list[int]:
-        """An input in the context: its name, then a symbol, or a sign and `width` digits."""
-        if value is None:
-            return [self.end] * (2 + width)
-        if isinstance(value, (bool, str)):
-            return [self.ids[name], self.ids[repr(value)]]
-        written = self.number(value, width)
-        assert written is not None, "the width is that of the widest"
-        return [self.ids[name], *written]

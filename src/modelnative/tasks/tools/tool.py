@@ -1,7 +1,7 @@
-"""Plain Python functions as tools: what they take and give is read from their annotations. Free of torch.
+"""Plain Python functions as tools: parameters and results are read from the annotations. Imports no torch.
 
-A tool is pure: it gives the same for the same arguments, and changes nothing. Each call is made once and remembered,
-some of them in other processes, and in an order that nobody should count on.
+A tool must be a pure function: equal arguments give equal results, without side effects. Each call is made once and
+cached, possibly in another process and in any order.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Value: TypeAlias = int | float | bool | str
 A = ParamSpec("A")
 R = TypeVar("R")
 
-SECONDS = 1.0  # that a call may take, unless its tool says otherwise
+SECONDS = 1.0  # default time limit of a call
 JSON_TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 TYPES = "int, float, bool, str, or Literal with values of one of these types"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """The values that a parameter takes or a function returns.
+    """The values that a parameter accepts or a function returns.
 
     Attributes:
         type: int, float, bool or str.
-        choices: the only values, of a `Literal` and of bool; empty where there are too many to list.
+        choices: the allowed values of a `Literal` and of bool; empty for any value of the type.
 
     Example:
         >>> Kind.of(Literal["C", "F"])
@@ -48,7 +48,7 @@ class Kind:
 
     @classmethod
     def of(cls, annotation: Any) -> Kind | None:
-        """From an annotation; None if it is none of `TYPES`."""
+        """Return the kind of an annotation; None if it is none of `TYPES`."""
         if annotation is bool:
             return cls(bool, (False, True))
         if annotation in (int, float, str):
@@ -60,10 +60,10 @@ class Kind:
         return None
 
     def convert(self, value: object) -> Value:
-        """`value` as a plain value of this kind: a whole number is a float, too, and numpy's numbers are numbers.
+        """Return `value` as a plain value of this kind. Integers are accepted as floats, and NumPy scalars as numbers.
 
         Raises:
-            TypeError: it is of another type, not among the choices, or not finite.
+            TypeError: the value has another type, is not among the choices, or is not finite.
         """
         plain = plain_value(value)
         if self.type is float and type(plain) is int and abs(plain) < 2**53:
@@ -77,7 +77,7 @@ class Kind:
         return plain
 
     def takes(self, value: Value) -> bool:
-        """Whether `convert` accepts it."""
+        """Whether `convert` accepts the value."""
         try:
             self.convert(value)
         except TypeError:
@@ -85,30 +85,30 @@ class Kind:
         return True
 
     def schema(self) -> dict[str, Any]:
-        """As JSON schema."""
+        """Return the JSON schema."""
         listed = {"enum": list(self.choices)} if self.choices and self.type is not bool else {}
         return {"type": JSON_TYPES[self.type], **listed}
 
 
 def plain_value(value: object) -> Value:
-    """An int, float, bool or str that `value` is or holds (a number of numpy, say).
+    """Return `value` as an int, float, bool or str; it may be a scalar of NumPy or torch.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: the value is none of these.
     """
     if not isinstance(value, (int, float, str)) and getattr(value, "shape", None) == ():
-        value = value.item()  # type: ignore[attr-defined]  # numpy's and torch's numbers have it
-    for kind in (bool, int, float, str):  # bool is a kind of int
+        value = value.item()  # type: ignore[attr-defined]  # scalars of NumPy and torch have `item`
+    for kind in (bool, int, float, str):  # bool first, as it is a subclass of int
         if isinstance(value, kind):
-            # Adding 0 makes 0.0 of −0.0, which looks the same and would be another value.
+            # Adding 0 turns −0.0 into 0.0, which looks the same and would be another value.
             return float(value) + 0.0 if isinstance(value, float) else kind(value)
     raise TypeError(f"{value!r} is not int, float, bool or str")
 
 
-class Outcome(NamedTuple):
-    """What came of a call: a value, or None and why there is none.
+class CallOutcome(NamedTuple):
+    """The result of a call: a value, or None and the reason.
 
-    A tool may raise as it likes, to say no; only what looks like a mistake is a `fault`.
+    An exception is a regular outcome of a tool; a `fault` is an outcome that indicates a mistake in the tool.
     """
 
     value: Value | None
@@ -117,18 +117,18 @@ class Outcome(NamedTuple):
 
 
 class Tool(Generic[A, R]):
-    """A function with what an agent must know to call it. Calling the tool calls the function.
+    """A function that an agent can call. Calling the tool calls the function.
 
     Args:
-        function: pure, with an annotation for each parameter and for what it returns: int, float, bool, str (which
-            only parameters may have) or Literal. If it raises, the agent sees an error, and goes on.
-        seconds: that a call may take; a call that takes longer is an error too, for good, so be generous.
-        batched: it is written over tensors. Then it is called with many calls at a time, an int64, float64 or bool
-            tensor [n] for each parameter, and returns such a tensor; annotations say what one element is.
+        function: a pure function with an annotation for each parameter and for the result: int, float, bool, Literal
+            or, for parameters, str. If it raises an exception, the agent sees an error and continues.
+        seconds: time limit of a call. A call that exceeds it is an error, which is cached like any other outcome.
+        batched: whether the function works on tensors. It is then called with an int64, float64 or bool tensor [n] for
+            each parameter and returns such a tensor; the annotations are the types of one element.
 
     Attributes:
-        name, doc: of the function.
-        parameters: the kind of each, by name.
+        name, doc: the name and docstring of the function.
+        parameters: the kind of each parameter, by name.
         returns: the kind of the result.
 
     Raises:
@@ -157,7 +157,7 @@ class Tool(Generic[A, R]):
         self.parameters = {name: self._parameter(p) for name, p in self.signature.parameters.items()}
         self.returns = self._returned()
         if batched and not self.parameters:
-            raise UserError(f"tool {self.name}: has no parameter, so there is nothing to call it with in a batch")
+            raise UserError(f"tool {self.name}: has no parameter; expected at least one for batched=True")
 
     def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -165,19 +165,19 @@ class Tool(Generic[A, R]):
     def __repr__(self) -> str:
         return f"<tool {self.name}{self.signature}>"
 
-    def attempt(self, arguments: Sequence[Value]) -> Outcome:
-        """Make one call, whatever comes of it. Of a batched tool, too: as a batch of one."""
+    def attempt(self, arguments: Sequence[Value]) -> CallOutcome:
+        """Make one call; exceptions are returned as outcomes. A batched tool is called with a batch of one."""
         if self.batched:
             return self.attempt_all([arguments])[0]
         try:
             result = self.function(*arguments)  # type: ignore[arg-type,call-arg]
-        except BaseException as error:  # noqa: BLE001  # a tool may raise what it likes; it must not end the training
-            return Outcome(None, f"{type(error).__name__}: {error}")
-        return self._judged(result)
+        except BaseException as error:  # noqa: BLE001  # no exception of a tool may end the training
+            return CallOutcome(None, f"{type(error).__name__}: {error}")
+        return self._outcome(result)
 
-    def attempt_all(self, calls: Sequence[Sequence[Value]]) -> list[Outcome]:
-        """Make several calls of a batched tool at once; if it raises, that is the outcome of all."""
-        import torch  # here, because a process that only calls scalar tools can do without it
+    def attempt_all(self, calls: Sequence[Sequence[Value]]) -> list[CallOutcome]:
+        """Make several calls of a batched tool at once; an exception is the outcome of all of them."""
+        import torch  # not at the top: workers for scalar tools do not need torch
 
         dtypes = {int: torch.int64, float: torch.float64, bool: torch.bool}
         kinds = [kind.type for kind in self.parameters.values()]
@@ -185,15 +185,15 @@ class Tool(Generic[A, R]):
         try:
             result: Any = self.function(*columns)  # type: ignore[arg-type,call-arg]
         except BaseException as error:  # noqa: BLE001  # as above
-            return [Outcome(None, f"{type(error).__name__}: {error}")] * len(calls)
+            return [CallOutcome(None, f"{type(error).__name__}: {error}")] * len(calls)
         if not isinstance(result, torch.Tensor) or result.shape != (len(calls),):
             shape = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            return [Outcome(None, f"returned {shape}; expected a tensor [{len(calls)}]", fault=True)] * len(calls)
-        return [self._judged(value) for value in result.tolist()]
+            return [CallOutcome(None, f"returned {shape}; expected a tensor [{len(calls)}]", fault=True)] * len(calls)
+        return [self._outcome(value) for value in result.tolist()]
 
     @property
     def target(self) -> str | None:
-        """`module:name` by which another process can import it; None where it cannot."""
+        """`module:name` by which another process can import the tool; None if it cannot."""
         home, name = str(getattr(self.function, "__module__", None)), str(getattr(self.function, "__qualname__", ""))
         module = module_name(home)
         if module is None or not all(part.isidentifier() for part in name.split(".")):
@@ -204,7 +204,7 @@ class Tool(Generic[A, R]):
         return f"{module}:{name}" if found is self or found is self.function else None
 
     def schema(self) -> dict[str, Any]:
-        """Its name, doc and parameters as a language model's API reads them (OpenAI's function calling).
+        """Return the name, docstring and parameters in the format of OpenAI's function calling.
 
         Example:
             >>> def metres(feet: int) -> int:
@@ -221,45 +221,45 @@ class Tool(Generic[A, R]):
             "function": {"name": self.name, "description": self.doc, "parameters": parameters},
         }
 
-    def _judged(self, result: object) -> Outcome:
+    def _outcome(self, result: object) -> CallOutcome:
         try:
-            return Outcome(self.returns.convert(result))
+            return CallOutcome(self.returns.convert(result))
         except TypeError as error:
-            return Outcome(None, f"returned what it should not: {error}", fault=True)
+            return CallOutcome(None, f"returned what its annotation does not allow: {error}", fault=True)
 
     def _parameter(self, parameter: inspect.Parameter) -> Kind:
         name, annotation = parameter.name, parameter.annotation
         where = f"tool {self.name}: parameter {name!r}"
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            raise UserError(f"{where} is not allowed; expected plain parameters, which take one argument each")
+            raise UserError(f"{where} is not allowed; expected plain parameters of one argument each")
         if parameter.default is not parameter.empty:
-            raise UserError(f"{where} has a default, but an agent chooses every argument; remove the default")
+            raise UserError(f"{where} has a default; expected none, as the agent chooses every argument")
         if annotation is parameter.empty:
             raise UserError(f"{where} has no annotation; write its type, such as {name}: int (allowed: {TYPES})")
         kind = Kind.of(annotation)
         if kind is None or (self.batched and kind.type is str):
-            raise UserError(f"{where}: {_said(annotation)} is not allowed; expected {self._types()}")
+            raise UserError(f"{where}: {_type_name(annotation)} is not allowed; expected {self._types()}")
         return kind
 
     def _returned(self) -> Kind:
         annotation = self.signature.return_annotation
-        where = f"tool {self.name}: what it returns"
+        where = f"tool {self.name}: the result"
         if annotation is inspect.Signature.empty:
             raise UserError(f"{where} has no annotation; write its type, such as -> int (allowed: {TYPES})")
         if annotation is str:
             raise UserError(
-                f"{where}: str is not allowed; list the strings, each of which is a token: Literal['a', 'b']"
+                f"{where}: str is not allowed; expected a Literal of the possible strings, such as Literal['a', 'b']"
             )
         kind = Kind.of(annotation)
         if kind is None or (self.batched and kind.type is str):
-            raise UserError(f"{where}: {_said(annotation)} is not allowed; expected {self._types()}")
+            raise UserError(f"{where}: {_type_name(annotation)} is not allowed; expected {self._types()}")
         return kind
 
     def _types(self) -> str:
-        return "int, float, bool or Literal, without strings, which no tensor holds" if self.batched else TYPES
+        return "int, float, bool or Literal, without strings (a tensor cannot hold them)" if self.batched else TYPES
 
 
-def _said(annotation: Any) -> str:
+def _type_name(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
@@ -274,7 +274,7 @@ def tool(*, seconds: float = ..., batched: bool = ...) -> Callable[[Callable[A, 
 def tool(
     function: Callable[A, R] | None = None, /, *, seconds: float = SECONDS, batched: bool = False
 ) -> Tool[A, R] | Callable[[Callable[A, R]], Tool[A, R]]:
-    """Make a tool of a function: `@tool`, or `@tool(seconds=5.0)`; see `Tool`.
+    """Make a function a tool: `@tool`, or `@tool(seconds=5.0)`; see `Tool`.
 
     Example:
         >>> @tool

@@ -1,7 +1,7 @@
-"""A process that calls one tool for another process; what runs in it may hang or die, and is then killed.
+"""A worker process that calls one tool. If a call hangs, the parent process kills it.
 
-It is started as `python -m modelnative.tasks.tools.worker MODULE:NAME`, and then reads a JSON list of arguments a
-line and writes a JSON object a line: first `{"error": ...}`, empty when the tool was found, then the outcome of each
+It is started as `python -m modelnative.tasks.tools.worker MODULE:NAME`. It reads one JSON list of arguments per line
+and writes one JSON object per line: first `{"error": ...}`, empty if the tool was imported, then the outcome of each
 call.
 """
 
@@ -19,39 +19,39 @@ from modelnative.tasks.importing import imported
 from modelnative.tasks.tools.tool import Tool
 
 
-class Skipped:
-    """Stands for `ToolTask` here: the module that has the tool may make a task of it, which would only cost time."""
+class TaskStub:
+    """Replaces `ToolTask` in a worker: the module of the tool may make a task, which the worker does not need."""
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a tool prints must not stand among the answers
-    questions: queue.Queue[str] = queue.Queue()
+    """Process calls until the standard input ends."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # output of the tool must not mix with the messages
+    lines: queue.Queue[str] = queue.Queue()
 
     def listen() -> None:
         for line in sys.stdin:
-            questions.put(line)
-        os._exit(0)  # whoever asked is gone, and a call that hangs must not outlive it
+            lines.put(line)
+        os._exit(0)  # the parent has ended, and a call that hangs must not outlive it
 
     threading.Thread(target=listen, daemon=True).start()
 
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    def send(message: dict[str, Any]) -> None:
+        output.write(json.dumps(message) + "\n")
+        output.flush()
 
-    sys.modules["modelnative"].__dict__["ToolTask"] = Skipped
+    sys.modules["modelnative"].__dict__["ToolTask"] = TaskStub
     try:
         found = imported(sys.argv[1])
     except (UserError, SystemExit) as error:
-        say({"error": str(error)})
+        send({"error": str(error)})
         return
     tool = found if isinstance(found, Tool) else Tool(found)
-    say({"error": ""})
+    send({"error": ""})
     while True:
-        say(tool.attempt(json.loads(questions.get()))._asdict())
+        send(tool.attempt(json.loads(lines.get()))._asdict())
 
 
 if __name__ == "__main__":

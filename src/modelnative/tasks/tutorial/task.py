@@ -1,4 +1,4 @@
-"""The published tutorial's world, faults included: tools that know their operands, and a scorer one step short."""
+"""The published tutorial's environment with its faults: tools that know their operands, and a scorer one step short."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ PROGRAMS = (
     "MUL STO SUB MUL ADD ANS",  # (a·b − e)·d + c, which is the target when d = 1 or a·b = 0
 )
 CHOSEN = 6  # actions that the tutorial's policy chooses in an episode
-READ = 7  # actions that the tutorial's environment reads at most
+READ = 7  # largest number of actions that the tutorial's environment reads
 
 
 @dataclass
 class TutorialState(State):
-    """The tools' registers. An episode is done when it has answered: nothing else ends it.
+    """The registers of the tools. Only ANS ends an episode.
 
     Attributes:
-        problem: the problems under way.
-        last: int64 [n], 0 when empty; has_last: bool [n].
-        has_memory: bool [n]; what is stored is never read back, so only that it was stored is kept.
+        problem: the problems.
+        last: int64 [n], 0 if it is empty.
+        has_last: bool [n], whether `last` is filled.
+        has_memory: bool [n], whether a value was stored; the value is never read.
     """
 
     problem: ArithmeticProblems
@@ -38,11 +39,11 @@ class TutorialState(State):
 
 
 class Tutorial(OperandTask[TutorialState]):
-    """The published tutorial's task: press tools that already know a, b, c, d and e.
+    """The task of the published tutorial: press tools that already know a, b, c, d and e.
 
-    All five operands stand in the context at every stage. The reward is the published score (`published_score`),
-    paid at ANS and only there; success is the verdict on the *declared* target: a·b + c (T0), (a·b + c) − d (T1),
-    (a·b + c) − d·e (T2), the value of `last` at ANS.
+    All five operands are in the context at every stage. The reward is the published score (`published_score`), paid at
+    ANS. Success compares `last` at ANS with the *declared* target: a·b + c (T0), (a·b + c) − d (T1), (a·b + c) − d·e
+    (T2).
 
     | key | effect |
     |---|---|
@@ -54,13 +55,14 @@ class Tutorial(OperandTask[TutorialState]):
     | ANS | ends the episode |
     | digits, CTX, EOS | no effect; EOS does *not* end the episode, it only pads |
 
-    The declared target is out of reach at T2. Of all programs of six tokens the best fixed one is right on 27.1% of
-    the problems (`MUL STO SUB MUL ADD ANS`: d = 1 or a·b = 0), and only 74.181% have any program at all that is right
-    (83.262% with seven tokens): coincidences of the operands. The oracle gives the best fixed program of a stage, so
-    it succeeds everywhere at T0 and T1 and not at T2, which `spec.solvable` says.
+    The declared target cannot be reached at T2. The best constant program of six tokens is right on 27.1% of the
+    problems (`MUL STO SUB MUL ADD ANS`: d = 1 or a·b = 0), and only 74.181% have any program that is right (83.262%
+    with seven tokens), by coincidence of the operands. The oracle is the best constant program of a stage: it succeeds
+    on all problems of T0 and T1 and not at T2, as `spec.solvable` declares.
 
     Args:
-        horizon: 6, the actions that the tutorial's policy chooses, or 7, those that its environment reads.
+        horizon: 6, the number of actions that the tutorial's policy chooses, or 7, the number that its environment
+            reads.
 
     Example:
         >>> task = Tutorial()
@@ -95,7 +97,7 @@ class Tutorial(OperandTask[TutorialState]):
         return {"horizon": self.spec.horizon}
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
-        """The best fixed program of each stage by the declared target: int64 [n, horizon]; see the class on T2."""
+        """The best constant program of each stage for the declared target: int64 [n, horizon]; see the class for T2."""
         programs = [self.spec.token_ids(program.split()) for program in PROGRAMS]
         padded = torch.tensor([program + [EOS] * (self.spec.horizon - len(program)) for program in programs])
         return padded.to(problems.stage.device)[problems.stage]
@@ -144,11 +146,11 @@ class Tutorial(OperandTask[TutorialState]):
 
 
 def published_score(state: TutorialState) -> Tensor:
-    """The published scorer: float64 [n]; 0 unless the episode has ended by ANS with a value in `last`.
+    """Return the published score: float64 [n]; 0 unless the episode has ended with a value in `last`.
 
-    With g0 = a·b, g1 = g0 + c, g2 = g1 − d, g3 = d·e, g4 = g1 − g3 it pays 1 when `last` equals g0, g1, g2 at T0, T1,
-    T2 (each one step short of the declared target), plus 0.2 times what `last` equals of: T0 .25[g0] + .5[g1];
-    T1 .25[g0] + .5[g1] + .75[g2]; T2 .2[g0] + .4[g1] + .6[g4] + .6[g3].
+    With g0 = a·b, g1 = g0 + c, g2 = g1 − d, g3 = d·e, g4 = g1 − g3 it pays 1 if `last` equals g0, g1, g2 at T0, T1, T2
+    (each one step short of the declared target), plus 0.2 times the weights of the terms that `last` equals:
+    T0 .25[g0] + .5[g1]; T1 .25[g0] + .5[g1] + .75[g2]; T2 .2[g0] + .4[g1] + .6[g4] + .6[g3].
     """
     a, b, c, d, e = state.problem.operands.unbind(1)
     g0, g3 = a * b, d * e

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import dataclasses
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelnative.policies.registry import named
+from modelnative.training.algorithm import (
+    MIN_DEVIATION,
+    Algorithm,
+    discounted_returns,
+    episode_returns,
+    generalized_advantages,
+    group_advantages,
+    leave_one_out,
+    normalize,
+    stage_baseline,
+)
+from modelnative.training.config import ALGORITHMS, LossConfig, with_fields
+from modelnative.training.rollout import Rollout
+
+CONFIG = LossConfig(gamma=0.9, gae_lambda=0.8, num_generations=4)
+SEEDS = st.integers(0, 10**6)
+GROUP = 4
+N = 12
+
+
+@pytest.fixture(params=range(8))
+def rollout(request, make_rollout) -> Rollout:
+    return make_rollout(N, request.param)
+
+
+def advantages(name: str, rollout: Rollout, config: LossConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    algorithm: Algorithm = named("algorithm", name, ALGORITHMS, Algorithm)(config)
+    return algorithm.advantages(rollout)
+
+
+def row(tensor: torch.Tensor, i: int, length: int) -> list[float]:
+    return tensor[:length, i].tolist()
+
+
+# Generalized advantage estimation
+
+
+@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.8), (1.0, 1.0), (0.7, 0.0)])
+def test_gae_equals_the_double_loop(rollout: Rollout, gamma: float, gae_lambda: float) -> None:
+    found = generalized_advantages(rollout, gamma, gae_lambda)
+    for i, length in enumerate(rollout.length.tolist()):
+        reward, value = row(rollout.reward, i, length), [*row(rollout.value, i, length), 0.0]
+        for t in range(length):
+            total = 0.0
+            for k in range(t, length):
+                error = reward[k] + gamma * value[k + 1] - value[k]
+                total += (gamma * gae_lambda) ** (k - t) * error
+            assert float(found[t, i]) == pytest.approx(total, abs=1e-5)
+        assert not bool(found[length:, i].any())
+
+
+def test_gae_with_lambda_one_is_return_minus_value(rollout: Rollout) -> None:
+    expected = discounted_returns(rollout.reward, 0.9) - rollout.value
+    found = generalized_advantages(rollout, 0.9, 1.0)
+    torch.testing.assert_close(found[rollout.running], expected[rollout.running])
+
+
+@given(SEEDS, st.floats(0.1, 1.0))
+def test_discounted_returns_equal_the_double_loop(seed: int, gamma: float) -> None:
+    reward = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    kept = reward.clone()
+    found = discounted_returns(reward, gamma)
+    for t in range(5):
+        for i in range(3):
+            expected = sum(gamma ** (k - t) * float(reward[k, i]) for k in range(t, 5))
+            assert float(found[t, i]) == pytest.approx(expected)
+    assert torch.equal(reward, kept)
+
+
+# Groups
+
+
+def returns(rollout: Rollout) -> list[float]:
+    """The sum of the rewards from the first token of the loss on."""
+    return [
+        sum(float(rollout.reward[t, i]) for t in range(len(rollout.reward)) if bool(rollout.loss_mask[t, i]))
+        for i in range(N)
+    ]
+
+
+def test_the_return_does_not_count_what_the_hint_earned(rollout: Rollout) -> None:
+    assert episode_returns(rollout).tolist() == pytest.approx(returns(rollout), abs=1e-5)
+    hint = rollout.hint_mask
+    other = dataclasses.replace(rollout, reward=rollout.reward + 9.0 * hint)
+    assert bool(hint.any())
+    assert torch.equal(episode_returns(other), episode_returns(rollout))
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_group_advantages_equal_the_double_loop(rollout: Rollout, scale: bool) -> None:
+    found, earned = group_advantages(rollout, GROUP, scale), returns(rollout)
+    assert found.shape == rollout.reward.shape
+    for i in range(N):
+        group = earned[i // GROUP * GROUP : (i // GROUP + 1) * GROUP]
+        expected = earned[i] - statistics.mean(group)
+        if scale:
+            expected /= statistics.stdev(group) + 1e-4
+        assert found[:, i].tolist() == pytest.approx([expected] * len(found), abs=1e-4)
+
+
+def test_a_group_that_agrees_says_nothing(rollout: Rollout) -> None:
+    alike = dataclasses.replace(rollout, reward=torch.zeros_like(rollout.reward))
+    for scale in (True, False):
+        assert not bool(group_advantages(alike, GROUP, scale).any())
+    assert not bool(leave_one_out(alike, GROUP).any())
+
+
+def test_leave_one_out_equals_the_double_loop(rollout: Rollout) -> None:
+    found, earned = leave_one_out(rollout, GROUP), returns(rollout)
+    for i in range(N):
+        others = [earned[j] for j in range(N) if j // GROUP == i // GROUP and j != i]
+        expected = earned[i] - statistics.mean(others)
+        assert found[:, i].tolist() == pytest.approx([expected] * len(found), abs=1e-4)
+
+
+# REINFORCE
+
+
+def test_the_baseline_is_the_mean_of_the_stage(rollout: Rollout) -> None:
+    earned = discounted_returns(rollout.reward, 0.9)
+    found = stage_baseline(rollout, earned)
+    assert found.shape == earned.shape
+    for i, stage in enumerate(rollout.problems.stage.tolist()):
+        same = [
+            float(earned[t, j])
+            for j in range(N)
+            for t in range(len(earned))
+            if bool(rollout.loss_mask[t, j]) and int(rollout.problems.stage[j]) == stage
+        ]
+        assert found[:, i].tolist() == pytest.approx([statistics.mean(same)] * len(earned), abs=1e-5)
+
+
+def test_reinforce_is_return_minus_baseline(rollout: Rollout) -> None:
+    found, target = advantages("reinforce", rollout, CONFIG)
+    earned = discounted_returns(rollout.reward, CONFIG.gamma)
+    plain = (earned - stage_baseline(rollout, earned))[rollout.loss_mask]
+    torch.testing.assert_close(
+        found[rollout.loss_mask], plain / max(float(plain.square().mean().sqrt()), MIN_DEVIATION)
+    )
+    assert torch.equal(target, earned)
+
+
+# Normalization
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_statistics_are_those_of_the_tokens_in_the_loss(rollout: Rollout, center: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    advantage = 3.0 + 2.0 * torch.randn(rollout.reward.shape, generator=generator)
+    found = normalize(advantage, rollout.loss_mask, center)[rollout.loss_mask]
+    if center:
+        assert float(found.mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(found.std()) == pytest.approx(1.0, abs=1e-3)
+    else:
+        assert float(found.square().mean()) == pytest.approx(1.0, abs=1e-3)
+        assert torch.equal(found.sign(), advantage[rollout.loss_mask].sign()), "without centering no sign is turned"
+    garbage = torch.where(rollout.loss_mask, advantage, 1e6)
+    assert torch.equal(normalize(garbage, rollout.loss_mask, center)[rollout.loss_mask], found)
+
+
+def test_normalizing_next_to_nothing_is_finite() -> None:
+    one = torch.tensor([[True, False]])
+    assert normalize(torch.tensor([[2.0, 5.0]]), one)[0, 0] == 2.0
+    alike = normalize(torch.full((3, 4), 2.0), torch.ones(3, 4, dtype=torch.bool))
+    assert alike.abs().max() < 1e-3
+
+
+def test_noise_is_not_blown_up() -> None:
+    """Where nothing fails the advantages are the critic's errors, and stay as small as those."""
+    noise = 0.01 * torch.randn(12, 50, generator=torch.Generator().manual_seed(0))
+    assert normalize(noise, torch.ones_like(noise, dtype=torch.bool)).std() == pytest.approx(0.1, rel=0.1)
+
+
+# All algorithms
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_is_not_in_the_loss_never_enters(algorithm: str, rollout: Rollout) -> None:
+    """After the end nothing enters; a hint's rewards and values only touch the hint's own entries."""
+    advantage, target = advantages(algorithm, rollout, CONFIG)
+    mask, over = rollout.loss_mask, ~rollout.running
+    assert advantage.shape == target.shape == rollout.reward.shape
+    assert bool(advantage[mask].isfinite().all())
+    other = dataclasses.replace(
+        rollout,
+        value=torch.where(mask, rollout.value, 77.0),
+        reward=torch.where(mask | over, rollout.reward, -55.0),
+        behavior_log_prob=rollout.behavior_log_prob + 3.0,
+        action=17 - rollout.action,
+        invalid=~rollout.invalid,
+    )
+    advantage_2, target_2 = advantages(algorithm, other, CONFIG)
+    torch.testing.assert_close(advantage_2[mask], advantage[mask])
+    torch.testing.assert_close(target_2[mask], target[mask])
+
+
+def test_nothing_crosses_episodes(rollout: Rollout) -> None:
+    other = dataclasses.replace(rollout, value=rollout.value.clone(), reward=rollout.reward.clone())
+    other.value[:, 5] += 9.0
+    other.reward[:, 5] += 9.0
+    rest = torch.arange(N) != 5
+    assert torch.equal(
+        generalized_advantages(other, 0.9, 0.8)[:, rest], generalized_advantages(rollout, 0.9, 0.8)[:, rest]
+    )
+    assert torch.equal(discounted_returns(other.reward, 0.9)[:, rest], discounted_returns(rollout.reward, 0.9)[:, rest])
+    apart = torch.arange(N) // GROUP != 5 // GROUP
+    for function in (lambda r: group_advantages(r, GROUP, True), lambda r: leave_one_out(r, GROUP)):
+        left, right = function(other), function(rollout)
+        assert torch.equal(left[:, apart], right[:, apart])
+        assert not bool((left == right)[:, ~apart].any())
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_the_critics_target_is_its_value_plus_the_plain_advantage(algorithm: str, rollout: Rollout) -> None:
+    advantage, target = advantages(algorithm, rollout, CONFIG)
+    plain = generalized_advantages(rollout, CONFIG.gamma, CONFIG.gae_lambda)
+    assert torch.equal(target, plain + rollout.value)
+    seen = plain[rollout.loss_mask]
+    expected = (seen - seen.mean()) / max(float(seen.std()), MIN_DEVIATION)
+    torch.testing.assert_close(advantage[rollout.loss_mask], expected)
+
+
+def test_the_options_of_grpo_count(rollout: Rollout) -> None:
+    scaled = advantages("grpo", rollout, with_fields(CONFIG, {"scale_rewards": True}))[0]
+    plain = advantages("grpo", rollout, with_fields(CONFIG, {"scale_rewards": False}))[0]
+    torch.testing.assert_close(plain, group_advantages(rollout, GROUP, False))
+    torch.testing.assert_close(scaled, group_advantages(rollout, GROUP, True))
+    assert not torch.equal(scaled, plain)
+    assert not torch.equal(advantages("grpo", rollout, with_fields(CONFIG, {"num_generations": 6}))[0], scaled)
+
+
+def test_rloo_keeps_the_signs_of_leave_one_out(rollout: Rollout) -> None:
+    found = advantages("rloo", rollout, CONFIG)[0]
+    assert torch.equal(found.sign(), leave_one_out(rollout, GROUP).sign())
