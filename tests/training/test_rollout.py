@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from own import LSTM
 from torch import Tensor
 
-from own import LSTM
-
-from modelnative.policies.config import CORES, PolicyConfig
+from modelnative.policies.config import CORES
 from modelnative.policies.contract import Policy, PolicyOutput
 from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
