@@ -14,7 +14,6 @@ there with the same budget are not measured again.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -33,7 +32,7 @@ from modelnative.bench.machine import machine
 from modelnative.evidence.evaluate import evaluate
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
-from modelnative.training.config import CURRICULA
+from modelnative.training.config import CURRICULA, with_fields
 from modelnative.training.recipes import recipe
 from modelnative.training.rollout import play
 from modelnative.training.trainer import Trainer
@@ -71,20 +70,19 @@ def heldout(task: AnyTask) -> Problems:
 def measure(family: Family, curriculum: str, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Train the seeds in turn; yields a result once a seed reaches the goal or has used its steps."""
     task = make_task(family.task, **family.options)
-    usual = recipe(family.task, curriculum=curriculum)
-    config = dataclasses.replace(
-        usual,
-        options=family.options,
-        threads=1,
-        evaluate_every=10**9,
-        optimizer=dataclasses.replace(usual.optimizer, learning_rate=RATE),
-    )
-    active = [Trainer(task, dataclasses.replace(config, seed=seed)) for seed in seeds]
+    changes = {
+        "options": family.options,
+        "threads": 1,
+        "evaluate_every": 10**9,
+        "optimizer": {"learning_rate": RATE},
+    }
+    config = with_fields(recipe(family.task, curriculum=curriculum), changes)
+    active = [Trainer(task, with_fields(config, {"seed": seed})) for seed in seeds]
     problems, start = heldout(task), time.perf_counter()
     while active:
         for trainer in active:  # so that progress, which a schedule follows, is the share of the steps that are spent
             updates = trainer.updates * family.steps / max(trainer.steps, 1)
-            trainer.config = dataclasses.replace(trainer.config, updates=max(1, round(updates)))
+            trainer.config = with_fields(trainer.config, {"updates": max(1, round(updates))})
         for trainer in list(active):
             trainer.update()
             spent = trainer.steps >= family.steps

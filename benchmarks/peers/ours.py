@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from modelnative.runs.training import Finished, Training, Verified
+from modelnative.runs.events import Finished, Verified
+from modelnative.runs.training import Training
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
@@ -50,17 +51,17 @@ class Ours:
         self.parameters = sum(p.numel() for p in self.trainer.policy.parameters())
 
     def update(self) -> int:
-        """Play and learn once; how many steps of running episodes that were, forced ones included."""
+        """Play and learn once; how many steps of running episodes that were, those of hints included."""
         before = self.trainer.steps
         return self.trainer.update().steps - before
 
     def close(self) -> None:
-        """Part from the other processes in peace."""
+        """Wait for the other processes."""
         self.trainer.group.close()
 
     def agree(self, seconds: float) -> float:
         """The first process's clock, so that all of them make the same number of updates."""
-        return self.trainer.group.tell([seconds])[0]
+        return self.trainer.group.broadcast_numbers([seconds])[0]
 
 
 def solve(seconds: float, seed: int, curriculum: str = "hints", **fields: Any) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from modelnative import native
 from modelnative.bench.training import flops, forward_flops, matmul_rates, training_rates
+from modelnative.native import operators
 from modelnative.policies.config import PolicyConfig
-from modelnative.policies.policy import Policy
+from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
@@ -48,16 +48,16 @@ def test_rollout_and_update_make_up_the_training() -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"width": 32}, {"layers": 3}, {"copy_head": False}, {"stage_aware": False}])
 def test_the_formula_counts_what_torch_computes(fields: dict[str, int | bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "computes", lambda device: False)  # torch does not count native kernels
+    monkeypatch.setattr(operators, "enabled", lambda: False)  # torch does not count native kernels
     task, config = make_task("arithmetic"), PolicyConfig(**fields)  # type: ignore[arg-type]
-    policy = Policy(task.spec, "gru", config)
+    policy = TokenPolicy(task.spec, config)
 
     def counted(n: int) -> int:
         problems = task.sample(torch.zeros(n, dtype=torch.int64), torch.Generator().manual_seed(0))
-        state = policy.begin(problems.context, problems.stage)
-        token = torch.full((n,), task.spec.start)
+        state = policy.initial_state(problems)
+        token = torch.full((1, n), task.spec.start)
         with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter, torch.no_grad():
-            policy.step(token, task.feedback(task.begin(problems)), state)
+            policy(token, task.feedback(task.begin(problems))[None], state)
         return counter.get_total_flops()
 
     # The difference excludes the table of inputs, which is computed once for all episodes.

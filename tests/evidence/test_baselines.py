@@ -20,15 +20,15 @@ def test_hints_of_every_length_at_one_stage(stage: int) -> None:
     draw = hints([6, 8, 12], stage).draw(4000, torch.Generator().manual_seed(0), 0.0)
     length = (6, 8, 12)[stage]
     assert bool((draw.stage == stage).all())
-    whole = draw.free == 12 if length < 12 else draw.free >= 12
+    whole = draw.own_tokens == 12 if length < 12 else draw.own_tokens >= 12
     assert 0.45 < float(whole.float().mean()) < 0.6
-    assert set(draw.free.tolist()) == {*range(1, length + 1), 12}
-    assert bool((draw.explore[draw.free < length] == 0).all())
+    assert set(draw.own_tokens.tolist()) == {*range(1, length + 1), 12}
+    assert bool((draw.explore[draw.own_tokens < length] == 0).all())
 
 
 def test_without_an_oracle_program_there_is_no_hint() -> None:
     draw = hints([6, 0], 1).draw(100, torch.Generator().manual_seed(0), 0.0)
-    assert bool((draw.free == 12).all())
+    assert bool((draw.own_tokens == 12).all())
 
 
 def test_failure_is_that_of_its_stage() -> None:

@@ -11,7 +11,8 @@ from worlds import SMALL, Scripted, Small, calculate
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, episodes, evaluate
 from modelnative.policies.config import PolicyConfig
-from modelnative.policies.policy import Policy
+from modelnative.policies.contract import Policy
+from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import in_split
 from modelnative.training.rollout import Rollout
@@ -27,11 +28,11 @@ def naive(policy: Policy, task: Arithmetic, stage: int, split: Any) -> int:
     for problems in task.enumerate(stage, split):
         for i in range(len(problems)):
             problem = problems[i : i + 1]
-            state, thoughts = task.begin(problem), policy.begin(problem.context, problem.stage)
+            state, memory = task.begin(problem), policy.initial_state(problem)
             token, feedback = torch.tensor([task.spec.start]), task.feedback(state)
             for _ in range(task.spec.horizon):
-                thought, thoughts = policy.step(token, feedback, thoughts)
-                token = thought.log_probs.argmax(-1)
+                output = policy(token[None], feedback[None], memory)
+                memory, token = output.state, output.logits[0].argmax(-1)
                 step = task.step(state, token)
                 state, feedback = step.state, step.feedback
                 if step.done:
@@ -43,7 +44,7 @@ def naive(policy: Policy, task: Arithmetic, stage: int, split: Any) -> int:
 @pytest.mark.parametrize("kind", ["scripted", "network"])
 def test_counts_equal_a_naive_loop(kind: str) -> None:
     task = Small()
-    policy = scripted(task) if kind == "scripted" else Policy(task.spec, "gru", PolicyConfig(width=16))
+    policy = scripted(task) if kind == "scripted" else TokenPolicy(task.spec, PolicyConfig(width=16))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(3.0)  # a new network would always choose the same token
@@ -72,7 +73,7 @@ def test_every_problem_is_played_once_and_counted_right() -> None:
 
 def test_episode_records_can_be_replayed() -> None:
     task = Small()
-    policy = Policy(task.spec, "gru", PolicyConfig(width=16))
+    policy = TokenPolicy(task.spec, PolicyConfig(width=16))
     generator = torch.Generator().manual_seed(0)
     lines: list[dict[str, Any]] = []
     for player, draws in ((scripted(task), None), (policy, generator)):
@@ -106,7 +107,7 @@ def test_one_split_is_counted_alone() -> None:
 
 def test_sampling_is_reproducible_and_says_so() -> None:
     task = Small()
-    policy = Policy(task.spec, "gru", PolicyConfig(width=16))
+    policy = TokenPolicy(task.spec, PolicyConfig(width=16))
     runs = [evaluate(policy, task, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
     assert runs[0] == runs[1]
     assert not runs[0].greedy
@@ -162,6 +163,6 @@ def test_reaches_requires_all_listed_and_most_sampled_problems() -> None:
 def test_a_task_without_enumerate_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelnative.evidence.evaluate.DRAWN", 300)
     task, lines = Bare(), []
-    evaluation = evaluate(Policy(task.spec, "gru", PolicyConfig(width=8)), task, progress=lines.append)
+    evaluation = evaluate(TokenPolicy(task.spec, PolicyConfig(width=8)), task, progress=lines.append)
     assert lines == ["E, train: 300 problems, drawn", "E, heldout: 300 problems, drawn"]
     assert evaluation.line().endswith("/600 problems, some drawn)")

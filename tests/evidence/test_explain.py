@@ -10,7 +10,8 @@ from worlds import Scripted
 from modelnative.errors import UserError
 from modelnative.evidence.explain import explain, explain_problem
 from modelnative.policies.config import PolicyConfig
-from modelnative.policies.policy import Policy
+from modelnative.policies.contract import Policy
+from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training.rollout import play
 
@@ -18,7 +19,7 @@ TASK = Arithmetic()
 
 
 def network(copy: bool = True) -> Policy:
-    policy = Policy(TASK.spec, "gru", PolicyConfig(width=16, copy_head=copy))
+    policy = TokenPolicy(TASK.spec, PolicyConfig(width=16, copy_head=copy))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -108,7 +109,7 @@ def test_bad_problems(stage: str, problem: str, message: str) -> None:
 
 def test_a_task_with_the_required_methods_alone() -> None:
     task = Bare()
-    policy = Policy(task.spec, "gru", PolicyConfig(width=8))
+    policy = TokenPolicy(task.spec, PolicyConfig(width=8))
     problem = task.sample(torch.tensor([0]), torch.Generator().manual_seed(0))
     explanation = explain_problem(policy, task, problem)
     assert explanation.problem == " ".join(str(digit) for digit in problem.context[0].tolist())

@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from modelnative.evidence.evaluate import Count, Evaluation
+from modelnative.runs.events import Interrupted, Verified
 from modelnative.runs.run import Run
-from modelnative.runs.training import Event, Interrupted, Started, Updated, Verified
 from modelnative.studio.live import LOG_UPDATES, LiveView, clock
+from modelnative.training.events import Event, Started, Updated
+from modelnative.training.metrics import Metrics, Timing
 from modelnative.training.recipes import recipe
-from modelnative.training.trainer import Metrics, Timing
 
 RUN = Run(Path("somewhere/run"), recipe())
 UNSOLVED = Evaluation((Count("T0", "train", 3, 4),), greedy=True)

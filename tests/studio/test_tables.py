@@ -11,9 +11,9 @@ from worlds import SMALL
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation
-from modelnative.evidence.explain import Explanation, Row
+from modelnative.evidence.explain import ExplainedToken, Explanation
+from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
-from modelnative.runs.training import Finished
 from modelnative.studio import tables
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
@@ -26,8 +26,8 @@ def draw(*parts: object, width: int = 120) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def row(token: str, oracle: str, **changes: object) -> Row:
-    plain = Row(token, oracle, 0.9, 0.5, 0.1, "", 0.0, {"entry": "3", "display": "3"}, True)
+def row(token: str, oracle: str, **changes: object) -> ExplainedToken:
+    plain = ExplainedToken(token, oracle, 0.9, 0.5, 0.1, "", 0.0, {"entry": "3", "display": "3"}, True)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
