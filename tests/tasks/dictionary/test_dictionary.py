@@ -217,8 +217,8 @@ def test_with_the_store_no_program_that_is_ready_for_every_query_is_shorter() ->
     both = DictionaryProblems.cat([task.parse(1, f"c=7 a=15 ? {query}") for query in "ca"])
     programs = [[VOCABULARY[t] for t in program if t != IDS["EOS"]] for program in task.oracle(both)]
     assert programs == [f"PUT c 7 NEXT PUT a 15 NEXT GET {x}".split() for x in ("c 7", "a 15")]
-    # Symbols that do not occur in the problem are equivalent, so one of each is enough. Both problems are equal until the
-    # first query.
+    # Symbols that do not occur in the problem are equivalent, so one of each is enough. Both problems are equal until
+    # the first query.
     tokens = task.spec.token_ids(["a", "b", "c", "0", "7", "15", "NEXT", "PUT", "GET", "ASK"])
     left, right = (task.begin(both[i : i + 1]) for i in range(2))
     needed = []
