@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from modelnative import __version__ as VERSION
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -73,6 +75,49 @@ def test_help_names_every_command() -> None:
         assert re.search(rf"\b{command}\b", shown), f"{command} is missing from:\n{shown}"
 
 
+# What a stranger reads to know how it learns: the update, the rollout, the loss, the policy and the GRU.
+PLAIN_PATH = (
+    "training/trainer.py",
+    "training/rollout.py",
+    "training/loss.py",
+    "policies/policy.py",
+    "policies/cores/gru.py",
+)
+OLD_WORDS = re.compile(
+    r"\b(heed|heard|rethink|Thought|Lesson|Choices|behaviour|scale_by_deviation|cool_from|tutorial-gru|dials?|"
+    r"paper_schedule|update_together|max_gradient_norm|train_seeds|resume_seeds|resume_sweep|make_curriculum)\b"
+)
+HISTORY = {"docs/migration.md", "CHANGELOG.md", "src/modelnative/runs/upgrade.py", "tests/test_house.py"}
+
+
+def test_every_module_can_be_read_in_one_sitting() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")}
+    assert {str(path): size for path, size in sizes.items() if size > 400} == {}
+
+
+@pytest.mark.parametrize("name", PLAIN_PATH)
+def test_the_plain_path_is_short_and_mentions_no_kernels(name: str) -> None:
+    text = (SOURCE / "modelnative" / name).read_text()
+    assert len(text.splitlines()) <= 300
+    assert not re.search(r"kernel|ctypes|C\+\+", text, re.IGNORECASE)
+
+
+def test_words_that_were_replaced_are_gone() -> None:
+    folders = ("src", "tests", "docs", "examples", "benchmarks")
+    files = [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".j2", ".toml")
+    ]
+    found = {}
+    for path in [*files, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        name = path.relative_to(ROOT).as_posix()
+        if name not in HISTORY and (match := OLD_WORDS.search(path.read_text())):
+            found[name] = match[0]
+    assert found == {}
+
+
 def test_every_dependency_is_pinned() -> None:
     def normal(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
@@ -88,7 +133,7 @@ def test_wheel_is_pure_typed_and_whole(tmp_path: Path) -> None:
     done = python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name == f"modelnative-{PROJECT['version']}-py3-none-any.whl"
+    assert wheel.name == f"modelnative-{VERSION}-py3-none-any.whl"
     packed = set(zipfile.ZipFile(wheel).namelist())
     source = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*") if path.is_file()}
     assert {name for name in source if "__pycache__" not in name} <= packed

@@ -84,6 +84,10 @@ class _Api(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name == "recipe":  # which the parser itself needs, for the defaults
+            from modelnative.training.recipes import recipe
+
+            return recipe
 
         def reached(*_: Any, **__: Any) -> None:
             raise Reached

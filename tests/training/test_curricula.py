@@ -16,7 +16,7 @@ from modelnative.training.registry import CURRICULA
 LENGTHS, HORIZON = (6, 8, 12), 13
 
 
-def make_curriculum(name: str, lengths: torch.Tensor, horizon: int, config: CurriculumConfig) -> Curriculum:
+def new_curriculum(name: str, lengths: torch.Tensor, horizon: int, config: CurriculumConfig) -> Curriculum:
     return named("curriculum", name, CURRICULA, Curriculum)(lengths, horizon, config)
 
 
@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 10**6)
 
 
 def make(name: str, lengths: tuple[int, ...] = LENGTHS, **numbers: float) -> Curriculum:
-    return make_curriculum(name, torch.tensor(lengths), HORIZON, CurriculumConfig(**numbers))
+    return new_curriculum(name, torch.tensor(lengths), HORIZON, CurriculumConfig(**numbers))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -185,7 +185,7 @@ def test_learnability_weighs_by_p_times_one_minus_p() -> None:
 
 
 def test_regret_is_what_the_oracle_does_better() -> None:
-    curriculum = make_curriculum("regret", torch.tensor([6, 8, 0]), HORIZON, CurriculumConfig(min_stage_weight=0.05))
+    curriculum = new_curriculum("regret", torch.tensor([6, 8, 0]), HORIZON, CurriculumConfig(min_stage_weight=0.05))
     curriculum.success.copy_(torch.tensor([0.9, 0.5, 0.0]))
     weights = torch.tensor([0.1, 0.5, 0.05])
     assert shares(curriculum) == pytest.approx((weights / weights.sum()).tolist(), abs=0.03)
@@ -225,7 +225,7 @@ def test_tutorial_keeps_to_its_schedule() -> None:
     curriculum = make("tutorial")
     for progress, stage in [(0, 0), (0.49, 0), (0.51, 1), (0.82, 1), (0.84, 2), (0.999, 2), (1.0, 2)]:
         assert shares(curriculum, progress, 20)[stage] == 1.0
-    single = make_curriculum("tutorial", torch.tensor([6]), HORIZON, CurriculumConfig())
+    single = new_curriculum("tutorial", torch.tensor([6]), HORIZON, CurriculumConfig())
     assert single.draw(5, generator(), 0.9).stage.tolist() == [0] * 5
 
 
