@@ -160,8 +160,10 @@ def resume(
     """
     path = Path(folder)
     if options or Sweep.exists(path):
+        planned = Sweep.open(path)
         dry_run = options.pop("dry_run", False)
-        return follow_sweep(Sweep.open(path), SweepOptions(**options), dry_run, callbacks)
+        options.setdefault("on", "local" if planned.seeds_only else "auto")  # as `train(seeds=...)` does
+        return follow_sweep(planned, SweepOptions(**options), dry_run, callbacks)
     return _follow(Training.resume(path, policy=policy, curriculum=curriculum, callbacks=[_report, *callbacks]))
 
 
