@@ -135,7 +135,9 @@ def train(
     path = Path(out) if out is not None else _new_folder(config, str(config.seed))
     made = None if task is None or isinstance(task, str) else task
     if made is not None:
-        make_task(config.task, **config.options)  # a run whose task cannot be made by its name is refused before it starts
+        make_task(
+            config.task, **config.options
+        )  # a run whose task cannot be made by its name is refused before it starts
     parts = {"policy": policy, "curriculum": curriculum, "callbacks": [_report, *callbacks]}
     return _follow(Training.start(path, config, task=made, **parts))  # type: ignore[arg-type]
 
