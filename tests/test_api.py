@@ -16,16 +16,15 @@ import torch
 from worlds import SMALL
 
 import modelnative as mn
-from modelnative import api
-from modelnative.runs.training import Event, Finished, Interrupted, Started, Updated
-from modelnative.training.config import with_fields
+from modelnative.api import speed
+from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepStarted
 from modelnative.training.recipes import recipe
 
 FIELDS: dict[str, Any] = {"updates": 3, "episodes": 16, "policy": {"width": 8}, "threads": 1}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> mn.Finished:
     return mn.train("worlds:Small", out=tmp_path_factory.mktemp("api") / "run", **FIELDS)
 
 
@@ -37,32 +36,32 @@ def test_every_public_name_is_there() -> None:
         mn.trian  # noqa: B018  # type: ignore[attr-defined]
 
 
-def test_training_tells_every_event_and_writes_a_report(tmp_path: Path) -> None:
-    events: list[Event] = []
-    end = mn.train("worlds:Small", algorithm="grpo", seed=3, out=tmp_path / "run", watch=events.append, **FIELDS)
-    assert isinstance(events[0], Started)
+def test_training_reports_every_event_and_writes_a_report(tmp_path: Path) -> None:
+    events: list[mn.Event] = []
+    end = mn.train("worlds:Small", algorithm="grpo", seed=3, out=tmp_path / "run", callbacks=[events.append], **FIELDS)
+    assert isinstance(events[0], mn.Started)
     assert events[-1] is end
-    assert sum(isinstance(event, Updated) for event in events) == 3
+    assert sum(isinstance(event, mn.Updated) for event in events) == 3
     assert (end.run.config.algorithm, end.run.config.seed) == ("grpo", 3)
     assert end.run.config.loss == recipe(algorithm="grpo").loss
     assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_time_to_solution_is_that_of_a_training() -> None:
-    one = api._solve(with_fields(recipe("worlds:Small"), {**FIELDS, "seed": 4}))
+    one = speed._solve(mn.with_fields(recipe("worlds:Small"), {**FIELDS, "seed": 4}))
     assert (one.seed, one.updates, one.solved) == (4, 3, False)
     assert one.seconds > 0
     assert "problems" in one.line
 
 
-def test_loading_gives_the_verified_policy(finished: Finished) -> None:
+def test_loading_gives_the_verified_policy(finished: mn.Finished) -> None:
     agent = mn.load(finished.run.path)
     assert agent.run == finished.run
     assert not agent.policy.training
     assert mn.evaluate(agent) == finished.evaluation == mn.evaluate(str(finished.run.path))
 
 
-def test_evaluating_some_stages_into_a_file(finished: Finished, tmp_path: Path) -> None:
+def test_evaluating_some_stages_into_a_file(finished: mn.Finished, tmp_path: Path) -> None:
     reported: list[str] = []
     file = tmp_path / "new" / "episodes.jsonl"
     run = finished.run.path
@@ -75,29 +74,29 @@ def test_evaluating_some_stages_into_a_file(finished: Finished, tmp_path: Path) 
     assert sum(line["success"] for line in lines) == evaluation.total().successes
 
 
-def test_a_file_of_episodes_may_be_a_device(finished: Finished) -> None:
+def test_a_file_of_episodes_may_be_a_device(finished: mn.Finished) -> None:
     mn.evaluate(finished.run.path, stages=["T0"], episodes_file=os.devnull)
     assert not Path(os.devnull).is_file(), "it is written to, not replaced"
 
 
-def test_evaluating_with_other_dials(finished: Finished) -> None:
+def test_evaluating_with_other_options(finished: mn.Finished) -> None:
     agent = mn.load(finished.run.path, {"horizon": 20})
     assert agent.task.spec.horizon == 20
     assert mn.evaluate(finished.run.path, stages=["T2"], options={"horizon": 20}) == mn.evaluate(agent, stages=["T2"])
     with pytest.raises(
-        mn.UserError, match=r"options: 'feedback=none' is not allowed; expected options that leave the task's f"
+        mn.UserError, match=r"options: 'feedback=none' is not allowed; expected options that keep the task's f"
     ):
         mn.evaluate(finished.run.path, options={"feedback": "none"})
     with pytest.raises(mn.UserError, match=r"options: .* expected none for an agent that is loaded already"):
         mn.evaluate(agent, options={"horizon": 20})
 
 
-def test_sampling_is_from_the_runs_seed(finished: Finished) -> None:
+def test_sampling_is_from_the_runs_seed(finished: mn.Finished) -> None:
     torch.manual_seed(99)
     assert mn.evaluate(finished.run.path, sampled=True) == finished.sampled
 
 
-def test_explaining(finished: Finished) -> None:
+def test_explaining(finished: mn.Finished) -> None:
     explanation = mn.explain(finished.run.path, stage="T2", problem="3 7 2 4 5")
     assert explanation.record["operands"] == [3, 7, 2, 4, 5]
     assert " ".join(explanation.oracle) == "4 MUL 5 STO 3 MUL 7 ADD 2 SUB RCL ANS"
@@ -109,8 +108,8 @@ def test_training_on_a_task_that_stands_in_a_file(tmp_path: Path) -> None:
     assert mn.evaluate(tmp_path / "run") == finished.evaluation
     explanation = mn.explain(tmp_path / "run", stage="T0", problem="x=7")
     assert " ".join(explanation.oracle) == "double x double R1 ANS R2"
-    dialled = mn.train("toolbox:make", out=tmp_path / "dialled", options={"count": 20}, **FIELDS)
-    assert dialled.evaluation.total().problems == mn.evaluate(tmp_path / "dialled").total().problems == 20
+    counted = mn.train("toolbox:make", out=tmp_path / "counted", options={"count": 20}, **FIELDS)
+    assert counted.evaluation.total().problems == mn.evaluate(tmp_path / "counted").total().problems == 20
 
 
 def test_a_task_that_nobody_finds_again_is_refused(tmp_path: Path) -> None:
@@ -157,16 +156,16 @@ def test_a_script_trains_on_its_own_task(tmp_path: Path, guarded: bool) -> None:
 
 
 def test_an_interruption_is_a_keyboard_interrupt_that_can_be_resumed(tmp_path: Path) -> None:
-    events: list[Event] = []
+    events: list[mn.Event] = []
 
-    def watch(event: Event) -> None:
+    def stop(event: mn.Event) -> None:
         events.append(event)
-        if isinstance(event, Updated):
+        if isinstance(event, mn.Updated):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt, match="modelnative resume"):
-        mn.train("worlds:Small", out=tmp_path / "run", watch=watch, **FIELDS)
-    assert isinstance(events[-1], Interrupted)
+        mn.train("worlds:Small", out=tmp_path / "run", callbacks=[stop], **FIELDS)
+    assert isinstance(events[-1], mn.Interrupted)
     end = mn.resume(tmp_path / "run")
     assert end.updates == 3
     assert (tmp_path / "run" / "report.html").is_file()
@@ -176,7 +175,7 @@ def test_an_interruption_is_a_keyboard_interrupt_that_can_be_resumed(tmp_path: P
     ("call", "message"),
     [
         (lambda path: mn.train(core="grru", out=path), "core: unknown value 'grru'; did you mean 'gru'"),
-        (lambda path: mn.train(sed=3, out=path), "field: unknown value 'sed'; did you mean 'seed'"),
+        (lambda path: mn.train(sed=3, out=path), "config: unknown field 'sed'; did you mean 'seed'"),
         (lambda path: mn.train(policy={"widht": 3}, out=path), "did you mean 'width'"),
         (lambda path: mn.train("arithmetik", out=path), "did you mean 'arithmetic'"),
         (lambda path: mn.train(options={"horizon": 5}, out=path), "horizon: 5 is not allowed"),
@@ -204,8 +203,101 @@ def test_bad_input_is_a_user_error(tmp_path: Path, call: Any, message: str) -> N
 )
 def test_options_of_the_wrong_type(options: dict[str, Any], message: str) -> None:
     with pytest.raises(mn.UserError, match=message):
-        mn.make_task("arithmetic", **options)
+        mn.make("arithmetic", **options)
 
 
 def test_whole_numbers_are_floats() -> None:
-    assert mn.make_task("arithmetic", gamma=1).options()["gamma"] == 1
+    assert mn.make("arithmetic", gamma=1).options()["gamma"] == 1
+
+
+# Several seeds
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[mn.SweepResult, list[SweepEvent]]:
+    """Two seeds, and the events of their training."""
+    events: list[SweepEvent] = []
+    out = tmp_path_factory.mktemp("seeds") / "two"
+    return mn.train("worlds:Small", out=out, seeds=2, seed=3, callbacks=[events.append], **FIELDS), events
+
+
+def test_seeds_are_a_sweep_of_ordinary_runs(seeds: tuple[mn.SweepResult, list[SweepEvent]], tmp_path: Path) -> None:
+    result, events = seeds
+    assert isinstance(events[0], SweepStarted)
+    assert events[-1] == SweepFinished(result.sweep, result.rows)
+    assert [(row.seed, row.status, row.costs["updates"]) for row in result.rows] == [
+        (3, "finished", 3),
+        (4, "finished", 3),
+    ]
+    assert ([cell.trials for cell in result.cells], result.failed) == ([2], [])
+    alone = mn.train("worlds:Small", out=tmp_path / "alone", seed=4, **FIELDS)
+    run = mn.load(result.sweep.path / "trials" / "seed-4").run
+    assert run.weights_path.read_bytes() == alone.run.weights_path.read_bytes()
+    assert (result.sweep.path / "report.html").is_file()
+
+
+def test_resuming_finished_seeds_trains_nothing(seeds: tuple[mn.SweepResult, list[SweepEvent]]) -> None:
+    events: list[SweepEvent] = []
+    again = mn.resume(seeds[0].sweep.path, callbacks=[events.append])
+    assert again == seeds[0]
+    assert isinstance(events[0], SweepStarted)
+    assert (events[0].finished, events[0].place) == (2, "in local processes")
+    assert isinstance(events[-1], SweepFinished)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": 0}, "seeds: 0 is not allowed; expected at least 1"),
+        ({"policy": torch.nn.Linear(1, 1)}, "policy: 'Linear' is not allowed; expected no object beside seeds"),
+        ({"seed": 2**31 - 1}, "trial seed=2147483648: seed: 2147483648 is not allowed"),
+    ],
+)
+def test_seeds_that_are_not_allowed(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(mn.UserError, match=message):
+        mn.train("worlds:Small", out=tmp_path / "run", **{"seeds": 2, **fields})
+    assert list(tmp_path.iterdir()) == []
+
+
+# Configurations
+
+
+def test_fields_change_a_given_configuration(tmp_path: Path) -> None:
+    config = mn.with_fields(mn.recipe("worlds:Small", algorithm="grpo"), {**FIELDS, "loss": {"gamma": 0.9}})
+    run = mn.train(config=config, loss={"epochs": 2}, seed=7, out=tmp_path / "run").run
+    assert run.config == mn.with_fields(config, {"loss": {"epochs": 2}, "seed": 7})
+    assert (run.config.algorithm, run.config.loss.gamma, run.config.policy.width) == ("grpo", 0.9, 8)
+
+
+def test_another_task_for_a_configuration_drops_the_options_of_the_first(tmp_path: Path) -> None:
+    config = mn.with_fields(mn.recipe(mn.make("arithmetic", horizon=14)), FIELDS)
+    assert (config.task, config.options["horizon"]) == ("arithmetic", 14)
+    run = mn.train("worlds:Small", config, out=tmp_path / "run").run
+    assert (run.config.task, run.config.options) == ("worlds:Small", {})
+    assert run.config.policy.width == 8
+
+
+def test_a_callback_has_a_method_for_each_event(tmp_path: Path) -> None:
+    called: list[str] = []
+
+    class Recorder(mn.Callback):
+        def on_start(self, event: mn.Started) -> None:
+            called.append("start")
+
+        def on_update(self, event: mn.Updated) -> None:
+            called.append(f"update {event.metrics.update}")
+
+        def on_verify(self, event: mn.Verified) -> None:
+            called.append("verify")
+
+        def on_checkpoint(self, event: mn.Checkpointed) -> None:
+            called.append("checkpoint")
+
+        def on_finish(self, event: mn.Finished) -> None:
+            called.append("finish")
+
+    mn.train("worlds:Small", out=tmp_path / "run", callbacks=[Recorder()], **FIELDS)
+    assert called[0] == "start"
+    assert [name for name in called if name.startswith("update")] == ["update 1", "update 2", "update 3"]
+    assert {"verify", "checkpoint"} <= set(called)
+    assert called[-1] == "finish"

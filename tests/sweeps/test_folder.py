@@ -47,8 +47,11 @@ def test_folders_that_are_not_sweeps(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(UserError, match="not a modelnative sweep"):
         Sweep.open(tmp_path)
-    (tmp_path / "sweep.json").write_text('{"format": "modelnative/1", "trials": [3]}')
+    (tmp_path / "sweep.json").write_text('{"format": "modelnative/2", "trials": [3]}')
     with pytest.raises(UserError, match="damaged"):
+        Sweep.open(tmp_path)
+    (tmp_path / "sweep.json").write_text('{"format": "modelnative/1", "trials": [3]}')
+    with pytest.raises(UserError, match="made by an earlier version, whose sweeps cannot be continued"):
         Sweep.open(tmp_path)
 
 

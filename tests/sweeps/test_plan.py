@@ -22,7 +22,7 @@ from modelnative.training.recipes import recipe
 GRIDS = st.fixed_dictionaries(
     {},
     optional={
-        "algorithm": st.lists(st.sampled_from(ALGORITHMS), min_size=1, max_size=3, unique=True),
+        "algorithm": st.lists(st.sampled_from(list(ALGORITHMS)), min_size=1, max_size=3, unique=True),
         "policy.width": st.lists(st.integers(1, 64), min_size=1, max_size=3, unique=True),
         "optimizer.learning_rate": st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=3, unique=True),
         "options.feedback": st.just(["display", "none"]),
@@ -70,6 +70,13 @@ def test_a_trial_starts_from_its_own_recipe() -> None:
     assert plan(parse_spec({"base": {"threads": 2}}))[0].config.threads == 2
 
 
+def test_cores_of_the_users_own_are_tried_with_their_recipe() -> None:
+    ours, own = plan(parse_spec({"grid": {"core": ["gru", "own:Average"]}}))
+    assert (ours.config, own.config.core) == (with_fields(recipe(), {"threads": 1}), "own:Average")
+    assert own.config.optimizer.learning_rate == 0.0123
+    assert own.name.startswith("core=own.Average-"), "a name without the colon, which some file systems refuse"
+
+
 def test_trials_written_out_come_after_the_grid_and_have_all_columns() -> None:
     spec = parse_spec({"seeds": 2, "grid": {"core": ["gru", "mingru"]}, "trials": [{"curriculum": "uniform"}]})
     trials = plan(spec)
@@ -87,10 +94,10 @@ def test_trials_written_out_come_after_the_grid_and_have_all_columns() -> None:
     ("table", "message"),
     [
         ({"grid": {"algorithm": ["ppo", "pppo"]}}, "trial algorithm=pppo: algorithm: unknown value 'pppo'; did you"),
-        ({"grid": {"seed": ["3"]}}, "trial seed=3: seed: '3' is not allowed; expected int"),
+        ({"grid": {"seed": ["3"]}}, "trial seed=3: seed: '3' is not allowed; expected a whole number"),
         ({"seeds": [-1]}, "trial seed=-1: seed: -1 is not allowed"),
         ({"grid": {"policy.width": [8, 0]}}, "trial policy.width=0: policy.width: 0 is not allowed"),
-        ({"base": {"task": 3}}, "trial base: task: 3 is not allowed; expected str"),
+        ({"base": {"task": 3}}, "trial base: task: 3 is not allowed; expected text"),
         ({"base": {"core": ["gru"]}}, r"trial base: core: unknown value \['gru'\]"),
         ({"grid": {"policy.width": [8, 8]}}, "trials: 'policy.width=8' is not allowed twice"),
         ({"trials": [{}, {"core": "gru"}]}, "is not allowed twice"),

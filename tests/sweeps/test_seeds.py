@@ -85,7 +85,7 @@ def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
 
 
 def test_a_seed_that_fails_is_counted(tmp_path: Path) -> None:
-    sweep = seeds_sweep(config(optimizer={"learning_rate": 1e30}), 2, tmp_path / "seeds")
+    sweep = seeds_sweep(config(core="transformer", optimizer={"learning_rate": 1000.0}), 2, tmp_path / "seeds")
     last = follow(sweep)[-1]
     assert isinstance(last, SweepFinished)
     assert [row.status for row in last.rows] == ["failed", "failed"]

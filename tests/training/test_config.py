@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +8,13 @@ from typing import Any
 
 import pytest
 
-import modelnative.training.config as config_module
 from modelnative.errors import UserError
-from modelnative.training.config import ALGORITHMS, CORES, CURRICULA, TrainConfig, validate, with_fields
+from modelnative.policies.config_model import ConfigModel, leaf_fields
+from modelnative.training.config import ALGORITHMS, CORES, CURRICULA, TrainConfig, config_reference, with_fields
 from modelnative.training.recipes import recipe
 
 NAN = float("nan")
-# One value for each side of every rule that `validate` holds, beside a choice that the rule depends on.
+# One value for each side of every rule, beside a choice that the rule depends on.
 WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("core", "grru", {}),
     ("algorithm", "poo", {}),
@@ -83,39 +81,40 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     return {head: nested(rest, value) if rest else value}
 
 
-def paths(config: Any = None, before: str = "") -> list[str]:
+def paths() -> list[str]:
     """Every field that is not a group of fields."""
-    found = []
-    config = config or recipe()
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        inner = dataclasses.is_dataclass(value)
-        found += paths(value, f"{before}{field.name}.") if inner else [before + field.name]
-    return found
+    return [name for name, _ in leaf_fields(TrainConfig)]
+
+
+def value_of(config: ConfigModel, path: str) -> Any:
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
 
 
 # Validation
+
+
+def test_the_default_configuration_is_the_default_recipe() -> None:
+    assert TrainConfig() == recipe()
 
 
 def test_every_recipe_is_valid() -> None:
     for core in CORES:
         for algorithm in ALGORITHMS:
             for curriculum in CURRICULA:
-                made = recipe("tutorial", core, algorithm, curriculum)
-                assert validate(made) is made
-                assert (made.task, made.core, made.algorithm, made.curriculum) == (
-                    "tutorial",
-                    core,
-                    algorithm,
-                    curriculum,
-                )
+                made = recipe("tutorial", algorithm, core, curriculum)
+                assert TrainConfig(**made.model_dump()) == made
+                names = (made.task, made.core, made.algorithm, made.curriculum)
+                assert names == ("tutorial", core, algorithm, curriculum)
 
 
 @pytest.mark.parametrize(("path", "value", "beside"), WRONG, ids=[f"{p}={v}" for p, v, _ in WRONG])
 def test_what_is_not_sensible_is_refused(path: str, value: Any, beside: dict[str, Any]) -> None:
     base = with_fields(recipe(), beside)
     with pytest.raises(UserError) as caught:
-        validate(with_fields(base, nested(path, value)))
+        with_fields(base, nested(path, value))
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert repr(value) in message
@@ -124,7 +123,7 @@ def test_what_is_not_sensible_is_refused(path: str, value: Any, beside: dict[str
 
 
 def test_every_field_has_a_rule() -> None:
-    """A new field needs a rule in `validate` and a line in `WRONG`, or a place among those that may be anything."""
+    """A new field needs bounds and lines in `WRONG`, or a place among those that may be anything."""
     assert {path for path, _, _ in WRONG} | ANYTHING == set(paths())
 
 
@@ -144,7 +143,8 @@ def test_every_field_has_a_rule() -> None:
     ],
 )
 def test_the_edges_are_allowed(path: str, value: Any, beside: dict[str, Any]) -> None:
-    validate(with_fields(with_fields(recipe(), beside), nested(path, value)))
+    changed = with_fields(with_fields(recipe(), beside), nested(path, value))
+    assert value_of(changed, path) == value
 
 
 # Names
@@ -167,22 +167,22 @@ def test_a_recipe_names_the_nearest(arguments: dict[str, str], message: str) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sed": 1}, r"field: unknown value 'sed'; did you mean 'seed'\? Allowed: task, "),
-        ({"loss": {"gama": 1}}, r"loss: unknown value 'gama'; did you mean 'gamma'\? Allowed: epochs, "),
+        ({"sed": 1}, r"config: unknown field 'sed'; did you mean 'seed'\? Allowed: task, "),
+        ({"loss": {"gama": 1}}, r"loss: unknown field 'gama'; did you mean 'gamma'\? Allowed: epochs, "),
         (
             {"optimizer": {"learning_rat": 1}},
-            r"optimizer: unknown value 'learning_rat'; did you mean 'learning_rate'\?",
+            r"optimizer: unknown field 'learning_rat'; did you mean 'learning_rate'\?",
         ),
         ({"loss": 3}, r"loss: 3 is not allowed; expected a table of fields"),
-        ({"seed": "3"}, r"seed: '3' is not allowed; expected int"),
-        ({"seed": 1.5}, r"seed: 1\.5 is not allowed; expected int"),
-        ({"seed": True}, r"seed: True is not allowed; expected int"),
-        ({"minutes": None}, r"minutes: None is not allowed; expected float"),
-        ({"minutes": False}, r"minutes: False is not allowed; expected float"),
-        ({"core": 3}, r"core: 3 is not allowed; expected str"),
+        ({"seed": "3"}, r"seed: '3' is not allowed; expected a whole number"),
+        ({"seed": 1.5}, r"seed: 1\.5 is not allowed; expected a whole number"),
+        ({"seed": True}, r"seed: True is not allowed; expected a whole number"),
+        ({"minutes": None}, r"minutes: None is not allowed; expected a finite number"),
+        ({"minutes": False}, r"minutes: False is not allowed; expected a finite number"),
+        ({"core": 3}, r"core: 3 is not allowed; expected text"),
         ({"options": [1]}, r"options: \[1\] is not allowed; expected a table"),
-        ({"policy": {"copy_head": 1}}, r"policy\.copy: 1 is not allowed; expected bool"),
-        ({"policy": {"layers": "two"}}, r"policy\.layers: 'two' is not allowed; expected int"),
+        ({"policy": {"copy_head": 1}}, r"policy\.copy_head: 1 is not allowed; expected true or false"),
+        ({"policy": {"layers": "two"}}, r"policy\.layers: 'two' is not allowed; expected a whole number"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
@@ -193,22 +193,45 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
 # Changes
 
 
+# A value of each field that is allowed and not its default.
+OTHER = {
+    "task": "tutorial",
+    "options": {"reward": "milestone"},
+    "core": "mingru",
+    "algorithm": "a2c",
+    "curriculum": "uniform",
+    "split": "all",
+    "device": "cuda",
+    "policy.layers": 3,
+    "policy.reader": "gru",
+}
+
+
+def other(path: str, old: Any) -> Any:
+    if path in OTHER:
+        return OTHER[path]
+    if isinstance(old, bool):
+        return not old
+    return old + 1 if isinstance(old, int) else old / 2 + 0.11
+
+
 @pytest.mark.parametrize("path", paths())
 def test_one_field_changes_and_no_other(path: str) -> None:
     base = recipe()
-    old: Any = base
-    for name in path.split("."):
-        old = getattr(old, name)
-    new = {"str": "other", "dict": {"reward": "milestone"}, "bool": not old, "NoneType": 3}.get(type(old).__name__)
-    changed = with_fields(base, nested(path, old + 1 if new is None else new))
-    before, after = dataclasses.asdict(base), dataclasses.asdict(changed)
-    *groups, last = path.split(".")
-    for group in groups:
-        assert {k: v for k, v in before.items() if k != group} == {k: v for k, v in after.items() if k != group}
-        before, after = before[group], after[group]
-    assert {k: v for k, v in before.items() if k != last} == {k: v for k, v in after.items() if k != last}
-    assert before[last] != after[last]
-    assert base == recipe(), "the original stands"
+    old = value_of(base, path)
+    new = other(path, old)
+    changed = with_fields(base, nested(path, new))
+    assert value_of(changed, path) == new != old
+    assert {name for name in paths() if value_of(changed, name) != value_of(base, name)} == {path}
+    assert base == recipe(), "the original is unchanged"
+
+
+def test_a_configuration_cannot_be_changed_in_place() -> None:
+    made = recipe()
+    with pytest.raises(ValueError, match="frozen"):
+        made.seed = 3  # type: ignore[misc]
+    with pytest.raises(ValueError, match="frozen"):
+        made.loss.gamma = 0.5  # type: ignore[misc]
 
 
 def test_whole_numbers_become_floats() -> None:
@@ -218,24 +241,28 @@ def test_whole_numbers_become_floats() -> None:
 
 
 def test_a_config_survives_its_own_dictionary() -> None:
-    made = with_fields(recipe(core="mingru", algorithm="rloo"), {"options": {"reward": "milestone"}, "seed": 4})
-    assert with_fields(TrainConfig(), dataclasses.asdict(made)) == made
+    made = with_fields(recipe(algorithm="rloo", core="mingru"), {"options": {"reward": "milestone"}, "seed": 4})
+    assert with_fields(TrainConfig(), made.model_dump()) == made
 
 
-def test_every_field_is_explained() -> None:
-    """The text under each field is what `--help` shows."""
-    text = Path(config_module.__file__).read_text()
-    policy = Path(config_module.__file__).parents[1] / "policies" / "config.py"
-    for name in {path.split(".")[-1] for path in paths()}:
-        assert re.search(rf'^    {name}: [^\n]+\n    """\w', text + policy.read_text(), re.MULTILINE), name
+def test_the_reference_has_every_field() -> None:
+    """Its default, what is allowed, and a description of at least one sentence."""
+    lines = config_reference().splitlines()
+    for name, field in leaf_fields(TrainConfig):
+        description = field.description or ""
+        assert description.endswith("."), name
+        start = f"| `{name.rpartition('.')[2]}` | `{value_of(TrainConfig(), name)}` | "
+        (line,) = [line for line in lines if line.startswith(start)]
+        assert line.endswith(f" | {description} |")
+    assert "| `gamma` | `1.0` | a finite number above 0, at most 1 | Discount factor. |" in lines
 
 
 def test_importing_it_does_not_import_torch() -> None:
     code = (
-        "import sys, modelnative.training.config as c; c.validate(c.recipe()); "
+        "import sys, modelnative.training.config as c; c.TrainConfig(); "
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
-    path = str(Path(config_module.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": path}
+    path = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": str(path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -134,6 +134,10 @@ def train(
         return follow_sweep(seeds_sweep(config, seeds, path), SweepOptions(on="local"), False, callbacks)
     path = Path(out) if out is not None else _new_folder(config, str(config.seed))
     made = None if task is None or isinstance(task, str) else task
+    if made is not None:
+        make_task(
+            config.task, **config.options
+        )  # a run whose task cannot be made by its name is refused before it starts
     parts = {"policy": policy, "curriculum": curriculum, "callbacks": [_report, *callbacks]}
     return _follow(Training.start(path, config, task=made, **parts))  # type: ignore[arg-type]
 
@@ -160,8 +164,10 @@ def resume(
     """
     path = Path(folder)
     if options or Sweep.exists(path):
+        planned = Sweep.open(path)
         dry_run = options.pop("dry_run", False)
-        return follow_sweep(Sweep.open(path), SweepOptions(**options), dry_run, callbacks)
+        options.setdefault("on", "local" if planned.seeds_only else "auto")  # as `train(seeds=...)` does
+        return follow_sweep(planned, SweepOptions(**options), dry_run, callbacks)
     return _follow(Training.resume(path, policy=policy, curriculum=curriculum, callbacks=[_report, *callbacks]))
 
 
