@@ -80,7 +80,7 @@ def test_one_process_is_measured_once(measured_plans: list[tuple[MeasurementPlan
 def test_processes_are_limited_by_the_batch(
     measured_plans: list[tuple[MeasurementPlan, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "cores", lambda most: 64)
+    monkeypatch.setattr(module, "cores", lambda limit: 64)
     assert bench(TINY, seconds=1).processes == 2
     assert bench(with_fields(TINY, {"episodes": 16}), seconds=1).processes == 1
 
