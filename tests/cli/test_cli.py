@@ -13,22 +13,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from worlds import SMALL, calculate
 
-from modelnative import cli
+from modelnative import api, cli
 from modelnative.bench.measure import default_config
 from modelnative.policies.config import CORES
+from modelnative.policies.config_model import leaf_fields
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
 SOURCE = Path(__file__).parents[2] / "src"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 HELPERS = Path(__file__).parents[1] / "helpers"
 TINY = "--task worlds:Small --updates 2 --episodes 16 --policy.width 8 --threads 1"
 
@@ -87,7 +89,6 @@ def refused(outcome: Outcome) -> str:
     assert outcome.out == ""
     assert re.fullmatch(r"modelnative: error: [^\n]+\n", outcome.err), outcome.err
     assert "Traceback" not in outcome.err
-    assert not set("╭│╰") & set(outcome.err), "no box"
     return outcome.err.removeprefix("modelnative: error: ").strip()
 
 
@@ -104,15 +105,15 @@ def refused(outcome: Outcome) -> str:
         ("train --width 3", "--width: unknown flag; did you mean --policy.width?"),
         ("train --learning_rate=1", "--learning-rate: unknown flag; did you mean --optimizer.learning-rate?"),
         ("train run", "'run' is one argument too many"),
-        ("train --seed x", "--seed: 'x' is not a whole number"),
-        ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
-        ("train --seed", "--seed: a value is missing"),
-        ("train --seed -1", "seed: -1 is not allowed; expected a whole number from 0"),
-        ("train --minutes soon", "--minutes: 'soon' is not a number"),
+        ("train --seed x", "argument --seed: invalid int value: 'x'; see: modelnative train --help"),
+        ("train --seed 1.5", "argument --seed: invalid int value: '1.5'"),
+        ("train --seed", "argument --seed: expected one argument"),
+        ("train --seed -1", "seed: -1 is not allowed; expected from 0 to 2147483647"),
+        ("train --minutes soon", "argument --minutes: invalid float value: 'soon'"),
         ("train --minutes nan", "minutes: nan is not allowed"),
-        ("train --policy.layers x", "--policy.layers: 'x' is not a whole number"),
+        ("train --policy.layers x", "argument --policy.layers: invalid int value: 'x'"),
         ("train --policy.copy_head maybe", "'maybe' is one argument too many"),
-        ("train --policy.width 0", "policy.width: 0 is not allowed; expected at least 1"),
+        ("train --policy.width 0", "policy.width: 0 is not allowed; expected from 1 to 16384"),
         ("train --task arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
         ("train --task tutorial.py", "expected the name of a task in the file: tutorial:NAME"),
         ("certify echoes:Echo --options x=3", "x=3 is not allowed; this task has no options"),
@@ -128,14 +129,22 @@ def refused(outcome: Outcome) -> str:
         ("train --options horizn=12", "option of task arithmetic: unknown value 'horizn'; did you mean 'horizon'?"),
         ("train --options feedback=dsplay", "feedback: unknown value 'dsplay'; did you mean 'display'?"),
         ("train --options feedback", "--options: 'feedback' is not allowed; expected KEY=VALUE"),
-        ("train --policy.width 1000000000000", "not enough memory"),
+        ("train --policy.width 1000000000000", "policy.width: 1000000000000 is not allowed; expected from 1 to 16384"),
+        ("train --policy own_core", "core: unknown value 'own_core'"),
+        ("train --policy own:LTSM", "core: 'own:LTSM' is not allowed; cannot import own:LTSM: there is no 'LTSM'"),
+        ("train --core math:pi", "core: 'math:pi' is not allowed; expected a class"),
+        ("train --seeds 0", "seeds: 0 is not allowed; expected at least 1"),
+        ("train --seeds x", "argument --seeds: invalid int value: 'x'"),
+        ("train --seeds 2 --seed 2147483647", "trial seed=2147483648: seed: 2147483648 is not allowed"),
+        ("train --lr 1", "--lr: unknown flag; did you mean --optimizer.learning-rate?"),
+        ("train --clip 1", "--clip: unknown flag; did you mean --loss.clip-high?"),
         ("train --out /dev/null/run", "cannot be written"),
         (f"train --out {'x' * 300}", "File name too long"),
         ("train --config none.toml", "config: 'none.toml' cannot be read (No such file or directory)"),
         ("train --config .", "config: '.' cannot be read (Is a directory)"),
-        ("resume", "RUN is missing"),
+        ("resume", "the following arguments are required: RUN; see: modelnative resume --help"),
         ("resume nowhere", "run: 'nowhere' is not a run folder"),
-        ("sweep", "SPEC is missing; see: modelnative sweep --help"),
+        ("sweep", "the following arguments are required: SPEC, or --resume FOLDER; see: modelnative sweep --help"),
         ("sweep none.toml", "spec: 'none.toml' cannot be read (No such file or directory)"),
         ("sweep a.toml --resume b", "SPEC: 'a.toml' is not allowed beside --resume"),
         ("sweep --resume nowhere", "sweep: 'nowhere' is not a sweep folder; expected one made by: modelnative sweep"),
@@ -149,14 +158,14 @@ def refused(outcome: Outcome) -> str:
         ("bench --profile --core grru", "core: unknown value 'grru'; did you mean 'gru'?"),
         ("bench --profiel", "--profiel: unknown flag; did you mean --profile? see: modelnative bench --help"),
         ("sweep a b", "'b' is one argument too many"),
-        ("sweep a --jobs two", "--jobs: 'two' is not a whole number"),
-        ("evaluate", "RUN is missing"),
+        ("sweep a --jobs two", "argument --jobs: invalid int value: 'two'"),
+        ("evaluate", "the following arguments are required: RUN"),
         ("evaluate nowhere", "run: 'nowhere' is not a run folder"),
         ("evaluate a b", "'b' is one argument too many"),
-        ("explain nowhere --stage T2", "--problem is missing"),
+        ("explain nowhere --stage T2", "the following arguments are required: --problem"),
         ("explain nowhere --stage T2 --problem '1 2 3 4 5'", "run: 'nowhere' is not a run folder"),
         ("tasks arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
-        ("certify", "TASK is missing; see: modelnative certify --help"),
+        ("certify", "the following arguments are required: TASK; see: modelnative certify --help"),
         ("certify arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
         ("certify arithmetic --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
         ("certify arithmetic --options horizon=5", "horizon: 5 is not allowed"),
@@ -165,11 +174,15 @@ def refused(outcome: Outcome) -> str:
             "certify arithmetic --seconds 0",
             "seconds: 0.0 is not allowed; expected more than 0; to train nothing: --no-tr",
         ),
-        ("certify arithmetic --json --markdown", "--markdown: not allowed beside --json"),
+        ("certify arithmetic --json --markdown", "argument --markdown: not allowed with argument --json"),
         ("certify no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
-        ("certify echoes:Unfinished", "task: 'echoes:Unfinished' cannot be made; Unfinished lacks methods"),
-        ("tutorial --updates 0", "updates: 0 is not allowed; expected at least 1"),
+        (
+            "certify echoes:Unfinished",
+            "task: 'echoes:Unfinished' cannot be made; Unfinished lacks required methods of Task: begin, ",
+        ),
+        ("tutorial --updates 0", "updates: 0 is not allowed; expected from 1 to 1000000000"),
         ("tutorial --epochs 3", "--epochs: unknown flag"),
+        ("schema swep", "argument kind: invalid choice: 'swep'"),
     ],
 )
 def test_bad_input_is_one_line(command: Command, tmp_path: Path, line: str, message: str) -> None:
@@ -183,14 +196,15 @@ def test_bad_input_is_one_line(command: Command, tmp_path: Path, line: str, mess
         ("c.toml", "seed = ", "'c.toml' is neither TOML nor JSON"),
         ("c.json", '{"seed": ', "'c.json' is neither TOML nor JSON"),
         ("c.toml", b"\xff\xfe", "'c.toml' is neither TOML nor JSON"),
-        ("c.toml", "sed = 3", "field: unknown value 'sed'; did you mean 'seed'?"),
-        ("c.toml", "[policy]\nwidht = 3", "policy: unknown value 'widht'; did you mean 'width'?"),
+        ("c.toml", "sed = 3", "config: unknown field 'sed'; did you mean 'seed'?"),
+        ("c.toml", "[policy]\nwidht = 3", "policy: unknown field 'widht'; did you mean 'width'?"),
         ("c.toml", "policy = 3", "policy: 3 is not allowed; expected a table"),
-        ("c.toml", 'seed = "3"', "seed: '3' is not allowed; expected int"),
+        ("c.toml", 'seed = "3"', "seed: '3' is not allowed; expected a whole number from 0"),
         ("c.toml", "core = 3", "core: unknown value 3"),
         ("c.toml", "episodes = 0", "episodes: 0 is not allowed"),
         ("c.json", '{"options": {"horizon": 5}}', "horizon: 5 is not allowed"),
         ("c.json", '{"task": "arithmetik"}', "did you mean 'arithmetic'?"),
+        ("c.json", '{"confidence": 0.5}', "config: unknown field 'confidence'"),
     ],
 )
 def test_bad_configuration_files(
@@ -309,6 +323,26 @@ def test_a_run_without_a_configuration(command: Command, tmp_path: Path) -> None
     assert "not a modelnative configuration" in refused(command("resume run"))
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")]
+)
+def test_a_lack_of_memory_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def train(**arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "train", train)
+    assert refused(command("train")) == "not enough memory; choose fewer --episodes or a smaller --policy.width"
+
+
+def test_a_defect_keeps_its_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(**arguments: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(api, "train", train)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        command("train")
+
+
 # Help
 
 
@@ -316,107 +350,92 @@ def test_help_of_every_command(command: Command) -> None:
     overview = command("--help")
     assert overview.code == 0
     assert command("").out == command("-h").out == overview.out
-    for name, kind in cli.COMMANDS.items():
+    for name, (_, summary) in cli.COMMANDS.items():
+        assert f"  {name:<10} {summary}\n" in overview.out
         shown = command(f"{name} --help")
         assert shown.code == 0
         assert shown.err == ""
-        assert f"usage: modelnative {name}" in shown.out
-        assert (kind.__doc__ or "").splitlines()[0].split(";")[0] in " ".join(shown.out.split())
+        assert shown.out.startswith(f"usage: modelnative {name} ")
+        assert summary in shown.out
+
+
+def test_help_waits_for_neither_torch_nor_pydantic(tmp_path: Path) -> None:
+    for name in ("--help", "--version"):
+        code = f"import sys; sys.argv[1:] = ['{name}']; import atexit; from modelnative.cli import main; "
+        code += "atexit.register(lambda: print({'torch', 'numpy', 'pydantic', 'argparse'} & set(sys.modules))); main()"
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(("usage: ", "modelnative "))
+        assert done.stdout.endswith("set()\n")
 
 
 def test_version(command: Command) -> None:
     assert re.fullmatch(r"modelnative \d+\.\d+\.\d+\n", command("--version").out)
 
 
+def squeezed(text: str) -> str:
+    """The text without white space, so that it does not depend on where lines are folded."""
+    return "".join(text.split())
+
+
+def require_fields(shown: str, config: TrainConfig) -> None:
+    """Every field is there: its flag, its description and its default."""
+    for name, field in leaf_fields(TrainConfig):
+        flag = f"--{name.replace('_', '-')}"
+        default = "" if name == "options" else f" (default: {value_of(config, name)})"
+        assert re.search(rf"^  {flag}[ ,\n]", shown, re.MULTILINE), flag
+        assert squeezed(f"{field.description}{default}") in squeezed(shown), name
+
+
+def value_of(config: TrainConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_help_of_train_shows_the_recipe(command: Command, core: str, algorithm: str) -> None:
-    config = recipe(core=core, algorithm=algorithm)
-    shown = " ".join(re.sub(r"[│\n]", " ", command(f"train --core {core} --algorithm {algorithm} --help").out).split())
-    for flag, value in (
-        ("--core STR", core),
-        ("--algorithm STR", algorithm),
-        ("--optimizer.learning-rate FLOAT", config.optimizer.learning_rate),
-        ("--loss.epochs INT", config.loss.epochs),
-        ("--loss.value-weight FLOAT", config.loss.value_weight),
-    ):
-        part = shown[shown.index(flag) :]
-        assert re.match(rf"{flag} [^()]*(\([^()]*\)[^()]*)*?\(default: {re.escape(str(value))}\)", part), part[:200]
+    require_fields(
+        command(f"train --core {core} --algorithm {algorithm} --help").out, recipe(core=core, algorithm=algorithm)
+    )
 
 
-def test_every_field_has_help(command: Command) -> None:
-    shown = command("train --help").out
-    for flag in cli._flags(cli.Train()):
-        assert flag in shown
-    shown = command("bench --help").out
-    for flag in cli._flags(cli.Bench()):
-        assert flag in shown
+def test_the_help_of_bench_shows_what_is_measured(command: Command) -> None:
+    require_fields(command("bench --help").out, default_config())
 
 
-# Parsing
+# Schemas
 
 
-def parsed(line: str) -> TrainConfig:
-    return cli._train(shlex.split(line)).config
+def test_the_schema_of_a_configuration(command: Command) -> None:
+    """It says every bound, and an editor completes the names of cores, algorithms and curricula."""
+    schema = json.loads(command("schema").out)
+    assert schema == json.loads(command("schema train").out) == TrainConfig.model_json_schema()
+    assert set(schema["properties"]) == set(TrainConfig.model_fields)
+    assert (schema["additionalProperties"], schema["properties"]["episodes"]["maximum"]) == (False, 10_000_000)
+    for name, names in (("core", CORES), ("algorithm", ALGORITHMS), ("curriculum", CURRICULA)):
+        assert schema["properties"][name]["anyOf"][0]["enum"] == list(names)
 
 
-def test_the_recipe_is_the_default() -> None:
-    assert parsed("") == recipe()
-    for core in CORES:
-        assert parsed(f"--core {core}") == recipe(core=core)
-    for algorithm in ALGORITHMS:
-        assert parsed(f"--algorithm={algorithm}") == recipe(algorithm=algorithm)
-    for curriculum in CURRICULA:
-        assert parsed(f"--curriculum {curriculum}") == recipe(curriculum=curriculum)
-    assert parsed("--task tutorial --seed 2") == with_fields(recipe("tutorial"), {"seed": 2})
-
-
-def test_what_is_measured_by_default(tmp_path: Path) -> None:
-    assert cli._bench([]).config == default_config()
-    assert cli._bench(["--algorithm", "grpo"]).config == default_config(algorithm="grpo")
-    assert cli._bench(["--curriculum", "hints", "--episodes", "64"]).config.curriculum == "hints"
-    toml = tmp_path / "c.toml"
-    toml.write_text('curriculum = "threshold"\nepisodes = 512\n')
-    config = cli._bench(["--config", str(toml)]).config
-    assert (config.curriculum, config.episodes, config.curricula.threshold) == ("threshold", 512, 0.9)
-
-
-def test_flags_reach_nested_fields() -> None:
-    config = parsed("--policy.width 32 --policy.no-copy-head --loss.gamma .9 --checkpoint_every 7 --policy.layers 3")
-    assert (config.policy.width, config.policy.copy_head, config.policy.layers) == (32, False, 3)
-    assert (config.loss.gamma, config.checkpoint_every) == (0.9, 7)
-
-
-def test_dials_are_json_or_text() -> None:
-    options = parsed("--options feedback=none horizon=14 gamma=0.5 note=a=b flag=true --seed 1").options
-    assert options == {"feedback": "none", "horizon": 14, "gamma": 0.5, "note": "a=b", "flag": True}
-
-
-def test_flags_override_the_file_and_the_file_the_recipe(tmp_path: Path) -> None:
-    toml = tmp_path / "c.toml"
-    toml.write_text('algorithm = "grpo"\nseed = 3\n[policy]\nwidth = 16\n[options]\nfeedback = "none"\n')
-    config = parsed(f"--config {toml}")
-    expected = {"seed": 3, "policy": {"width": 16}, "options": {"feedback": "none"}}
-    assert config == with_fields(recipe(algorithm="grpo"), expected)
-    over = parsed(f"--config {toml} --seed 4 --algorithm a2c --policy.width 24")
-    assert (over.seed, over.algorithm, over.policy.width) == (4, "a2c", 24)
-    assert over.loss == recipe(algorithm="a2c").loss
-
-
-def test_dials_of_flags_join_those_of_the_file(tmp_path: Path) -> None:
-    toml = tmp_path / "c.toml"
-    toml.write_text('[options]\nfeedback = "none"\nhorizon = 13\n')
-    assert parsed(f"--config {toml} --options horizon=14").options == {"feedback": "none", "horizon": 14}
-
-
-def test_a_runs_own_configuration_is_a_configuration_file(trained: Path) -> None:
-    assert parsed(f"--config {trained / 'config.json'}") == Run.open(trained).config
+def test_the_schema_of_a_sweep(command: Command) -> None:
+    schema = json.loads(command("schema sweep").out)
+    assert set(schema["properties"]) == {"name", "seeds", "base", "grid", "trials"}
+    for table in (schema["properties"]["base"], schema["properties"]["trials"]["items"], schema["properties"]["grid"]):
+        assert set(table["properties"]) == set(TrainConfig.model_fields)
+    assert schema["properties"]["base"]["properties"]["episodes"]["maximum"] == 10_000_000
+    references = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+    assert references == set(schema["$defs"]), "every reference is defined"
 
 
 # Doing
 
 
-def test_training_resuming_and_what_is_said(command: Command, tmp_path: Path) -> None:
+def test_training_and_what_it_prints(command: Command, tmp_path: Path) -> None:
     done = command(f"train {TINY} --updates 11 --out run")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
@@ -434,6 +453,35 @@ def test_training_resuming_and_what_is_said(command: Command, tmp_path: Path) ->
     next_command = re.search(r"modelnative (explain run .*)", done.out)
     assert next_command
     assert command(next_command[1]).code == 0, "what it proposes works"
+
+
+def test_training_several_seeds(command: Command, tmp_path: Path) -> None:
+    done = command(f"train {TINY} --seed 3 --seeds 2 --out seeds")
+    assert done.code == 0, done.err
+    flat = " ".join(done.out.split())
+    assert "of 2 seeds" in flat or "0 of 2" in flat, flat
+    assert sorted(path.name for path in (tmp_path / "seeds" / "trials").iterdir()) == ["seed-3", "seed-4"]
+    assert command(f"train {TINY} --seed 4 --out alone").code == 0
+    weights = [tmp_path / run / "weights.safetensors" for run in ("alone", "seeds/trials/seed-4")]
+    assert weights[0].read_bytes() == weights[1].read_bytes(), "a seed's run is the same as alone"
+    assert command("resume seeds").code == 0, "as all of them are finished, it shows the results"
+    assert command("evaluate seeds/trials/seed-3").code == 0
+    assert "exists already; choose another folder" in refused(command(f"train {TINY} --seeds 2 --out seeds"))
+
+
+def test_a_policy_of_the_users_own(tmp_path: Path) -> None:
+    """As the example says, from its folder."""
+    process = start(f"train {TINY} --policy own_core:LSTM --out {tmp_path / 'run'}", EXAMPLES)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "own_core:LSTM" in out.splitlines()[0]
+    config = Run.open(tmp_path / "run").config
+    assert (config.core, config.optimizer.learning_rate) == ("own_core:LSTM", 0.005), "with the recipe of its class"
+    process = start(f"evaluate {tmp_path / 'run'}", EXAMPLES)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    verdict = json.loads((tmp_path / "run" / "result.json").read_text())["evaluation"]["line"]
+    assert out.splitlines()[-1] == verdict
 
 
 def test_the_default_run_folder_is_new(command: Command, tmp_path: Path) -> None:
@@ -521,7 +569,7 @@ def test_a_task_of_the_current_folder_is_found(tmp_path: Path) -> None:
 
 def test_sweeping(command: Command, tmp_path: Path) -> None:
     base = 'task = "worlds:Small"\nupdates = 2\nepisodes = 16\npolicy.width = 8\n'
-    rates = "[grid]\noptimizer.learning_rate = [0.01, 1e30]\n"
+    rates = "core = 'transformer'\n[grid]\noptimizer.learning_rate = [0.01, 1000.0]\n"
     (tmp_path / "two.toml").write_text(f"[base]\n{base}{rates}")
     planned = command("sweep two.toml --dry-run --on local")
     assert planned.code == 0, planned.err
@@ -534,7 +582,7 @@ def test_sweeping(command: Command, tmp_path: Path) -> None:
     flat = " ".join(done.out.split())
     for part in (
         "two: 2 trials, 2 at a time, in local processes → sweeps/two",
-        "optimizer.learning_rate: 1e+30 made the numbers overflow at update",
+        "optimizer.learning_rate: 1000.0 made the numbers overflow at update",
         "0 of 1 0.00 to 0.79",
         "1 seed in the smallest group: too few for a claim",
         "1 of 2 trials failed",

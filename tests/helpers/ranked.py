@@ -18,9 +18,11 @@ from torch import Tensor
 from modelnative import cli
 from modelnative.errors import UserError
 from modelnative.runs import training as runs
-from modelnative.runs.training import Finished, Training
+from modelnative.runs.events import Finished
+from modelnative.runs.training import Training
 from modelnative.tasks import make_task
 from modelnative.training.config import with_fields
+from modelnative.training.metrics import stage_success
 from modelnative.training.parallel import Group
 from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
@@ -42,7 +44,7 @@ def weights(trainer: Trainer) -> list[float]:
 def warm() -> None:
     """Import and call once what the ranks will, before they are forked."""
     torch.set_num_threads(1)
-    for module in ("api", "studio.live", "studio.show"):
+    for module in ("api", "studio.live", "studio.tables"):
         importlib.import_module(f"modelnative.{module}")
     train(json.dumps([{"episodes": 4, "loss": {"minibatches": 4}}]), "2")
 
@@ -54,25 +56,25 @@ def laws(seed: str) -> bool:
         n, more = chance.choice([0, 1, 2, 3, 5, 8, 13]), chance.choice([(), (3,), (2, 2)])
         whole = torch.randint(-9, 9, (n, *more), generator=torch.Generator().manual_seed(chance.randrange(1000)))
         whole = whole.to(chance.choice([torch.int64, torch.float32, torch.bool]))
-        mine = group.share(torch.arange(n))
+        mine = group.shard(torch.arange(n))
         assert mine.tolist() == list(range(group.rank, n, group.size))
-        assert torch.equal(group.join(whole[mine], n), whole), "what is shared and joined is as before"
-        spread = group.spread(whole[mine], n)
-        assert spread.shape == whole.shape
-        assert torch.equal(spread[mine], whole[mine])
-        assert int(spread.count_nonzero()) == int(whole[mine].count_nonzero()), "the others' rows are 0"
+        assert torch.equal(group.gather(whole[mine], n), whole), "what is shared and joined is as before"
+        scattered = group.scatter(whole[mine], n)
+        assert scattered.shape == whole.shape
+        assert torch.equal(scattered[mine], whole[mine])
+        assert int(scattered.count_nonzero()) == int(whole[mine].count_nonzero()), "the others' rows are 0"
         length = chance.choice([0, n])
-        given = whole if group.leads else whole[:length]
-        assert torch.equal(group.copy(given), whole)
-        told = [chance.random() for _ in range(3)]
-        assert group.tell(told if group.leads else [0.0] * 3) == told
-        assert group.say("γ ≠ 1" * n if group.leads else "nothing") == "γ ≠ 1" * n
-        assert group.most(group.rank * 7) == 7 * (group.size - 1)
+        given = whole if group.is_leader else whole[:length]
+        assert torch.equal(group.broadcast(given), whole)
+        numbers = [chance.random() for _ in range(3)]
+        assert group.broadcast_numbers(numbers if group.is_leader else [0.0] * 3) == numbers
+        assert group.broadcast_text("γ ≠ 1" * n if group.is_leader else "nothing") == "γ ≠ 1" * n
+        assert group.max(group.rank * 7) == 7 * (group.size - 1)
     own = [torch.randn(n, 3, generator=torch.Generator().manual_seed(group.rank + 17 * n)) for n in (1, 1000, 7)]
     for rank_sum, tensor, parts in zip(group.add(own), own, map(joined, own), strict=True):
         assert rank_sum.shape == tensor.shape
         torch.testing.assert_close(rank_sum, parts.sum(0))
-        assert group.say(str(rank_sum.tolist())) == str(rank_sum.tolist()), "equal to the bit on every rank"
+        assert group.broadcast_text(str(rank_sum.tolist())) == str(rank_sum.tolist()), "equal to the bit on every rank"
     group.close()
     Group().close()  # the same processes may train again
     return True
@@ -105,20 +107,20 @@ def train(jobs: str, updates: str) -> list[Any]:
         metrics = [dataclasses.asdict(trainer.update()) for _ in range(int(updates))]
         for line in metrics:
             del line["timing"]
-        sampled = trainer.success(33, sampled=True)
+        sampled = stage_success(trainer, 33, sampled=True)
         trainer.group.close()
         found.append({"weights": weights(trainer), "metrics": metrics, "sampled": sampled})
     return found
 
 
 def follow(folder: str, fields: str) -> Any:
-    """A whole run in a folder; what every rank heard of it."""
+    """A whole run in a folder; the events of every rank."""
     group_size = Group().size
-    runs.LIKELY = runs.NEARLY = 1.0  # so that everything that all ranks must agree on happens
-    runs.REST = runs.LONG_REST = 2
-    runs.SAMPLED = 16
+    runs.MEASURE_BELOW = runs.PRACTICE_BELOW = 1.0  # so that everything that all ranks must agree on happens
+    runs.VERIFY_EVERY = runs.VERIFY_FAILING_EVERY = 2
+    runs.SAMPLED_EPISODES = 16
     path = Path(folder) / f"of {group_size}"
-    events = list(Training.start(path if Group().leads else Path("elsewhere"), config(fields)).events())
+    events = list(Training.start(path if Group().is_leader else Path("elsewhere"), config(fields)).events())
     last = events[-1]
     assert isinstance(last, Finished)
     assert last.run.path == path
@@ -148,13 +150,13 @@ def differ(folder: str) -> str:
 def command(*words: str) -> list[Any]:
     """The command line: exit code, standard output, standard error."""
     sys.argv = ["modelnative", *words]
-    said, complained = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
             cli.main()
         except SystemExit as stop:
             code = stop.code
-    return [code, said.getvalue(), complained.getvalue()]
+    return [code, output.getvalue(), errors.getvalue()]
 
 
 def full(folder: str) -> list[Any]:

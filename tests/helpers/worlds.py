@@ -43,10 +43,7 @@ class Script(Batch):
 
 
 class Scripted(nn.Module):
-    """Writes the oracle's program; if `a` is odd it ends with EOS, and if `a` is 8 it never ends.
-
-    A module that is not a `Policy`, with the two required methods alone.
-    """
+    """Writes the oracle's program; if `a` is odd it ends with EOS, and if `a` is 8 it never ends."""
 
     def __init__(self, task: Arithmetic) -> None:
         super().__init__()
@@ -68,11 +65,10 @@ class Scripted(nn.Module):
         return Script(program, torch.zeros_like(stage))
 
     def forward(self, tokens: Tensor, feedback: Tensor, state: Script) -> PolicyOutput:
-        steps, n = tokens.shape
-        positions = state.written[:, None] + torch.arange(steps)
-        following = state.program.gather(1, positions).T[..., None]
-        logits = torch.full((steps, n, len(self.task.spec.vocabulary)), -1e9).scatter(2, following, 0.0)
-        return PolicyOutput(logits, torch.zeros(steps, n), Script(state.program, state.written + steps))
+        """One token at a time."""
+        next_token = state.program.gather(1, state.written[:, None])
+        logits = torch.full((tokens.shape[1], len(self.task.spec.vocabulary)), -1e9).scatter(1, next_token, 0.0)
+        return PolicyOutput(logits[None], torch.zeros(tokens.shape), Script(state.program, state.written + 1))
 
     @staticmethod
     def succeeds(operands: list[int]) -> bool:

@@ -23,7 +23,6 @@ from modelnative.policies.cores.gru import gru
 from modelnative.policies.heads import copy_heads
 from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training.config import with_fields
 from modelnative.training.loss import LossTokens, LossWeights, policy_loss
 from modelnative.training.recipes import recipe
@@ -356,31 +355,6 @@ def test_torch_compile_traces_the_plain_definitions() -> None:
 
 
 # The whole
-
-
-@given(st.integers(1, 130), st.integers(0, 12), SEEDS)
-@settings(deadline=None, max_examples=30)
-def test_the_calculator(rows: int, presses: int, seed: int) -> None:
-    task, generator = Arithmetic(), torch.Generator().manual_seed(seed)
-    state = task.begin(task.sample(torch.randint(3, (rows,), generator=generator), generator))
-    for _ in range(presses):
-        # Digits, MUL and STO more often than others, so that values grow beyond the display.
-        likely = torch.tensor([1.0] * 9 + [6.0, 0.1, 9.0, 2.0, 2.0, 0.3, 2.0, 2.0, 0.1])
-        action = torch.multinomial(likely, rows, replacement=True, generator=generator)
-        step = task.step(state, action)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(native, "computes", lambda device: False)
-            expected = task.step(state, action)
-        for ours, theirs in zip(leaves(step), leaves(expected), strict=True):
-            assert torch.equal(ours, theirs)
-        state = step.state
-
-
-def leaves(batch: object) -> list[Tensor]:
-    """All tensors of a batch and of the batches in it."""
-    if isinstance(batch, Tensor):
-        return [batch]
-    return [leaf for field in batch.fields() for leaf in leaves(field)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("layers", [1, 2])

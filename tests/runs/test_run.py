@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT, read_tensors, write_tensors
 from modelnative.runs.run import KEPT, Run
 from modelnative.tasks import make_task
+from modelnative.training.checkpoint import state_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
@@ -70,8 +70,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("[]", "not a modelnative configuration"),
         ('{"format": "other/1"}', "not a modelnative configuration"),
-        (json.dumps({"format": FORMAT, "sed": 3}), "unknown value 'sed'; did you mean 'seed'"),
-        (json.dumps({"format": FORMAT, "seed": "3"}), "seed: '3' is not allowed; expected int"),
+        (json.dumps({"format": FORMAT, "sed": 3}), "unknown field 'sed'; did you mean 'seed'"),
+        (json.dumps({"format": FORMAT, "seed": "3"}), "seed: '3' is not allowed; expected a whole number"),
         (json.dumps({"format": FORMAT, "core": "grru"}), "did you mean 'gru'"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_checkpoint_holds_all_that_the_trainer_is(tmp_path: Path) -> None:
     run.save(trainer, {})
     other = Trainer(run.task(), run.config)
     run.restore(other)
-    (tensors, counters), (others, other_counters) = trainer.state(), other.state()
+    (tensors, counters), (others, other_counters) = state_of(trainer), state_of(other)
     assert counters == other_counters
     assert tensors.keys() == others.keys()
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
@@ -211,5 +211,5 @@ def test_metrics_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_the_task_of_a_run(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", dataclasses.replace(config(), task="tutorial", options={"horizon": 7}))
+    run = Run.create(tmp_path / "run", with_fields(config(), {"task": "tutorial", "options": {"horizon": 7}}))
     assert run.task().spec == make_task("tutorial", horizon=7).spec

@@ -45,7 +45,7 @@ def stopped(path: Path, update: int, updates: int = 6) -> Path:
     training = Training.start(path, config(json.dumps({"episodes": 10, "updates": updates})))
     for _ in range(update):
         training.run.append([dataclasses.asdict(training.trainer.update())])
-    training.save()
+    training.run.save(training.trainer, dataclasses.asdict(training.state))
     return path
 
 
@@ -66,7 +66,7 @@ def test_who_sees_another_checkpoint_is_refused(tmp_path: Path, ranks: Ranks) ->
     ahead, behind = stopped(tmp_path / "ahead", 3), stopped(tmp_path / "behind", 2)
     alone, refused = ranks("ranked:resume", 2, str(ahead), str(behind))
     assert alone.startswith("rank 0: another of the 2 processes is gone")
-    assert refused.startswith("run: the newest checkpoint seen here is 2, and by rank 0 3; the run must be on a file")
+    assert refused.startswith("run: the newest checkpoint found here is 2, and by rank 0 3; the run must be on a file")
 
 
 def test_who_was_started_differently_is_refused(tmp_path: Path, ranks: Ranks) -> None:
@@ -156,7 +156,7 @@ def test_a_killed_worker_ends_the_run_with_a_word_and_a_checkpoint(tmp_path: Pat
     events = []
     for event in training.events():
         events.append(event)
-        training.progress.solved = True
+        training.state.solved = True
     assert isinstance(events[-1], Finished)
 
 

@@ -19,23 +19,17 @@ import torch
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, evaluate
-from modelnative.policies.config import CORES
+from modelnative.policies.registry import CORES
 from modelnative.runs import training as runs
+from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.files import read_json, read_tensors
 from modelnative.runs.run import Run
-from modelnative.runs.training import (
-    Event,
-    Finished,
-    Interrupted,
-    Started,
-    Training,
-    Updated,
-    Verified,
-    require_device,
-)
-from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
-from modelnative.training.curricula import Curriculum
+from modelnative.runs.training import Training, require_device
+from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.curriculum import Curriculum
+from modelnative.training.events import Event, Started, Updated
 from modelnative.training.recipes import recipe
+from modelnative.training.registry import ALGORITHMS, CURRICULA
 from modelnative.training.trainer import Trainer
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -58,7 +52,7 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def fingerprint(path: Path) -> dict[str, str]:
-    """Hashes of all that a run has learned: weights, optimiser, curriculum, counters, metrics, verdict."""
+    """Hashes of all that a run has learned: weights, optimizer, curriculum, counters, metrics, verdict."""
     run = Run.open(path)
 
     def digest(content: bytes) -> str:
@@ -84,7 +78,7 @@ JOBS: list[dict[str, Any]] = [
     *(
         {"core": "gru", "algorithm": algorithm, "curriculum": curriculum}
         for algorithm, curriculum in zip(
-            itertools.cycle(("grpo", "a2c", "rloo", "reinforce")), CURRICULA[1:], strict=False
+            itertools.cycle(("grpo", "a2c", "rloo", "reinforce")), list(CURRICULA)[1:], strict=False
         )
     ),
 ]
@@ -162,7 +156,8 @@ def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
 def test_the_events_of_a_training(tmp_path: Path) -> None:
     events = list(Training.start(tmp_path / "run", config()).events())
     kinds = [type(event) for event in events]
-    assert kinds == [Started, *[Updated] * 8, Verified, Finished]
+    assert [kind for kind in kinds if kind is not Checkpointed] == [Started, *[Updated] * 8, Verified, Finished]
+    assert [event.update for event in events if isinstance(event, Checkpointed)] == [3, 6, 8]
     started, finished = events[0], events[-1]
     assert isinstance(started, Started)
     assert isinstance(finished, Finished)
@@ -191,9 +186,9 @@ def test_a_kill_before_the_verdict_was_written_trains_no_more(tmp_path: Path) ->
     training = Training.start(tmp_path / "run", config())
     training.trainer.update()
     training.run.append([{"update": 1}])
-    training.progress.solved = True
+    training.state.solved = True
     training.run.save_weights(training.trainer.policy)
-    training.save()
+    training.run.save(training.trainer, dataclasses.asdict(training.state))
     events = list(Training.resume(tmp_path / "run").events())
     assert not any(isinstance(event, Updated) for event in events)
     assert isinstance(events[-1], Finished)
@@ -203,21 +198,19 @@ def test_a_kill_before_the_verdict_was_written_trains_no_more(tmp_path: Path) ->
 class Rule:
     """A training whose measurements are given; what it asked for is noted."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: float, sampled: list[float], perfect: bool) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: float, rates: list[float], perfect: bool) -> None:
         self.measured: list[int] = []
-        real = Trainer.success
 
-        def success(trainer: Trainer, episodes: int, sampled_: bool = False, **names: bool) -> list[float]:
-            if not (sampled_ or names.get("sampled")):
-                return real(trainer, episodes)
-            assert episodes == runs.SAMPLED
+        def success(trainer: Trainer, episodes: int, *, sampled: bool) -> list[float]:
+            assert sampled
+            assert episodes == runs.SAMPLED_EPISODES
             self.measured.append(trainer.updates)
-            return sampled
+            return rates
 
         def right(policy: Any, task: Any, *, split: str = "all", **names: Any) -> Evaluation:
             return Evaluation(tuple(Count(stage, split, 40, 40) for stage in task.spec.stages), greedy=True)
 
-        monkeypatch.setattr(Trainer, "success", success)
+        monkeypatch.setattr(runs, "stage_success", success)
         monkeypatch.setattr(Curriculum, "failure", failure)
         if perfect:
             monkeypatch.setattr(runs, "evaluate", right)
@@ -257,7 +250,7 @@ def test_it_ends_when_sampled_success_is_measured_and_every_problem_is_right(
     assert rule.measured == measured
 
 
-def test_where_success_is_near_verification_shows_what_to_practise(
+def test_where_success_is_near_verification_shows_what_to_practice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes seldom, and does not end the training: greedily right is not yet as sure as asked for."""
@@ -270,7 +263,8 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
     training = Training.start(tmp_path / "run", config(updates=1))
     best = training.trainer.policy.input.weight.detach().clone()
     training.run.save_weights(training.trainer.policy)
-    training.progress.best = 10**6  # more than there is to solve
+    training.best_weights = training.run.weights()
+    training.state.best = 10**6  # more than there is to solve
     list(training.events())
     policy = training.run.policy(training.run.task())
     assert torch.equal(policy.input.weight, best)

@@ -7,10 +7,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelnative.training.config import CURRICULA, CurriculumConfig
-from modelnative.training.curricula import Curriculum, Draw, Hints, make_curriculum
+from modelnative.policies.registry import named
+from modelnative.training.config import CurriculumConfig
+from modelnative.training.curricula.hints import Hints
+from modelnative.training.curriculum import Curriculum, Draw
+from modelnative.training.registry import CURRICULA
 
 LENGTHS, HORIZON = (6, 8, 12), 13
+
+
+def make_curriculum(name: str, lengths: torch.Tensor, horizon: int, config: CurriculumConfig) -> Curriculum:
+    return named("curriculum", name, CURRICULA, Curriculum)(lengths, horizon, config)
+
+
 SEEDS = st.integers(0, 10**6)
 
 
@@ -34,15 +43,16 @@ def play(curriculum: Curriculum, skill: list[float], rounds: int, seed: int = 0,
 
 def check_draw(draw: Draw, n: int) -> None:
     lengths = torch.tensor(LENGTHS)[draw.stage]
-    for name in ("stage", "free", "delay", "reach"):
+    for name in ("stage", "own_tokens", "delay", "reach"):
         tensor = getattr(draw, name)
         assert tensor.dtype == torch.int64
         assert tensor.shape == (n,)
     assert draw.explore.dtype == torch.float32
     assert draw.explore.shape == (n,)
     assert bool(((draw.stage >= 0) & (draw.stage < 3)).all())
-    assert bool(((draw.free >= 1) & (draw.free <= HORIZON)).all())
-    assert bool(((draw.free < lengths) | (draw.free == HORIZON)).all()), "no hint is the horizon, not the program"
+    assert bool(((draw.own_tokens >= 1) & (draw.own_tokens <= HORIZON)).all())
+    whole = draw.own_tokens == HORIZON
+    assert bool(((draw.own_tokens < lengths) | whole).all()), "no hint is the horizon, not the program"
     assert bool(((draw.explore >= 0) & (draw.explore < 1)).all())
     assert bool(((draw.delay >= 0) & (draw.delay < HORIZON)).all())
     assert bool(((draw.reach >= 1) & (draw.reach <= HORIZON)).all())
@@ -103,9 +113,9 @@ def test_success_is_measured_without_hint_and_without_exploration(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in CURRICULA if name != "hints"])
-def test_without_hints_nothing_is_forced(name: str) -> None:
+def test_without_hints_the_policy_writes_all(name: str) -> None:
     for draw in play(make(name), [1.0, 0.8, 0.2], 20):
-        assert draw.free.unique().tolist() == [HORIZON]
+        assert draw.own_tokens.unique().tolist() == [HORIZON]
 
 
 @pytest.mark.parametrize("name", [name for name in CURRICULA if name != "hints"])
@@ -224,7 +234,7 @@ def test_tutorial_keeps_to_its_schedule() -> None:
 
 def test_hints_start_with_one_free_token() -> None:
     draw = make("hints").draw(200, generator(), 0.0)
-    assert draw.free.unique().tolist() == [1]
+    assert draw.own_tokens.unique().tolist() == [1]
     assert draw.delay.unique().tolist() == [0]
     assert draw.reach.unique().tolist() == [1]
 
@@ -265,9 +275,9 @@ def test_hints_end_and_then_there_are_none() -> None:
     assert curriculum.complete.tolist() == [True] * 3
     assert curriculum.describe() == [""] * 3
     last = curriculum.draw(500, generator(), 0.0)
-    assert last.free.unique().tolist() == [HORIZON]
+    assert last.own_tokens.unique().tolist() == [HORIZON]
     assert not bool(last.explore.any())
-    assert {int(f) for draw in draws for f in draw.free} >= set(range(1, 12))
+    assert {int(f) for draw in draws for f in draw.own_tokens} >= set(range(1, 12))
 
 
 def test_a_stage_that_does_not_succeed_keeps_its_hints() -> None:
@@ -277,7 +287,7 @@ def test_a_stage_that_does_not_succeed_keeps_its_hints() -> None:
     assert curriculum.complete.tolist() == [True, False, True]
     assert curriculum.describe() == ["", "1/8 free", ""]
     draw = curriculum.draw(3000, generator(), 0.0)
-    assert draw.free[draw.stage == 1].unique().tolist() == [1]
+    assert draw.own_tokens[draw.stage == 1].unique().tolist() == [1]
     assert min(shares(curriculum)) > 0
 
 
@@ -288,11 +298,11 @@ def test_only_the_frontier_is_explored() -> None:
     assert bool((frontier < curriculum.lengths).all())
     draw = curriculum.draw(4000, generator(), 0.0)
     explored = draw.explore > 0
-    assert bool((draw.free[explored] == frontier[draw.stage][explored]).all())
+    assert bool((draw.own_tokens[explored] == frontier[draw.stage][explored]).all())
     assert draw.explore[explored].unique().tolist() == pytest.approx([0.2])
     assert explored.float().mean() == pytest.approx(0.5, abs=0.05)
     assert draw.reach.unique().tolist() == [1], "the first token that is free"
-    rest = draw.free[~explored & (draw.stage == 2)]
+    rest = draw.own_tokens[~explored & (draw.stage == 2)]
     counts = torch.bincount(rest)[1:]
     assert len(counts) == frontier[2]
     assert float(counts.min() / counts.max()) > 0.6, "the others are uniform up to the frontier"
@@ -309,7 +319,7 @@ def test_a_stage_that_is_stuck_without_hints_explores_anywhere() -> None:
     assert not bool(draw.explore[~stuck].any())
     assert (draw.explore[stuck] > 0).float().mean() == pytest.approx(0.5, abs=0.05)
     assert draw.delay[stuck].unique().tolist() == list(range(12)), "at any place of its program"
-    assert draw.free[stuck].unique().tolist() == [HORIZON], "and still without a hint"
+    assert draw.own_tokens[stuck].unique().tolist() == [HORIZON], "and still without a hint"
 
 
 def test_hints_work_without_exploration() -> None:
@@ -328,9 +338,9 @@ def test_a_stage_whose_oracle_fails_gets_no_hints() -> None:
         for draw in play(curriculum, skill, 40):
             blocked = draw.stage == 1
             assert bool(blocked.any())
-            assert draw.free[blocked].unique().tolist() == [HORIZON]
+            assert draw.own_tokens[blocked].unique().tolist() == [HORIZON]
     assert curriculum.describe() == ["", "", ""]
     assert curriculum.success[1] == pytest.approx(0.2, abs=0.1)
     for name in CURRICULA:
         draw = make(name, (6, 0, 12)).draw(500, generator(), 0.7)
-        assert bool((draw.free[draw.stage == 1] == HORIZON).all())
+        assert bool((draw.own_tokens[draw.stage == 1] == HORIZON).all())

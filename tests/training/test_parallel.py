@@ -11,11 +11,13 @@ import torch
 from ranks import Ranks
 
 from modelnative.errors import UserError
-from modelnative.policies.config import CORES
+from modelnative.policies.registry import CORES
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training import trainer as trainers
+from modelnative.training.checkpoint import state_of
 from modelnative.training.config import with_fields
-from modelnative.training.parallel import Group, Pool, cores, own_device, speaks
+from modelnative.training.metrics import stage_success
+from modelnative.training.parallel import Group, Pool, cores, own_device, reports_errors
 from modelnative.training.recipes import recipe
 from modelnative.training.rollout import Plan, play
 from modelnative.training.trainer import Trainer
@@ -34,11 +36,11 @@ def test_a_pool_keeps_the_order(threads: int) -> None:
 
 
 def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    for told, most, expected in (("3", 8, 3), ("16", 8, 8), ("16", 32, 16)):
-        monkeypatch.setenv("OMP_NUM_THREADS", told)
-        assert cores(most) == expected
-    for told in ("", "0", "two"):
-        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    for value, limit, expected in (("3", 8, 3), ("16", 8, 8), ("16", 32, 16)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert cores(limit) == expected
+    for value in ("", "0", "two"):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
         assert 1 <= cores() <= min(8, os.cpu_count() or 1)
 
 
@@ -49,8 +51,8 @@ def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_change_nothing_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, core: str, algorithm: str, curriculum: str, reader: str
 ) -> None:
-    monkeypatch.setattr(trainers, "PLAYED", 7)
-    monkeypatch.setattr(trainers, "LEARNT", 5)
+    monkeypatch.setattr(trainers, "PLAYED_AT_ONCE", 7)
+    monkeypatch.setattr(trainers, "LEARNED_AT_ONCE", 5)
     changes = {
         "episodes": 32,
         "policy": {"width": 8, "heads": 2, "reader": reader},
@@ -59,11 +61,11 @@ def test_threads_change_nothing_to_the_bit(
     }
     states = []
     for threads in (1, 2, 3):
-        config = with_fields(recipe("arithmetic", core, algorithm, curriculum), {**changes, "threads": threads})
+        config = with_fields(recipe("arithmetic", algorithm, core, curriculum), {**changes, "threads": threads})
         trained = Trainer(Arithmetic(), config)
         metrics = [trained.update() for _ in range(2)]
         numbers = [{k: v for k, v in vars(line).items() if k != "timing"} for line in metrics]
-        states.append((trained.state()[0], repr(numbers), trained.success(33, sampled=True)))
+        states.append((state_of(trained)[0], repr(numbers), stage_success(trained, 33, sampled=True)))
     for tensors, *rest in states[1:]:
         assert rest == [*states[0][1:]]
         assert all(torch.equal(tensors[name], states[0][0][name]) for name in states[0][0])
@@ -74,10 +76,11 @@ def test_threads_change_nothing_to_the_bit(
 
 def test_alone_a_group_does_nothing() -> None:
     group, rows = Group(), torch.arange(5)
-    assert (group.rank, group.size, group.leads) == (0, 1, True)
-    for same in (group.share(rows), group.spread(rows, 5), group.join(rows, 5), group.copy(rows), group.add([rows])[0]):
+    assert (group.rank, group.size, group.is_leader) == (0, 1, True)
+    (added,) = group.add([rows])
+    for same in (group.shard(rows), group.scatter(rows, 5), group.gather(rows, 5), group.broadcast(rows), added):
         assert same is rows
-    assert (group.tell([1.5]), group.say("x"), group.most(3)) == ([1.5], "x", 3)
+    assert (group.broadcast_numbers([1.5]), group.broadcast_text("x"), group.max(3)) == ([1.5], "x", 3)
     group.close()
     assert not torch.distributed.is_initialized()
 
@@ -89,7 +92,7 @@ def test_no_episode_can_be_played(core: str, sampled: bool) -> None:
     problems = trained.task.sample(torch.zeros(3, dtype=torch.int64), torch.Generator(), "train")[:0]
     horizon = trained.task.spec.horizon
     rollout = play(
-        trained.policy, trained.task, problems, Plan.free(problems, horizon, trained.generator) if sampled else None
+        trained.policy, trained.task, problems, Plan.sampled(problems, horizon, trained.generator) if sampled else None
     )
     assert rollout.action.shape == (0, 0)
     assert len(rollout.success) == len(rollout.final.done) == 0
@@ -115,11 +118,11 @@ def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         own_device("cuda")
 
 
-def test_without_torchrun_everyone_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert speaks()
+def test_without_torchrun_every_process_reports_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reports_errors()
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    assert speaks(), "better twice than never"
+    assert reports_errors(), "better twice than never"
 
 
 # Processes
@@ -134,7 +137,7 @@ def test_the_laws_of_a_group(ranks: Ranks, size: int) -> None:
 # Odd batches; practice of more processes than a minibatch has episodes; every algorithm's own arithmetic.
 JOBS: list[dict[str, Any]] = [
     {"episodes": 30, "loss": {"minibatches": 4}},
-    {"episodes": 28, "algorithm": "grpo", "loss": {"minibatches": 3, "group": 4}},
+    {"episodes": 28, "algorithm": "grpo", "loss": {"minibatches": 3, "num_generations": 4}},
     {"episodes": 27, "curriculum": "threshold", "core": "transformer"},
     {"episodes": 24, "curriculum": "threshold", "algorithm": "grpo", "core": "mingru", "loss": {"num_generations": 3}},
     {"episodes": 16, "algorithm": "rloo", "loss": {"num_generations": 4}},

@@ -10,17 +10,20 @@ import pytest
 import torch
 
 from modelnative.errors import UserError
-from modelnative.policies.config import CORES
+from modelnative.policies.registry import CORES
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import AnyTask, in_split, program_length
 from modelnative.tasks.countdown.task import Countdown
 from modelnative.tasks.expressions.task import Expressions
 from modelnative.tasks.tutorial.task import Tutorial
-from modelnative.training.config import ALGORITHMS, CURRICULA, with_fields
-from modelnative.training.curricula import Draw
+from modelnative.training.checkpoint import restore, state_of
+from modelnative.training.config import with_fields
+from modelnative.training.curriculum import Draw, program_lengths
+from modelnative.training.metrics import Metrics, stage_success
 from modelnative.training.recipes import recipe as make_recipe
+from modelnative.training.registry import ALGORITHMS, CURRICULA
 from modelnative.training.rollout import Rollout
-from modelnative.training.trainer import Metrics, Trainer, oracle_lengths
+from modelnative.training.trainer import Trainer
 
 SMALL = {"episodes": 32, "updates": 6, "policy": {"width": 16}, "loss": {"num_generations": 4, "minibatches": 2}}
 
@@ -37,7 +40,7 @@ def collect(trained: Trainer) -> tuple[Draw, Rollout]:
 
 def digest(trained: Trainer) -> str:
     """Of everything that a training is."""
-    tensors, counters = trained.state()
+    tensors, counters = state_of(trained)
     sums = hashlib.sha256(repr(sorted(counters.items())).encode())
     for name in sorted(tensors):
         sums.update(name.encode() + tensors[name].detach().numpy().tobytes())
@@ -68,7 +71,7 @@ def test_every_core_runs_under_every_curriculum_on_the_tutorial(core: str, curri
 
 @pytest.mark.parametrize("options", [{"reward": "milestone"}, {"reward": "potential"}, {"feedback": "none"}], ids=str)
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo", "reinforce"])
-def test_every_dial_of_the_task_runs(options: dict[str, Any], algorithm: str) -> None:
+def test_every_option_of_the_task_runs(options: dict[str, Any], algorithm: str) -> None:
     trained = trainer(Arithmetic(**options), algorithm=algorithm)
     for _ in range(2):
         check_metrics(trained.update(), trained)
@@ -82,7 +85,7 @@ def test_one_episode_an_update_is_enough() -> None:
 
 
 def test_a_config_that_is_not_sensible_is_refused() -> None:
-    with pytest.raises(UserError, match=r"loss\.group: 5 is not allowed; expected at least 2, and a divisor"):
+    with pytest.raises(UserError, match=r"loss\.num_generations: 5 is not allowed; expected a divisor"):
         trainer(algorithm="grpo", changes={"loss": {"num_generations": 5}})
 
 
@@ -165,9 +168,9 @@ def test_restoring_its_state_continues_to_the_bit(curriculum: str) -> None:
         last = straight.update()
     for _ in range(2):
         halted.update()
-    tensors, counters = halted.state()
+    tensors, counters = state_of(halted)
     resumed = trainer(curriculum=curriculum)
-    resumed.restore({name: value.clone() for name, value in tensors.items()}, dict(counters))
+    restore(resumed, {name: value.clone() for name, value in tensors.items()}, dict(counters))
     assert digest(resumed) == digest(halted)
     resumed.update()
     assert reproducible(resumed.update()) == reproducible(last)
@@ -175,7 +178,7 @@ def test_restoring_its_state_continues_to_the_bit(curriculum: str) -> None:
 
 
 @pytest.mark.parametrize("curriculum", CURRICULA)
-def test_what_went_wrong_is_practised(curriculum: str) -> None:
+def test_what_went_wrong_is_practiced(curriculum: str) -> None:
     """Each wrong problem about once an update, in at most a quarter of the episodes, without a hint and not counted."""
     task = Arithmetic()
     wrong = task.sample(torch.full((3,), 2), torch.Generator().manual_seed(7), "train")
@@ -183,14 +186,14 @@ def test_what_went_wrong_is_practised(curriculum: str) -> None:
     trained.practice = wrong
     draw, rollout = collect(trained)
     assert bool(torch.isin(rollout.problems.key[-3:], wrong.key).all())
-    assert bool(rollout.free[0, -3:].all())
+    assert bool(rollout.loss_mask[0, -3:].all())
     assert bool((draw.explore[-3:] > 0).all()), "what explores is not counted as success"
     trained.practice = wrong[torch.zeros(100, dtype=torch.int64)]
     _, rollout = collect(trained)
     assert int((rollout.problems.key == wrong.key[0]).sum()) >= 8
     assert not bool(torch.isin(rollout.problems.key[:24], wrong.key).all())
     copy = trainer(task, curriculum=curriculum)
-    copy.restore(*trained.state())
+    restore(copy, *state_of(trained))
     assert copy.practice is not None
     assert torch.equal(copy.practice.key, trained.practice.key)
     copy.update()
@@ -201,10 +204,10 @@ def test_what_went_wrong_is_practised(curriculum: str) -> None:
 def test_a_state_that_lacks_something_is_refused() -> None:
     trained = trainer()
     trained.update()
-    tensors, counters = trained.state()
+    tensors, counters = state_of(trained)
     for name in ("policy.input.weight", "curriculum.success", "optimizer.input.weight.exp_avg"):
         with pytest.raises((KeyError, RuntimeError)):
-            trainer().restore({k: v for k, v in tensors.items() if k != name}, counters)
+            restore(trainer(), {k: v for k, v in tensors.items() if k != name}, counters)
 
 
 # What is played and learned
@@ -229,7 +232,7 @@ def test_only_the_first_stages_are_trained_on() -> None:
     assert metrics.stages[2] == "only tested"
     assert metrics.greedy is not None
     assert len(metrics.greedy) == 3, "all are looked at now and then"
-    assert len(trained.success(4, sampled=True)) == 2
+    assert len(stage_success(trained, 4, sampled=True)) == 2
     with pytest.raises(UserError, match="stages: 4 is not allowed; expected at most 3, the stages of arithmetic"):
         trainer(changes={"stages": 4})
 
@@ -252,7 +255,7 @@ def test_a_group_is_one_problem_played_several_times(algorithm: str) -> None:
     groups = rollout.problems.key.view(-1, 4)
     assert bool((groups == groups[:, :1]).all())
     assert len(groups[:, 0].unique()) > 4
-    assert bool((draw.free.view(-1, 4) == draw.free.view(-1, 4)[:, :1]).all())
+    assert bool((draw.own_tokens.view(-1, 4) == draw.own_tokens.view(-1, 4)[:, :1]).all())
     actions = rollout.action.T.view(len(groups), 4, -1)
     assert bool((actions != actions[:, :1]).any(dim=(1, 2)).all()), "the actions are drawn apart"
 
@@ -262,23 +265,23 @@ def test_hints_force_what_the_curriculum_says() -> None:
     trained.curriculum.frontier.copy_(torch.tensor([2, 8, 5]))
     draw, rollout = collect(trained)
     length = program_length(trained.task.oracle(rollout.problems), trained.task.spec.end)
-    forced = (length - draw.free).clamp_min(0)
+    hinted = (length - draw.own_tokens).clamp_min(0)
     time = torch.arange(len(rollout.action))[:, None]
-    assert torch.equal(rollout.free, rollout.running & (time >= forced))
-    assert bool(rollout.free.any(0).all()), "every episode has a token to learn from"
-    assert torch.equal(rollout.explored, rollout.free & (time == forced) & (draw.explore > 0))
+    assert torch.equal(rollout.loss_mask, rollout.running & (time >= hinted))
+    assert bool(rollout.loss_mask.any(0).all()), "every episode has a token to learn from"
+    assert torch.equal(rollout.explored, rollout.loss_mask & (time == hinted) & (draw.explore > 0))
     assert bool((rollout.explored.sum(0) == (draw.explore > 0)).all())
 
 
 def test_no_hints_where_the_oracle_fails() -> None:
     trained = trainer(Tutorial(), changes={"episodes": 256})
-    assert oracle_lengths(trained.task).tolist() == [3, 4, 0]
-    assert oracle_lengths(Arithmetic()).tolist() == [6, 8, 12]
+    assert program_lengths(trained.task).tolist() == [3, 4, 0]
+    assert program_lengths(Arithmetic()).tolist() == [6, 8, 12]
     _, rollout = collect(trained)
     blocked = rollout.problems.stage == 2
     assert bool(blocked.any())
-    assert torch.equal(rollout.free[:, blocked], rollout.running[:, blocked])
-    assert not bool(rollout.free[0, ~blocked].any())
+    assert torch.equal(rollout.loss_mask[:, blocked], rollout.running[:, blocked])
+    assert not bool(rollout.loss_mask[0, ~blocked].any())
 
 
 def test_updates_raise_the_return() -> None:

@@ -90,7 +90,7 @@ def enabled() -> bool:
 
 def computable(*tensors: Tensor) -> bool:
     """Whether all tensors are float32 on the CPU."""
-    return all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+    return all(tensor.element_size() == 4 and tensor.device.type == "cpu" for tensor in tensors)
 
 
 def lanes() -> int:

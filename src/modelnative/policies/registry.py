@@ -29,7 +29,7 @@ def named(field: str, name: str, registry: dict[str, str], base: type = object) 
         UserError: the name is unknown (the message has the nearest one), the module cannot be imported, or what it
             names is no subclass of `base`.
     """
-    if ":" not in name and name not in registry:
+    if not isinstance(name, str) or (":" not in name and name not in registry):
         try:
             choose(field, name, registry)
         except UserError as error:

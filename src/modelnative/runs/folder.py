@@ -35,4 +35,5 @@ class RunFolder(Callback):
     def on_finish(self, event: Finished) -> None:
         verdicts = {"evaluation": event.evaluation.as_dict(), "sampled": event.sampled.as_dict()}
         costs = {name: getattr(event, name) for name in ("updates", "episodes", "steps", "seconds")}
-        write_json(self.run.result_path, {**verdicts, **costs, "machine": machine()})
+        threads = {} if event.trainer is None else {"threads": event.trainer.pool.threads}
+        write_json(self.run.result_path, {**verdicts, **costs, "machine": {**machine(), **threads}})

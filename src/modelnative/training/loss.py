@@ -75,8 +75,8 @@ class LossTerms:
 
     @classmethod
     def of(cls, vector: Tensor) -> LossTerms:
-        """From what `policy_loss` returns."""
-        return cls(*vector)
+        """From what `policy_loss` returns; only the loss keeps its graph."""
+        return cls(vector[0], *vector[1:].detach())
 
 
 TERMS = len(fields(LossTerms))

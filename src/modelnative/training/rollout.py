@@ -59,7 +59,7 @@ class Rollout:
         reward: float [T, n].
         running: bool [T, n], the episode had not ended before the action.
         loss_mask: bool [T, n], running and not written by a hint: the tokens that the policy gradient sees.
-        explored: bool [T, n], drawn with exploration; means nothing outside `loss_mask`.
+        explored: bool [T, n], drawn with exploration.
         invalid: bool [T, n], the action had no effect.
         success: bool [n], the verifier's verdict.
         final: the task's state after the last action; None where it was not asked for.
@@ -153,7 +153,7 @@ def play(
             "feedback": feedback,
             "action": action,
             "behavior_log_prob": log_prob,
-            "value": output.value[0],
+            "value": output.value[0].float(),
             "reward": step.reward,
             "running": running,
             "loss_mask": chosen,
@@ -211,7 +211,7 @@ def _choose(logits: Tensor, t: int, steps: _StepPlan | None, running: Tensor) ->
         return *sample_actions(logits), running, torch.zeros_like(running)
     chosen, share = running & (steps.hints <= t), steps.share[:, t]
     action, log_prob = sample_actions(logits, steps.uniform[:, t], share, steps.blind)
-    return torch.where(chosen, action, steps.program[:, t]), log_prob, chosen, share > 0
+    return torch.where(chosen, action, steps.program[:, t]), log_prob, chosen, chosen & (share > 0)
 
 
 @operator("sample_actions")
