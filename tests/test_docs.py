@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +36,13 @@ def old_names() -> list[str]:
     return [code for first in firsts for code in re.findall(r"`([\w.-]+)`", first)]
 
 
-def run_page(chosen: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run blocks in a process of their own, in a folder that has copies of examples/ and benchmarks/."""
-    for name in ("examples", "benchmarks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.jsonl"))
-    programs = folder / ".bin"
-    programs.mkdir()
+Runner = Callable[[list[Block], Path], tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """Runs blocks in a folder that gets copies of examples/ and benchmarks/; returns the exit code and the output."""
+    programs = tmp_path_factory.mktemp("programs")
     for name, arguments in (("modelnative", "-m modelnative"), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         (programs / name).chmod(0o755)
@@ -47,15 +50,21 @@ def run_page(chosen: list[Block], folder: Path) -> subprocess.CompletedProcess[s
         "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "helpers")]),
     }
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "helpers" / "doc_blocks.py")],
-        input=as_json(ROOT, chosen),
-        cwd=folder,
-        env={**os.environ, **paths, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "doc_blocks.py")]
+    environment = {**os.environ, **paths, "COLUMNS": "200"}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def run(chosen: list[Block], folder: Path) -> tuple[int, str]:
+            for name in ("examples", "benchmarks"):
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.jsonl"))
+            print(as_json(ROOT, folder, chosen), file=server.stdin, flush=True)
+            code, printed = json.loads(server.stdout.readline())
+            return code, printed
+
+        yield run
+        server.stdin.close()
 
 
 def names(path: Path) -> str:
@@ -63,12 +72,12 @@ def names(path: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=names)
-def test_blocks_work(page: Path, tmp_path: Path) -> None:
+def test_blocks_work(page: Path, tmp_path: Path, run_page: Runner) -> None:
     chosen = [block for block in blocks(page.read_text()) if block.how != "skip" and not SNIPPET.search(block.code)]
     if not chosen:
         pytest.skip("all blocks of this page are marked with skip")
-    done = run_page(chosen, tmp_path)
-    assert done.returncode == 0, f"{names(page)}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+    code, printed = run_page(chosen, tmp_path)
+    assert code == 0, f"{names(page)}: {printed[-4000:]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
@@ -131,10 +140,10 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     ],
     ids=["option", "command", "script", "make", "torchrun", "python", "syntax", "output"],
 )
-def test_a_broken_block_fails(block: Block, message: str, tmp_path: Path) -> None:
-    done = run_page([block], tmp_path)
-    assert done.returncode != 0
-    assert message in done.stdout + done.stderr
+def test_a_broken_block_fails(block: Block, message: str, tmp_path: Path, run_page: Runner) -> None:
+    code, printed = run_page([block], tmp_path)
+    assert code != 0
+    assert message in printed
 
 
 def test_blocks_are_found_with_their_markers() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from modelnative import __version__ as VERSION
+import modelnative
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
@@ -133,7 +133,7 @@ def test_wheel_is_pure_typed_and_whole(tmp_path: Path) -> None:
     done = python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name == f"modelnative-{VERSION}-py3-none-any.whl"
+    assert wheel.name == f"modelnative-{modelnative.__version__}-py3-none-any.whl"
     packed = set(zipfile.ZipFile(wheel).namelist())
     source = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*") if path.is_file()}
     assert {name for name in source if "__pycache__" not in name} <= packed

@@ -17,7 +17,7 @@ PATH = Path(__file__).parents[1] / "benchmarks" / "peers" / "worlds.py"
 
 @pytest.fixture(scope="module")
 def worlds() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("worlds", PATH)
+    spec = importlib.util.spec_from_file_location("peer_worlds", PATH)  # "worlds" is a helper of tests
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

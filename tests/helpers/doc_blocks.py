@@ -1,4 +1,4 @@
-"""The code blocks of a Markdown page, and a process that runs them in order; see `tests/test_docs.py`.
+"""The code blocks of Markdown pages, and a process that runs them in order; see `tests/test_docs.py`.
 
 A comment on the line before a block says how it is tested; without one, the block is executed:
 
@@ -9,10 +9,16 @@ A comment on the line before a block says how it is tested; without one, the blo
 
 All blocks of a page share one folder, which has copies of `examples/` and `benchmarks/`. From block to block, commands
 keep their working directory, and Python blocks their variables.
+
+So that pages are tested quickly, every page and every `modelnative` command is a fork of one process that has torch
+imported, trainings end after `UPDATES` updates at most, and of stages with more than `LISTED` problems a sample is
+evaluated.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 import re
@@ -20,10 +26,12 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL
@@ -31,6 +39,7 @@ FENCE = re.compile(
 MARKER = re.compile(r"<!--\s*test:\s*(?P<how>parse|skip|exit|file)\b\s*(?P<argument>[^>]*?)\s*-->\s*\Z")
 SNIPPET = re.compile(r'^--8<-- "(?P<path>[^"]+)"\n', re.MULTILINE)
 COMMANDS, PYTHON = ("bash", "console"), ("python",)
+UPDATES, LISTED = 20, 1000
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,12 @@ class Reached(BaseException):
 
 
 class _Api(ModuleType):
-    """Stands in for `modelnative.api` while a command is parsed: whatever is called raises `Reached`."""
+    """Replaces `modelnative.api` while a command is parsed: every call but that of `recipe` raises `Reached`."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name == "recipe":  # which the parser itself needs, for the defaults
+        if name == "recipe":  # what the parser reads its defaults from
             from modelnative.training.recipes import recipe
 
             return recipe
@@ -167,7 +176,9 @@ def parse(command: str, root: Path) -> None:
             if "/modelnative train" in line:
                 parse_modelnative(["train", *shlex.split(line.partition("/modelnative train")[2])])
     else:
-        raise AssertionError(f"no parser is known for {name!r}; mark the block with skip, or teach doc_blocks.py")
+        raise AssertionError(
+            f"no parser is known for {name!r}; mark the block with skip, or add a parser to doc_blocks.py"
+        )
 
 
 def flat(text: str) -> str:
@@ -176,10 +187,15 @@ def flat(text: str) -> str:
 
 
 class Page:
-    """Runs the blocks of one page in the current folder, in order."""
+    """Runs the blocks of one page in the current folder, in order.
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.folder = root, Path.cwd()
+    Args:
+        root: of the repository.
+        modelnative: runs the command with some arguments in the current folder; returns its exit code and output.
+    """
+
+    def __init__(self, root: Path, modelnative: Callable[[list[str]], tuple[int, str]]) -> None:
+        self.root, self.folder, self.modelnative = root, Path.cwd(), modelnative
         self.names = sys.modules["__main__"].__dict__
 
     def run(self, block: Block) -> None:
@@ -206,36 +222,127 @@ class Page:
             exec(code, self.names)  # noqa: S102  # the page's own code
 
     def command(self, command: str, output: str, expected: int) -> None:
-        """Run a command in a shell; what the page shows of its output must occur in it, … standing for anything."""
-        marked = f"{command}\ncode=$?\npwd > {shlex.quote(str(self.folder / '.pwd'))}\nexit $code"
-        done = subprocess.run(["bash", "-c", marked], capture_output=True, text=True, timeout=300)
-        said = done.stdout + done.stderr
-        assert done.returncode == expected, f"{command}: exit code {done.returncode}, expected {expected}\n{said}"
+        """Run a command; what the page shows of its output must occur in it, … standing for anything."""
+        name, *arguments = shlex.split(command, comments=True)
+        if name == "modelnative" and not set("|<>&;$*") & set("".join(arguments)):
+            code, printed = self.modelnative(arguments)
+        else:
+            code, printed = self.shell(command)
+        assert code == expected, f"{command}: exit code {code}, expected {expected}\n{printed}"
         pattern = ".*".join(re.escape(flat(part)) for part in output.split("…"))
-        assert re.search(pattern, flat(said)), f"{command}: the page shows\n{output}\nbut it prints\n{said}"
-        os.chdir((self.folder / ".pwd").read_text().strip())
+        assert re.search(pattern, flat(printed)), f"{command}: the page shows\n{output}\nbut it prints\n{printed}"
         sys.path[:] = [str(Path.cwd()), *(path for path in sys.path if path != str(Path.cwd()))]
 
+    def shell(self, command: str) -> tuple[int, str]:
+        """Run a command in a shell, and go to the folder in which it ends."""
+        marked = f"{command}\ncode=$?\npwd > {shlex.quote(str(self.folder / '.pwd'))}\nexit $code"
+        done = subprocess.run(["bash", "-c", marked], capture_output=True, text=True, timeout=300)
+        os.chdir((self.folder / ".pwd").read_text().strip())
+        return done.returncode, done.stdout + done.stderr
 
-def main() -> None:
-    """Run the blocks given as JSON on standard input: {"root": ..., "blocks": [...]}; the first that fails ends it."""
-    given = json.load(sys.stdin)
-    page = Page(Path(given["root"]))
-    sys.path.insert(0, str(Path.cwd()))
-    for values in given["blocks"]:
-        block = Block(**values)
+
+def fork(output: Path, work: Callable[[], object]) -> int:
+    """Run something in a fork of this process whose output goes to a file; returns the id of the process."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with output.open("wb") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        work()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except BaseException:  # noqa: BLE001  # it is printed, and the process ends
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_page(root: Path, folder: Path, chosen: list[Block], requests: TextIO, replies: TextIO) -> None:
+    """Run the blocks of a page; the first that fails ends it. Commands are requests to the process that forks."""
+
+    def modelnative(arguments: list[str]) -> tuple[int, str]:
+        print(json.dumps({"arguments": arguments, "folder": os.getcwd()}), file=requests, flush=True)
+        code, printed = json.loads(replies.readline())
+        return code, printed
+
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    page = Page(root, modelnative)
+    for block in chosen:
         try:
             page.run(block)
         except BaseException:
-            print(
-                f"the {block.language} block at line {block.line} fails ({block.how}):\n{block.code}", file=sys.stderr
-            )
+            print(f"the {block.language} block at line {block.line} fails ({block.how}):\n{block.code}")
             raise
 
 
-def as_json(root: Path, chosen: list[Block]) -> str:
-    """What `main` reads."""
-    return json.dumps({"root": str(root), "blocks": [asdict(block) for block in chosen]})
+def run_modelnative(folder: str, arguments: list[str]) -> None:
+    """The command `modelnative` in a folder."""
+    from modelnative.cli import main
+
+    os.chdir(folder)
+    sys.argv = ["modelnative", *arguments]
+    main()
+
+
+def serve_page(given: dict[str, Any]) -> tuple[int, str]:
+    """Run a page and its commands, each in a fork; returns the page's exit code and output."""
+    folder = Path(given["folder"])
+    (from_page, to_server), (from_server, to_page) = os.pipe(), os.pipe()
+
+    def work() -> None:
+        os.close(from_page)
+        os.close(to_page)
+        with open(to_server, "w") as requests, open(from_server) as replies:
+            run_page(Path(given["root"]), folder, [Block(**block) for block in given["blocks"]], requests, replies)
+
+    page = fork(folder / ".page", work)
+    os.close(to_server)
+    os.close(from_server)
+    with open(from_page) as requests, open(to_page, "w") as replies:
+        for request in requests:
+            command = json.loads(request)
+            child = fork(folder / ".command", functools.partial(run_modelnative, **command))
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(json.dumps([code, (folder / ".command").read_text(errors="replace")]), file=replies, flush=True)
+    code = os.waitstatus_to_exitcode(os.waitpid(page, 0)[1])
+    return code, (folder / ".page").read_text(errors="replace")
+
+
+def limit_work() -> None:
+    """Limit the trainings and evaluations of this process and its forks."""
+    from modelnative.evidence import evaluate
+    from modelnative.runs.training import Training
+    from modelnative.training.config import with_fields
+
+    start = Training.start
+
+    def limited(path: Path, config: Any, **parts: Any) -> Training:
+        return start(path, with_fields(config, {"updates": min(config.updates, UPDATES)}), **parts)
+
+    Training.start = limited  # type: ignore[method-assign,assignment]
+    evaluate.LISTED = evaluate.DRAWN = LISTED
+
+
+def main() -> None:
+    """For every line of standard input, {"root": ..., "folder": ..., "blocks": [...]}, print the result of a page."""
+    for module in ("api", "bridges.gymnasium", "cli.evidence", "cli.speed", "cli.sweeps", "cli.training"):
+        importlib.import_module(f"modelnative.{module}")
+    limit_work()
+    for line in sys.stdin:
+        print(json.dumps(serve_page(json.loads(line))), flush=True)
+
+
+def as_json(root: Path, folder: Path, chosen: list[Block]) -> str:
+    """A line that `main` reads."""
+    return json.dumps({"root": str(root), "folder": str(folder), "blocks": [asdict(block) for block in chosen]})
 
 
 if __name__ == "__main__":

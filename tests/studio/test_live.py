@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from worlds import Small
 
 from modelnative.evidence.evaluate import Count, Evaluation
 from modelnative.runs.events import Interrupted, Verified
 from modelnative.runs.run import Run
 from modelnative.studio.live import LOG_UPDATES, LiveView, clock
+from modelnative.training.config import with_fields
 from modelnative.training.events import Event, Started, Updated
 from modelnative.training.metrics import Metrics, Timing
 from modelnative.training.recipes import recipe
+from modelnative.training.trainer import Trainer
 
 RUN = Run(Path("somewhere/run"), recipe())
 UNSOLVED = Evaluation((Count("T0", "train", 3, 4),), greedy=True)
@@ -99,6 +102,17 @@ def test_a_greedy_check_without_failures_is_not_called_the_end(solved: bool, pri
     assert shown.count("sampled success has not reached 0.994 in every stage yet; training continues") == int(printed)
     view(Verified(RUN.config.updates, UNSOLVED, 5.0))
     assert "final evaluation: every problem is played" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_training_without_a_run_folder() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    config = with_fields(recipe("worlds:Small"), {"updates": LOG_UPDATES, "episodes": 16, "policy": {"width": 8}})
+    with LiveView(console) as view:
+        for _ in Trainer(Small(), config, callbacks=[view]):
+            pass
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].endswith("seed 0")
+    assert lines[-1].startswith(f"update   {LOG_UPDATES}  T0 ")
 
 
 def test_clock() -> None:

@@ -111,6 +111,7 @@ def select_rows(state: Any, rows: Tensor) -> Any:
     """The rows (int64 [m]) of a policy's state.
 
     Example:
+        >>> import torch
         >>> select_rows((torch.arange(3), {"h": torch.arange(6).view(3, 2)}), torch.tensor([2]))
         (tensor([2]), {'h': tensor([[4, 5]])})
     """

@@ -22,7 +22,7 @@ CORES: dict[str, str] = {
 }
 
 
-def named(field: str, name: str, registry: dict[str, str], base: type = object) -> Any:
+def named(field: str, name: Any, registry: dict[str, str], base: type = object) -> Any:
     """The class that a registered name, or `module:Name` of the user's own, stands for.
 
     Raises:

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from modelnative.runs.events import Interrupted, Verified
 from modelnative.studio.tables import console as make_console
+from modelnative.training.config import TrainConfig
 from modelnative.training.events import Event, Started, Updated
 from modelnative.training.metrics import Metrics
 
@@ -110,7 +111,7 @@ class LiveView(View):
         self._speed = now if self._speed is None else 0.9 * self._speed + 0.1 * now
         if self._solved_greedily:
             self._solved_greedily = False
-            target = self.started.run.config.target_success
+            target = config_of(self.started).target_success
             self._print(f"sampled success has not reached {target:g} in every stage yet; training continues")
         if self.live is None:
             if self.update % LOG_UPDATES == 0:
@@ -120,7 +121,7 @@ class LiveView(View):
 
     def _verified(self, event: Verified) -> None:
         assert self.started is not None, "Started is the first event"
-        config, evaluation = self.started.run.config, event.evaluation
+        config, evaluation = config_of(self.started), event.evaluation
         self._solved_greedily = evaluation.reaches(config.target_success)
         self._print(f"update {event.update:4}  greedy check: {evaluation.line()}  {clock(event.elapsed)}")
         if event.update >= config.updates:
@@ -141,7 +142,7 @@ class LiveView(View):
 
     def _picture(self, event: Updated) -> Group:
         assert self.started is not None, "Started is the first event"
-        metrics, config = event.metrics, self.started.run.config
+        metrics, config = event.metrics, config_of(self.started)
         stages = Table.grid(padding=(0, 1))
         for s, success in enumerate(metrics.success):
             bar = ProgressBar(total=1.0, completed=success or 0.0, width=24)
@@ -156,13 +157,21 @@ class LiveView(View):
         return Group(stages, Text(f"{self._speed:,.0f} steps/s · {times}", "dim"))
 
 
+def config_of(event: Started) -> TrainConfig:
+    """The configuration of a training, which may have no run folder."""
+    source: Any = event.run or event.trainer
+    config: TrainConfig = source.config
+    return config
+
+
 def headline(event: Started) -> str:
     """What is trained, in one line."""
-    config = event.run.config
+    config = config_of(event)
+    folder = f" → {event.run.path}" if event.run else ""
     continued = f", from update {event.update}" if event.update else ""
     return (
         f"{config.task}: {config.core} with {event.parameters:,} parameters, {config.algorithm}, curriculum "
-        f"{config.curriculum}, seed {config.seed}{continued} → {event.run.path}"
+        f"{config.curriculum}, seed {config.seed}{continued}{folder}"
     )
 
 

@@ -10,8 +10,6 @@ from modelnative.policies.config import PolicyConfig
 from modelnative.policies.config_model import (
     ConfigError,
     ConfigModel,
-    expected_value,
-    leaf_fields,
     name_in,
     name_schema,
     not_allowed,
@@ -214,24 +212,3 @@ class TrainConfig(ConfigModel):
             expected = f"from 1 to the number of episodes ({self.episodes})"
             raise ConfigError(("loss", "minibatches"), not_allowed(self.loss.minibatches, expected))
         return self
-
-
-def config_reference() -> str:
-    """Render the reference of all fields as Markdown: a table of the plain fields and one of each group.
-
-    Example:
-        >>> print(config_reference().splitlines()[2])
-        | field | default | allowed | description |
-    """
-    groups: dict[str, list[str]] = {}
-    for name, field in leaf_fields(TrainConfig):
-        group, _, leaf = name.rpartition(".")
-        default = {} if name == "options" else field.default
-        row = f"| `{leaf}` | `{default}` | {expected_value(field)} | {field.description} |"
-        groups.setdefault(group, []).append(row)
-    parts = []
-    for group, rows in groups.items():
-        model = type(getattr(TrainConfig(), group)) if group else TrainConfig
-        title = f"### `{group}`\n\n{model.__doc__}\n\n" if group else ""
-        parts.append("\n".join([f"{title}| field | default | allowed | description |", "|---|---|---|---|", *rows]))
-    return "\n\n".join(parts) + "\n"
