@@ -10,7 +10,7 @@ import pytest
 
 from modelnative.errors import UserError
 from modelnative.policies.config_model import ConfigModel, leaf_fields
-from modelnative.training.config import ALGORITHMS, CORES, CURRICULA, TrainConfig, config_reference, with_fields
+from modelnative.training.config import ALGORITHMS, CORES, CURRICULA, TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
 NAN = float("nan")
@@ -245,16 +245,10 @@ def test_a_config_survives_its_own_dictionary() -> None:
     assert with_fields(TrainConfig(), made.model_dump()) == made
 
 
-def test_the_reference_has_every_field() -> None:
-    """Its default, what is allowed, and a description of at least one sentence."""
-    lines = config_reference().splitlines()
+def test_every_field_is_described() -> None:
+    """The text that `--help`, the schema and the reference show: one or more sentences."""
     for name, field in leaf_fields(TrainConfig):
-        description = field.description or ""
-        assert description.endswith("."), name
-        start = f"| `{name.rpartition('.')[2]}` | `{value_of(TrainConfig(), name)}` | "
-        (line,) = [line for line in lines if line.startswith(start)]
-        assert line.endswith(f" | {description} |")
-    assert "| `gamma` | `1.0` | a finite number above 0, at most 1 | Discount factor. |" in lines
+        assert (field.description or "").endswith((".", "...")), name
 
 
 def test_importing_it_does_not_import_torch() -> None:
