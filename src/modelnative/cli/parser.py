@@ -98,7 +98,7 @@ def flag(name: str) -> str:
 def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, description: str) -> None:
     """The flag `--options KEY=VALUE …`, which may be repeated."""
     parser.add_argument(
-        "--options", type=key_value, nargs="*", action="extend", metavar="KEY=VALUE", help=description, default=[]
+        "--options", type=key_value, nargs="+", action="extend", metavar="KEY=VALUE", help=description, default=[]
     )
 
 
