@@ -1,4 +1,4 @@
-"""The house as a whole: what starting up costs, what the package declares, and that the examples run.
+"""The project as a whole: start-up time, file sizes, names, metadata, pinned versions, and the examples.
 
 The direction of imports is held by import-linter (`make test`, contract in pyproject.toml).
 """
@@ -12,17 +12,34 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import modelnative
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 HEAVY = {"torch", "numpy", "safetensors", "matplotlib", "jinja2", "gymnasium"}  # each costs a person's patience
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+# What each example prints at the end of its short training.
+EXAMPLES = {
+    "own_algorithm.py": r"DrGRPO 30 .*\n(.*\n)*DAPO 30 \d+ .* \[0\.[5-9]",
+    "own_core.py": r"60 .* \[(1\.0|0\.9\d*), (1\.0|0\.9\d*), ",
+    "own_curriculum.py": r"30 \['', '', '', '', ''\] \[0\.[1-9]",
+    "own_logger.py": r"update 20: T0=0\.[1-9].*\n20 updates in metrics\.csv: T0=0\.[1-9].*\n20,(\d+(\.\d+)?,?){4}\n",
+    "own_task.py": r"certified\nafter 20 updates: D2=(1\.000|0\.[89]\d\d) ",
+    "own_tools.py": r"success: convert=0\.[1-9](.|\n)*oracle:  celsius a from_kelvin b minus R1 R2 ANS R3\n",
+    "train_and_explain.py": r"T0=(1\.000|0\.9\d\d) (.|\n)*oracle:  3 MUL 7 ADD 2 ANS\n(.|\n)*success: True\n",
+}
 
 
 def python(*arguments: str, cwd: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -97,7 +114,8 @@ HISTORY = {
 
 
 def test_every_module_can_be_read_in_one_sitting() -> None:
-    sizes = {path: len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")}
+    files = [path for path in SOURCE.rglob("*") if path.suffix in (".py", ".cpp", ".h")]
+    sizes = {path: len(path.read_text().splitlines()) for path in files}
     assert {str(path): size for path, size in sizes.items() if size > 400} == {}
 
 
@@ -124,15 +142,59 @@ def test_words_that_were_replaced_are_gone() -> None:
     assert found == {}
 
 
-def test_every_dependency_is_pinned() -> None:
-    def normal(name: str) -> str:
-        return re.sub(r"[-_.]+", "-", name).lower()
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
-    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
-    pins = {normal(line.split("==")[0]) for line in lines if line}
-    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines if line), "a pin is name==version"
+
+def test_every_dependency_is_pinned() -> None:
+    assert all(re.fullmatch(r"[\w.!]+", pin) for pin in PINS.values())
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    assert {normal(re.match(r"[\w.-]+", entry).group()) for entry in declared} <= pins
+    assert {normal(Requirement(entry).name) for entry in declared} <= {normal(name) for name in PINS}
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    """And nothing else, because `.ci/lowest` installs it."""
+    bounds = [str(Requirement(entry).specifier) for entry in PROJECT["dependencies"]]
+    assert all(re.fullmatch(r">=[\d.]+", bound) for bound in bounds)
+
+
+def test_the_core_is_at_most_36_packages() -> None:
+    """Without torch's accelerator libraries, which differ from machine to machine."""
+    found: set[str] = set()
+    waiting = [Requirement(entry) for entry in PROJECT["dependencies"]]
+    while waiting:
+        requirement = waiting.pop()
+        name = normal(requirement.name)
+        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if needed and name not in found and not name.startswith(("nvidia-", "cuda-", "triton")):
+            found.add(name)
+            waiting += [Requirement(entry) for entry in requires(requirement.name) or []]
+    assert {"torch", "sympy"} <= found
+    assert len(found | {"modelnative"}) <= 36, sorted(found)
+
+
+def test_there_is_one_version_number() -> None:
+    assert "version" in PROJECT["dynamic"]
+    assert version("modelnative") == modelnative.__version__
+    assert "version:" not in (ROOT / "CITATION.cff").read_text().replace("cff-version:", "")
+
+
+def test_pre_commit_runs_the_pinned_versions() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    hooks = dict(re.findall(r"repo: https://github\.com/(\S+)\n +rev: v(\S+)", text))
+    assert hooks == {
+        "astral-sh/ruff-pre-commit": PINS["ruff"],
+        "pre-commit/mirrors-clang-format": PINS["clang-format"],
+    }
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    used = [line.strip() for file in workflows for line in file.read_text().splitlines() if "uses:" in line]
+    assert len(used) > 5
+    assert [line for line in used if not re.fullmatch(r"- uses: [\w./-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
+    actions = {line.split("@")[0] for line in used}
+    assert len(set(used)) == len(actions), "one version of each action"
 
 
 def test_wheel_is_pure_typed_and_whole(tmp_path: Path) -> None:
@@ -147,8 +209,12 @@ def test_wheel_is_pure_typed_and_whole(tmp_path: Path) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in packed)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_example_runs(example: Path, tmp_path: Path) -> None:
-    done = python("-W", "error", str(example), cwd=tmp_path, timeout=300)
+def test_every_example_is_run() -> None:
+    assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_prints_what_it_promises(example: str, tmp_path: Path) -> None:
+    done = python("-W", "error", str(ROOT / "examples" / example), cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip(), "an example shows something"
+    assert re.search(EXAMPLES[example], done.stdout), done.stdout

@@ -74,9 +74,6 @@ class Guess(Task[Problems, State]):
         return {"display": ""}
 
 
-Guess.__abstractmethods__ = frozenset()
-
-
 FAMILIES = [*TASKS, "toolbox:TASK", pytest.param(Guess(), id="no oracle")]
 
 

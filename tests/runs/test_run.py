@@ -41,7 +41,8 @@ def test_a_run_opens_as_it_was_created(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
-    Run.create(tmp_path, config())
+    created = Run.create(tmp_path, config())
+    assert Run.open(tmp_path) == created
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
