@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import modelnative as mn
-from modelnative.bridges.gymnasium import VectorEnv
 
 
 @mn.tool
@@ -28,9 +27,37 @@ def target(problem: dict[str, Any]) -> int:
 task = mn.ToolTask([double], {"x": range(30)}, target)
 
 
+class Counter(mn.Callback):
+    """Counts updates, and remembers whether the training finished."""
+
+    updates = 0
+    finished = False
+
+    def on_update(self, event: mn.Updated) -> None:
+        self.updates += 1
+        assert event.metrics.update == self.updates
+
+    def on_finish(self, event: mn.Finished) -> None:
+        self.finished = True
+
+
+def without_a_folder(updates: int) -> list[int]:
+    """The steps of each update of a training that writes nothing."""
+    steps: list[int] = []
+
+    def note(event: mn.Event) -> None:
+        if isinstance(event, mn.Updated):
+            steps.append(event.metrics.steps)
+
+    config = mn.TrainConfig(updates=updates, episodes=16)
+    trainer = mn.Trainer(mn.make("arithmetic"), config, callbacks=[note])
+    assert [metrics.steps for metrics in trainer] == steps
+    return steps
+
+
 def random_success(name: str, steps: int) -> float:
     """The share of episodes that random actions solve."""
-    envs = VectorEnv(name, 32)
+    envs = mn.VectorEnv(mn.make(name), 32)
     envs.reset(seed=0)
     random = np.random.default_rng(0)
     solved, ended = 0, 0
@@ -53,7 +80,18 @@ def message(folder: Path) -> str:
 def main(folder: Path) -> None:
     config: mn.TrainConfig = mn.recipe("arithmetic", algorithm="grpo")
     assert config.algorithm == "grpo"
-    finished = mn.train(task, out=folder / "run", updates=2, episodes=16, policy={"width": 8}, seed=3)
+    counter = Counter()
+    finished = mn.train(
+        task,
+        out=folder / "run",
+        callbacks=[counter],
+        updates=2,
+        episodes=16,
+        policy={"width": 8},
+        seed=3,
+    )
+    assert (counter.updates, counter.finished) == (2, True)
+    assert len(without_a_folder(3)) == 3
     evaluation = mn.evaluate(finished.run.path)
     assert evaluation == finished.evaluation
     total = evaluation.total()
