@@ -41,6 +41,7 @@ from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
 
 KEPT = 3  # checkpoints
+PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Run:
             restore(trainer, tensors, about["counters"])
         except (KeyError, RuntimeError) as error:
             raise UserError(
-                f"{paths[-1]}: its tensors are not those of this run's network: {_first_line(error)}"
+                f"{paths[-1]}: its tensors are not those of this run's network: {_first_line(error)}; {PASS_AGAIN}"
             ) from error
         progress: dict[str, Any] = about["progress"]
         return progress
@@ -200,8 +201,7 @@ class Run:
             policy.load_state_dict(self.weights())
         except RuntimeError as error:
             raise UserError(
-                f"{self.weights_path}: not the weights of {type(policy).__name__}: {_first_line(error)}; if the policy "
-                "was passed as a module, pass it again: policy=..."
+                f"{self.weights_path}: not the weights of {type(policy).__name__}: {_first_line(error)}; {PASS_AGAIN}"
             ) from error
         return cast(Policy, policy.eval())
 

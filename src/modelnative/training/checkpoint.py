@@ -18,7 +18,7 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
     """The tensors by name (policy, curriculum, optimizer, practice problems), and the counters."""
     tensors = {f"policy.{name}": value for name, value in trainer.policy.state_dict().items()}
     tensors |= {f"curriculum.{name}": value for name, value in trainer.curriculum.state_dict().items()}
-    names = [name for name, _ in trainer.policy.named_parameters()]
+    names = _trained_names(trainer)
     for index, moments in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items()}
     if trainer.practice is not None:
@@ -36,7 +36,7 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, in
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
-    names = [name for name, _ in trainer.policy.named_parameters()]
+    names = _trained_names(trainer)
     practice, moments = part("practice."), part("optimizer.")
     known = {*state_of(trainer)[0], *(f"optimizer.{name}.{key}" for name in names for key in MOMENTS)}
     unknown = set(tensors) - known - {f"practice.{i}" for i in practice}
@@ -52,6 +52,12 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, in
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
     kind = type(trainer.task.sample(torch.zeros(1, dtype=torch.int64), torch.Generator()))
-    trainer.practice = kind(*(practice[str(i)] for i in range(len(practice)))) if practice else None
+    device = trainer.config.device
+    trainer.practice = kind(*(practice[str(i)].to(device) for i in range(len(practice)))) if practice else None
     for name in COUNTERS:
         setattr(trainer, name, counters[name])
+
+
+def _trained_names(trainer: Trainer) -> list[str]:
+    """The names of the parameters that the optimizer has, in its order."""
+    return [name for name, parameter in trainer.policy.named_parameters() if parameter.requires_grad]

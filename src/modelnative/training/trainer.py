@@ -73,7 +73,7 @@ class Trainer:
                 torch.manual_seed(config.seed)
                 policy = make_policy(task.spec, config.core, config.policy)
         self.policy = cast(Policy, policy.to(config.device))
-        self.parameters = list(self.policy.parameters())
+        self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, eps=1e-5, fused=True)
         most = len(task.spec.stages)
         require(config.stages <= most, "stages", config.stages, f"at most {most}, the stages of {task.spec.name}")
