@@ -32,7 +32,7 @@ def copy_heads(
         context: int64 [n, C].
         vocabulary: V.
         padding: the token that pads contexts; it is never copied.
-        selected: int64 [M], which hidden states are meant; None for all.
+        selected: int64 [M], which hidden states to use, each at most once; None for all.
 
     Returns:
         Log-probabilities float [M, V]; value float [M]; the part of the probability that is copied from each context
