@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import modelnative as mn
+from modelnative.policies.config_model import leaf_fields
 from modelnative.runs.run import Run
-from modelnative.runs.upgrade import RENAMED, RENAMED_IN, upgraded_config
+from modelnative.runs.upgrade import RENAMED, RENAMED_IN, earlier_names, upgraded_config
 
 DATA = Path(__file__).parent / "data"
 FIELDS: dict[str, Any] = {"episodes": 16, "policy": {"width": 8}, "threads": 1}
@@ -90,3 +91,21 @@ def test_an_old_configuration_file_trains(finished: Path, tmp_path: Path) -> Non
 def test_the_core_of_the_tutorial() -> None:
     old = {"format": "modelnative/1", "core": "tutorial-gru", "policy": {"width": 8, "copy": True}}
     assert upgraded_config(old) == {"core": "gru", "policy": {"width": 8, "copy_head": False}}
+
+
+def test_a_policy_that_is_not_a_table_is_refused_as_elsewhere() -> None:
+    old = {"format": "modelnative/1", "core": "tutorial-gru", "policy": 3}
+    with pytest.raises(mn.UserError, match="policy: 3 is not allowed; expected a table of fields"):
+        mn.with_fields(mn.TrainConfig(), upgraded_config(old))
+
+
+@pytest.mark.parametrize("found", ["modelnative/3", ["modelnative/1"], None, 1])
+def test_other_formats_are_refused(found: object) -> None:
+    with pytest.raises(mn.UserError, match="is not allowed; expected modelnative/1 or modelnative/2"):
+        upgraded_config({"format": found, "seed": 1})
+
+
+def test_every_earlier_name_is_a_field_of_today() -> None:
+    fields = {name for name, _ in leaf_fields(mn.TrainConfig)}
+    assert set(earlier_names().values()) <= fields
+    assert not set(earlier_names()) & fields
