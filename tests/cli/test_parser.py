@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sweeping import environment
 
 from modelnative.bench.measure import default_config
-from modelnative.cli.parser import Parser, read_configured
+from modelnative.cli.parser import Parser, flag, read_configured
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
 from modelnative.policies.config_model import leaf_fields, value_type
 from modelnative.runs.run import Run
+from modelnative.runs.upgrade import earlier_names
 from modelnative.sweeps.spec import nested
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
 from modelnative.training.recipes import BENCH, recipe
@@ -100,6 +105,57 @@ def test_a_runs_own_configuration_is_a_configuration_file(tmp_path: Path) -> Non
 def test_so_is_that_of_an_earlier_format() -> None:
     fields = {"updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
     assert parsed(f"--config {OLD}") == with_fields(recipe(), fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("lr", "optimizer.learning-rate"),
+        ("vf-coef", "loss.value-weight"),
+        ("ent_coef", "loss.entropy-weight"),
+        ("batch-size", "episodes"),
+        ("width", "policy.width"),
+        ("policy.widht", "policy.width"),
+        ("no-copy-head", "policy.no-copy-head"),
+        *((old, flag(new).removeprefix("--")) for old, new in earlier_names().items()),
+    ],
+)
+def test_an_unknown_flag_has_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown flag; did you mean --{re.escape(nearest)}\? see: modelnative train"):
+        parsed(f"--{name}=1")
+
+
+def test_an_unknown_flag_that_is_near_to_none_has_none() -> None:
+    with pytest.raises(UserError, match=r"^--kl: unknown flag; see: modelnative train --help$"):
+        parsed("--kl=1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"task": 3}, "task: 3 is not allowed; expected text that is not empty"),
+        ({"task": ["x"]}, r"task: \['x'\] is not allowed; expected text that is not empty"),
+        ({"task": ""}, "task: '' is not allowed; expected text that is not empty"),
+        (
+            {"format": "modelnative/3"},
+            "format: 'modelnative/3' is not allowed; expected modelnative/1 or modelnative/2",
+        ),
+        ({"format": "modelnative/1", "core": "tutorial" + "-gru", "policy": 3}, "policy: 3 is not allowed"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        parsed(f"--config {tmp_path / 'c.json'}")
+
+
+@pytest.mark.parametrize(("line", "code"), [("--help", 0), ("train --help", 0), ("train --sed 3", 2), ("schema", 0)])
+def test_help_and_typing_errors_do_not_import_torch(line: str, code: int) -> None:
+    script = "import sys; from modelnative import cli\ntry: cli.main()\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *line.split()], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
 
 
 # Bounds. All three ways must agree on each value: they build the same configuration, or refuse it in the same words.

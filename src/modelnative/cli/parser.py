@@ -19,7 +19,14 @@ from modelnative.policies.config_model import leaf_fields, value_type, with_fiel
 from modelnative.training.config import TrainConfig
 
 NAMES = ("task", "core", "algorithm", "curriculum")  # the fields that choose a recipe
-SHORT_NAMES = {"lr": "optimizer.learning-rate", "clip": "loss.clip-high", "group": "loss.num-generations"}
+# What other libraries call some fields.
+OTHER_NAMES = {
+    "lr": "optimizer.learning_rate",
+    "clip": "loss.clip_high",
+    "vf-coef": "loss.value_weight",
+    "ent-coef": "loss.entropy_weight",
+    "batch-size": "episodes",
+}
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
@@ -58,13 +65,22 @@ class Parser(argparse.ArgumentParser):
         if not name.startswith("-"):
             return f"{argument!r} is one argument too many; see: {self.prog} --help"
         flags = [flag for action in self._actions for flag in action.option_strings]
-        by_leaf = {flag.lstrip("-").rpartition(".")[2]: flag for flag in reversed(flags)}
-        short = f"--{SHORT_NAMES.get(name.lstrip('-'), '')}"
-        near = [short] if short in flags else []
-        near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(name.lstrip("-"), by_leaf, n=1, cutoff=1.0)]
-        near = near or difflib.get_close_matches(name, flags, n=1)
-        near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(name.lstrip("-"), by_leaf, n=1)]
-        return f"{name}: unknown flag{f'; did you mean {near[0]}?' if near else ';'} see: {self.prog} --help"
+        near = _nearest(name.lstrip("-"), flags)
+        return f"{name}: unknown flag{f'; did you mean {near}?' if near else ';'} see: {self.prog} --help"
+
+
+def _nearest(name: str, flags: Sequence[str]) -> str | None:
+    """The flag that a name without its dashes most likely means: by another name for it, its last part, or spelling."""
+    from modelnative.runs.upgrade import earlier_names
+
+    others = {flag(other).lstrip("-"): flag(field) for other, field in {**earlier_names(), **OTHER_NAMES}.items()}
+    whole = {known.lstrip("-"): known for known in flags}
+    last = {known.rpartition(".")[2]: whole[known] for known in reversed(whole)}
+    for names, cutoff in ((others, 1.0), (last, 1.0), (whole, 0.6), (last, 0.6)):
+        for found in difflib.get_close_matches(name, names, n=1, cutoff=cutoff):
+            if names[found] in flags:
+                return names[found]
+    return None
 
 
 class OnOff(argparse.Action):
@@ -174,10 +190,11 @@ def read_configured(
 
 
 def _recipe(chosen: dict[str, str | None], table: dict[str, Any], usual: dict[str, Any]) -> TrainConfig:
-    from modelnative import api
+    from modelnative.training.recipes import recipe
 
     names = {name: table.get(name, usual.get(name)) if value is None else value for name, value in chosen.items()}
-    config = api.recipe(**{name: value for name, value in names.items() if value is not None})
+    given = {name: value for name, value in names.items() if value is not None}
+    config = recipe(**given) if given else TrainConfig()  # which is equal to recipe(), and does not import torch
     for changes in (usual, table):
         config = with_fields(config, {name: value for name, value in changes.items() if name not in names})
     return config

@@ -190,6 +190,8 @@ def expected_value(field: FieldInfo) -> str:
     kind = value_type(field)
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
+    if any(getattr(entry, "min_length", None) for entry in field.metadata):
+        return "text that is not empty"
     return f"{TYPES.get(get_origin(kind) or kind, 'a table of fields')} {limits(field)}".strip()
 
 
