@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sweeping import environment
 
 from modelnative.bench.measure import default_config
-from modelnative.cli.parser import Parser, flag, read_configured
+from modelnative.cli.fields import read_configured
+from modelnative.cli.parser import Parser, flag
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
 from modelnative.policies.config_model import leaf_fields, value_type

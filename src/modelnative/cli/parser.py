@@ -1,4 +1,4 @@
-"""Parsers of commands: argparse, with its errors as `UserError`, and flags made from configuration models."""
+"""Parsers of commands: argparse, with its errors as `UserError`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import argparse
 import difflib
 import json
 import sys
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
-
-from pydantic.fields import FieldInfo
 
 from modelnative.cli import COMMANDS, PROGRAM
 from modelnative.errors import UserError
-from modelnative.policies.config_model import leaf_fields, value_type, with_fields
-from modelnative.training.config import TrainConfig
 
-NAMES = ("task", "core", "algorithm", "curriculum")  # the fields that choose a recipe
 # What other libraries call some fields.
 OTHER_NAMES = {
     "lr": "optimizer.learning_rate",
@@ -27,7 +20,6 @@ OTHER_NAMES = {
     "ent-coef": "loss.entropy_weight",
     "batch-size": "episodes",
 }
-METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,102 +119,6 @@ def key_value(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
-
-
-def add_fields(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
-    """A flag for each field of a training; a field that is not given is not in the result."""
-    groups: dict[str, Any] = {}
-    for name, field in leaf_fields(TrainConfig):
-        group, _, leaf = name.rpartition(".")
-        if group not in groups:
-            kind = type(getattr(defaults, group)) if group else TrainConfig
-            groups[group] = parser.add_argument_group(group or "training", kind.__doc__)
-        default = getattr(getattr(defaults, group) if group else defaults, leaf)
-        if name == "options":
-            add_options(groups[group], field.description or "")
-            continue
-        _add_field(groups[group], name, field, default)
-
-
-def _add_field(group: Any, name: str, field: FieldInfo, default: Any) -> None:
-    kind = value_type(field)
-    text = f"{field.description} (default: {default})".replace("%", "%%")
-    if kind is bool:
-        parent, dot, leaf = name.rpartition(".")
-        both = (flag(name), flag(f"{parent}{dot}no-{leaf}"))
-        group.add_argument(*both, dest=name, action=OnOff, nargs=0, default=argparse.SUPPRESS, help=text)
-        return
-    flags = [flag(name), *(["--policy"] if name == "core" else [])]
-    known = METAVARS.get(kind, "TEXT")
-    group.add_argument(
-        *flags, dest=name, type=kind if kind in METAVARS else str, metavar=known, default=argparse.SUPPRESS, help=text
-    )
-
-
-def read_configured(
-    parser: Parser, arguments: Sequence[str], usual: dict[str, Any]
-) -> tuple[argparse.Namespace, TrainConfig]:
-    """The arguments of a command that has all fields of a training, and the configuration that they ask for.
-
-    A field is what its flag says, else the file of `--config`, else `usual`, else the recipe for the chosen task, core,
-    algorithm and curriculum.
-    """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.error = parser.error  # type: ignore[method-assign]
-    first.add_argument("--config", type=Path)
-    for name in NAMES:
-        first.add_argument(flag(name), *(["--policy"] if name == "core" else []), dest=name)
-    chosen = vars(first.parse_known_args(normalized(arguments))[0])
-    path = chosen.pop("config")
-    table = read_config(path) if path else {}
-    default = _recipe(chosen, table, usual)
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML or JSON with the fields below, such as a run's config.json"
-    )
-    add_fields(parser, default)
-    parser.usage = f"{parser.prog} [OPTIONS]"
-    found = parser.read(arguments)
-    changes: dict[str, Any] = {"options": {**default.options, **dict(found.options)}}
-    for name, _ in leaf_fields(TrainConfig):
-        if name in vars(found) and name != "options":
-            _set(changes, name, getattr(found, name))
-    return found, with_fields(default, changes)
-
-
-def _recipe(chosen: dict[str, str | None], table: dict[str, Any], usual: dict[str, Any]) -> TrainConfig:
-    from modelnative.training.recipes import recipe
-
-    names = {name: table.get(name, usual.get(name)) if value is None else value for name, value in chosen.items()}
-    given = {name: value for name, value in names.items() if value is not None}
-    config = recipe(**given) if given else TrainConfig()  # which is equal to recipe(), and does not import torch
-    for changes in (usual, table):
-        config = with_fields(config, {name: value for name, value in changes.items() if name not in names})
-    return config
-
-
-def _set(changes: dict[str, Any], name: str, value: Any) -> None:
-    *groups, leaf = name.split(".")
-    for group in groups:
-        changes = changes.setdefault(group, {})
-    changes[leaf] = value
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The fields in a TOML or JSON file.
-
-    Raises:
-        UserError: it cannot be read, or is neither.
-    """
-    from modelnative.runs.upgrade import upgraded_config
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"config: {str(path)!r} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"config: {str(path)!r} is neither TOML nor JSON ({error})") from error
-    return upgraded_config(table)
 
 
 def report(line: str) -> None:

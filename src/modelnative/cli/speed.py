@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from modelnative.cli.parser import Parser, print_json, read_configured, report
+from modelnative.cli.fields import read_configured
+from modelnative.cli.parser import Parser, print_json, report
 from modelnative.errors import UserError
 
 BENCH = """\

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelnative.cli.parser import Parser, read_configured
+from modelnative.cli.fields import read_configured
+from modelnative.cli.parser import Parser
 
 TRAIN = """\
 The defaults below are the recipe for the chosen --task, --core, --algorithm and --curriculum; name those before
