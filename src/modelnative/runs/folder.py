@@ -36,4 +36,6 @@ class RunFolder(Callback):
         verdicts = {"evaluation": event.evaluation.as_dict(), "sampled": event.sampled.as_dict()}
         costs = {name: getattr(event, name) for name in ("updates", "episodes", "steps", "seconds")}
         threads = {} if event.trainer is None else {"threads": event.trainer.pool.threads}
-        write_json(self.run.result_path, {**verdicts, **costs, "machine": {**machine(), **threads}})
+        summary = {} if event.trainer is None else event.trainer.curriculum.summary(event.trainer.task)
+        curriculum = {"curriculum": summary} if summary else {}
+        write_json(self.run.result_path, {**verdicts, **costs, **curriculum, "machine": {**machine(), **threads}})

@@ -169,6 +169,18 @@ class Training:
         parameters = sum(parameter.numel() for parameter in trainer.parameters)
         yield self._emit(Started(self.run, trainer.updates, trainer.task.spec.stages, parameters, trainer=trainer))
         with collect_signals() as received:
+            start = time.perf_counter()
+            for event in trainer.prepare_curriculum():
+                self._count(start)
+                start = time.perf_counter()
+                yield self._emit(event)
+                signal = group.max(received[0] if received else 0)
+                if event.ended or signal:
+                    yield self._emit(self._checkpoint())
+                if signal:
+                    group.close()
+                    yield self._emit(Interrupted(self.run, trainer.updates, signal, trainer=trainer))
+                    return
             while self._continues:
                 start = time.perf_counter()
                 metrics = trainer.update()

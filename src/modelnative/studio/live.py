@@ -17,7 +17,7 @@ from rich.text import Text
 from modelnative.runs.events import Interrupted, Verified
 from modelnative.studio.tables import console as make_console
 from modelnative.training.config import TrainConfig
-from modelnative.training.events import Event, Started, Updated
+from modelnative.training.events import Event, Searched, Started, Updated
 from modelnative.training.metrics import Metrics
 
 LOG_UPDATES = 10  # updates between plain lines
@@ -91,6 +91,8 @@ class LiveView(View):
             self.started = event
             self._print(headline(event))
             self._start()
+        elif isinstance(event, Searched):
+            self._searched(event)
         elif isinstance(event, Updated):
             self._updated(event)
         elif isinstance(event, Verified):
@@ -103,6 +105,14 @@ class LiveView(View):
         if self.started is None:
             return "interrupted before the first update; nothing is lost"
         return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path}"
+
+    def _searched(self, event: Searched) -> None:
+        state = f"{event.stage}: {event.procedure or 'nothing yet'}"
+        if event.ended:
+            found = "found" if event.found else f"no procedure found; the best solves {event.solved:.3f}:"
+            self._print(f"search {found} {state}  ({event.actions:,} actions)")
+        elif self.live is not None and time.perf_counter() - self._drawn > REFRESH_SECONDS:
+            self._draw(Text(f"searching {state}  solves {event.solved:.3f} · {event.actions:,} actions", "dim"))
 
     def _updated(self, event: Updated) -> None:
         assert self.started is not None, "Started is the first event"

@@ -129,6 +129,12 @@ class CurriculumConfig(ConfigModel):
     min_stage_weight: float = Field(
         default=0.08, gt=0, le=1, description="Sampling weight of solved stages. Failing stages have weight 1."
     )
+    search_budget: int = Field(
+        default=150_000_000,
+        ge=1,
+        le=10**12,
+        description="Actions that the search for a procedure may play for each stage (curriculum discover).",
+    )
     success_ema: float = Field(
         default=0.8, ge=0, lt=1, description="Decay of the moving average of success rates that the curriculum uses."
     )
@@ -150,8 +156,9 @@ class TrainConfig(ConfigModel):
     )
     curriculum: CurriculumName = Field(
         default="hints",
-        description="Curriculum: hints (reverse curriculum; the oracle writes the first tokens), or without hints: "
-        f"{', '.join(name for name in CURRICULA if name != 'hints')}; or module:Class of your own.",
+        description="Curriculum: hints (reverse curriculum; the oracle writes the first tokens), discover (a program "
+        "search finds what hints write, without the oracle), or without hints: "
+        f"{', '.join(name for name in CURRICULA if name not in ('hints', 'discover'))}; or module:Class of your own.",
     )
     stages: int = Field(
         default=0,

@@ -5,16 +5,21 @@ A curriculum sees the verdicts of the verifier, never the reward.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from modelnative.errors import UserError
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.task import AnyTask, program_length
+from modelnative.tasks.contract.task import AnyTask, Problems, Split, program_length
 from modelnative.training.config import CurriculumConfig
+from modelnative.training.discovery.procedures import Map
+
+if TYPE_CHECKING:
+    from modelnative.training.events import Searched
 
 
 @dataclass
@@ -35,6 +40,21 @@ class Draw(Batch):
     explore: Tensor
     delay: Tensor
     reach: Tensor
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a curriculum is given before the first update.
+
+    Attributes:
+        seed: of all chance.
+        split: the problems to train on.
+        map_parts: applies a function to parts of the work, perhaps in several threads, and returns the results.
+    """
+
+    seed: int
+    split: Split
+    map_parts: Map
 
 
 class Curriculum(nn.Module):
@@ -82,6 +102,18 @@ class Curriculum(nn.Module):
             )
         lengths = program_lengths(task)[: stages or None]
         return cls(lengths, task.spec.horizon, config or CurriculumConfig())
+
+    def prepare(self, task: AnyTask, preparation: Preparation) -> Iterator[Searched]:
+        """Work that comes before the first update, in steps; what is done already is not done again."""
+        return iter(())
+
+    def program(self, task: AnyTask, problems: Problems) -> Tensor | None:
+        """What hints are taken from: int64 [n, horizon], padded with `TaskSpec.end`; by default the oracle's."""
+        return task.oracle(problems) if task.has_oracle else None
+
+    def summary(self, task: AnyTask) -> dict[str, Any]:
+        """What to keep with the result of a training, JSON-ready."""
+        return {}
 
     def weights(self, progress: float) -> Tensor:
         """Relative frequency of each stage, float [S]; `progress` is the share of the update budget that is spent."""

@@ -46,6 +46,28 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Searched(Event):
+    """The curriculum searches a procedure for a stage, before the first update.
+
+    Attributes:
+        stage: its name.
+        procedure: the best so far, as words; empty if nothing solves a problem.
+        solved: share of the problems tried that it solves.
+        actions: that the search has played for this stage.
+        found: whether it solves every problem tried.
+        ended: whether the search for this stage has ended.
+    """
+
+    method: ClassVar[str] = "on_search"
+    stage: str
+    procedure: str
+    solved: float
+    actions: int
+    found: bool
+    ended: bool
+
+
+@dataclass(frozen=True)
 class Updated(Event):
     """An update is done.
 
@@ -74,6 +96,9 @@ class Callback:
 
     def on_start(self, event: Started) -> None:
         """The training starts, or continues after an interruption."""
+
+    def on_search(self, event: Searched) -> None:
+        """The curriculum searches a procedure for a stage."""
 
     def on_update(self, event: Updated) -> None:
         """An update is done."""

@@ -50,7 +50,8 @@ class Metrics:
         explained_variance: of the critic's targets by its values; 0 without a critic.
         gradient_norm: before clipping, the mean of the steps.
         invalid: actions without effect in an episode.
-        excess: actions of a successful episode without hint beyond the oracle's; None if there was none, or no oracle.
+        excess: actions of a successful episode without hint beyond those of the program that hints come from; None if
+            there was none.
         policy_loss, value_loss, learning_rate: as they are.
         timing: how long it took.
     """
@@ -128,10 +129,10 @@ def _excess(trainer: Trainer, state: UpdateState) -> float | None:
     """Actions of a successful episode without a hint beyond the oracle's."""
     rollout, task = state.rollout, trainer.task
     whole = rollout.success & rollout.loss_mask[0]
-    if not task.has_oracle or not bool(whole.any()):
+    program = trainer.curriculum.program(task, rollout.problems) if bool(whole.any()) else None
+    if program is None:
         return None
-    oracle = program_length(task.oracle(rollout.problems), task.spec.end)
-    return float((state.length - oracle)[whole].float().mean())
+    return float((state.length - program_length(program, task.spec.end))[whole].float().mean())
 
 
 def stage_success(trainer: Trainer, episodes: int, sampled: bool = False) -> list[float]:

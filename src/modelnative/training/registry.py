@@ -11,6 +11,7 @@ ALGORITHMS: dict[str, str] = {
 }
 CURRICULA: dict[str, str] = {
     "hints": "modelnative.training.curricula.hints:Hints",
+    "discover": "modelnative.training.curricula.discover:Discover",
     "uniform": "modelnative.training.curricula.uniform:Uniform",
     "threshold": "modelnative.training.curricula.threshold:Threshold",
     "learnability": "modelnative.training.curricula.learnability:Learnability",

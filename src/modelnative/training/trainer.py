@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -15,9 +16,9 @@ from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
 from modelnative.training.algorithm import Algorithm
 from modelnative.training.config import TrainConfig
-from modelnative.training.curriculum import Curriculum, Draw
+from modelnative.training.curriculum import Curriculum, Draw, Preparation
 from modelnative.training.dynamic_sampling import replace_rejected
-from modelnative.training.events import CallbackLike, Event, Started, Updated
+from modelnative.training.events import CallbackLike, Event, Searched, Started, Updated
 from modelnative.training.loss import TERMS, LossTokens, LossWeights, policy_loss
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
@@ -98,10 +99,18 @@ class Trainer:
         parameters = sum(parameter.numel() for parameter in self.parameters)
         self.emit(Started(None, self.updates, self.task.spec.stages, parameters, trainer=self))
         start = time.perf_counter()
+        for event in self.prepare_curriculum():
+            self.emit(event)
         while self.updates < self.config.updates:
             metrics = self.update()
             self.emit(Updated(metrics, time.perf_counter() - start, trainer=self))
             yield metrics
+
+    def prepare_curriculum(self) -> Iterator[Searched]:
+        """What the curriculum does before the first update."""
+        preparation = Preparation(self.config.seed, self.config.split, self.pool.map)
+        for event in self.curriculum.prepare(self.task, preparation):
+            yield dataclasses.replace(event, trainer=self)
 
     def emit(self, event: Event) -> None:
         """Call every callback with an event; of several processes, in rank 0 alone."""
@@ -150,8 +159,9 @@ class Trainer:
             draw, problems = draw[same], problems[same]
         plan = Plan.sampled(problems, task.spec.horizon, self.generator)
         plan.explore, plan.delay, plan.reach = draw.explore, draw.delay, draw.reach
-        if task.has_oracle:
-            plan.program = task.oracle(problems)
+        program = self.curriculum.program(task, problems)
+        if program is not None:
+            plan.program = program
             plan.hints = (program_length(plan.program, task.spec.end) - draw.own_tokens).clamp_min(0)
         return draw, problems, plan
 
