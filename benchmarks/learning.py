@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]  # trainings start there, so that the
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RECIPES: dict[str, list[str]] = {
     "default": [],
+    "discover": ["--curriculum", "discover"],
     "a2c": ["--algorithm", "a2c"],
     "grpo": ["--algorithm", "grpo"],
     "rloo": ["--algorithm", "rloo"],
