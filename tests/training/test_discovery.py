@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import modelnative as mn
+from modelnative.runs.training import Training
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import AnyTask
@@ -202,17 +203,12 @@ def test_a_stage_without_a_procedure_has_no_hints() -> None:
 
 def test_learns_a_stage_without_its_oracle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     forbid_oracles(monkeypatch)
-    searched: list[Searched] = []
-
-    class Watch(mn.Callback):
-        def on_search(self, event: Searched) -> None:
-            searched.append(event)
-
-        def on_finish(self, event: Any) -> None:
-            monkeypatch.undo()  # the report compares with the oracle
-
-    finished = mn.train(curriculum="discover", stages=1, updates=300, seed=1, out=tmp_path / "run", callbacks=[Watch()])
+    config = mn.with_fields(mn.recipe(curriculum="discover"), {"stages": 1, "updates": 300, "seed": 1})
+    events = list(Training.start(tmp_path / "run", config).events())
+    searched = [event for event in events if isinstance(event, Searched)]
     assert searched[-1].found
+    finished = events[-1]
+    assert isinstance(finished, mn.Finished)
     first = finished.evaluation.counts[0]
     assert first.stage == "T0"
     assert first.rate == 1.0
