@@ -28,8 +28,8 @@ import torch
 from learning import processor
 
 from modelnative import __version__
-from modelnative.bench.machine import machine
 from modelnative.evidence.evaluate import evaluate
+from modelnative.speed.machine import machine
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.training.config import CURRICULA, with_fields

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from modelnative.bench.environment import environment_speed
-from modelnative.bench.machine import machine
+from modelnative.speed.environment import environment_speed
+from modelnative.speed.machine import machine
 from modelnative.tasks import make_task
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,8 +34,19 @@ def test_every_public_name_is_there() -> None:
     for name in mn.__all__:
         assert getattr(mn, name) is not None
         assert name in dir(mn)
+        assert not isinstance(getattr(mn, name), ModuleType), "once imported, a room hides a function of its name"
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         mn.trian  # noqa: B018  # type: ignore[attr-defined]
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports that they read and the table that Python reads say the same."""
+    names: dict[str, object] = {}
+    exec("from modelnative import *", names)  # noqa: S102
+    assert set(mn.__all__) <= set(names)
+    lines = re.findall(r"^    from (\S+) import (\w+) as (\w+)$", Path(mn.__file__).read_text(), re.MULTILINE)
+    assert {name: module for module, name, _ in lines} == mn._HOMES
+    assert all(name == known for _, name, known in lines)
 
 
 def test_training_reports_every_event_and_writes_a_report(tmp_path: Path) -> None:

@@ -8,52 +8,65 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from modelnative.api import (
-        Agent,
-        SweepResult,
-        bench,
-        certify,
-        evaluate,
-        explain,
-        load,
-        make,
-        profile,
-        recipe,
-        resume,
-        sweep,
-        train,
-        tutorial,
-    )
-    from modelnative.bridges.gymnasium import Env, VectorEnv
-    from modelnative.errors import UserError
-    from modelnative.policies.config import PolicyConfig
-    from modelnative.policies.contract import Policy, PolicyOutput
-    from modelnative.policies.core import Core
-    from modelnative.policies.policy import TokenPolicy
-    from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
-    from modelnative.tasks.contract.check import check_task
-    from modelnative.tasks.contract.task import Problems, State, Step, Task, TaskSpec
-    from modelnative.tasks.tools.task import ToolTask
-    from modelnative.tasks.tools.tool import tool
-    from modelnative.training.algorithm import Algorithm
-    from modelnative.training.config import (
-        CurriculumConfig,
-        LossConfig,
-        OptimizerConfig,
-        TrainConfig,
-        with_fields,
-    )
-    from modelnative.training.curriculum import Curriculum, Draw
-    from modelnative.training.events import Callback, Event, Started, Updated
-    from modelnative.training.metrics import Metrics
-    from modelnative.training.rollout import Rollout
-    from modelnative.training.trainer import Trainer
+if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a name is public
+    from modelnative.api import make as make
+    from modelnative.api.evidence import certify as certify
+    from modelnative.api.evidence import evaluate as evaluate
+    from modelnative.api.evidence import explain as explain
+    from modelnative.api.evidence import tutorial as tutorial
+    from modelnative.api.speed import bench as bench
+    from modelnative.api.speed import profile as profile
+    from modelnative.api.sweeps import SweepResult as SweepResult
+    from modelnative.api.sweeps import sweep as sweep
+    from modelnative.api.training import Agent as Agent
+    from modelnative.api.training import load as load
+    from modelnative.api.training import recipe as recipe
+    from modelnative.api.training import resume as resume
+    from modelnative.api.training import train as train
+    from modelnative.bridges.gymnasium import Env as Env
+    from modelnative.bridges.gymnasium import VectorEnv as VectorEnv
+    from modelnative.errors import UserError as UserError
+    from modelnative.policies.config import PolicyConfig as PolicyConfig
+    from modelnative.policies.contract import Policy as Policy
+    from modelnative.policies.contract import PolicyOutput as PolicyOutput
+    from modelnative.policies.core import Core as Core
+    from modelnative.policies.policy import TokenPolicy as TokenPolicy
+    from modelnative.runs.events import Checkpointed as Checkpointed
+    from modelnative.runs.events import Finished as Finished
+    from modelnative.runs.events import Interrupted as Interrupted
+    from modelnative.runs.events import Verified as Verified
+    from modelnative.tasks.contract.check import check_task as check_task
+    from modelnative.tasks.contract.task import Problems as Problems
+    from modelnative.tasks.contract.task import State as State
+    from modelnative.tasks.contract.task import Step as Step
+    from modelnative.tasks.contract.task import Task as Task
+    from modelnative.tasks.contract.task import TaskSpec as TaskSpec
+    from modelnative.tasks.tools.task import ToolTask as ToolTask
+    from modelnative.tasks.tools.tool import tool as tool
+    from modelnative.training.algorithm import Algorithm as Algorithm
+    from modelnative.training.config import CurriculumConfig as CurriculumConfig
+    from modelnative.training.config import LossConfig as LossConfig
+    from modelnative.training.config import OptimizerConfig as OptimizerConfig
+    from modelnative.training.config import TrainConfig as TrainConfig
+    from modelnative.training.config import with_fields as with_fields
+    from modelnative.training.curriculum import Curriculum as Curriculum
+    from modelnative.training.curriculum import Draw as Draw
+    from modelnative.training.events import Callback as Callback
+    from modelnative.training.events import Event as Event
+    from modelnative.training.events import Started as Started
+    from modelnative.training.events import Updated as Updated
+    from modelnative.training.metrics import Metrics as Metrics
+    from modelnative.training.rollout import Rollout as Rollout
+    from modelnative.training.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "api": ("Agent SweepResult bench certify evaluate explain load make profile recipe resume sweep train tutorial"),
+    "api": "make",
+    "api.evidence": "certify evaluate explain tutorial",
+    "api.speed": "bench profile",
+    "api.sweeps": "SweepResult sweep",
+    "api.training": "Agent load recipe resume train",
     "bridges.gymnasium": "Env VectorEnv",
     "errors": "UserError",
     "policies.config": "PolicyConfig",
@@ -75,57 +88,8 @@ _MODULES = {
 }
 _HOMES = {name: f"modelnative.{module}" for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [
-    "Agent",
-    "Algorithm",
-    "Callback",
-    "Checkpointed",
-    "Core",
-    "Curriculum",
-    "CurriculumConfig",
-    "Draw",
-    "Env",
-    "Event",
-    "Finished",
-    "Interrupted",
-    "LossConfig",
-    "Metrics",
-    "OptimizerConfig",
-    "Policy",
-    "PolicyConfig",
-    "PolicyOutput",
-    "Problems",
-    "Rollout",
-    "Started",
-    "State",
-    "Step",
-    "SweepResult",
-    "Task",
-    "TaskSpec",
-    "TokenPolicy",
-    "ToolTask",
-    "TrainConfig",
-    "Trainer",
-    "Updated",
-    "UserError",
-    "VectorEnv",
-    "Verified",
-    "bench",
-    "certify",
-    "check_task",
-    "evaluate",
-    "explain",
-    "load",
-    "make",
-    "profile",
-    "recipe",
-    "resume",
-    "sweep",
-    "tool",
-    "train",
-    "tutorial",
-    "with_fields",
-]
+if not TYPE_CHECKING:  # a type checker would take a list that it cannot read for an empty one
+    __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -20,12 +20,13 @@ import torch
 from safetensors.torch import save_file
 from worlds import SMALL, calculate
 
-from modelnative import api, cli
-from modelnative.bench.measure import default_config
+import modelnative
+from modelnative import cli
 from modelnative.policies.config import CORES
 from modelnative.policies.config_model import leaf_fields
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
+from modelnative.speed.measure import default_config
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
@@ -330,7 +331,7 @@ def test_a_lack_of_memory_is_one_line(command: Command, monkeypatch: pytest.Monk
     def train(**arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(api, "train", train)
+    monkeypatch.setattr(modelnative, "train", train, raising=False)
     assert refused(command("train")) == "not enough memory; choose fewer --episodes or a smaller --policy.width"
 
 
@@ -338,7 +339,7 @@ def test_a_defect_keeps_its_traceback(command: Command, monkeypatch: pytest.Monk
     def train(**arguments: Any) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(api, "train", train)
+    monkeypatch.setattr(modelnative, "train", train, raising=False)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         command("train")
 

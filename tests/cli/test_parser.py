@@ -17,15 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeping import environment
 
-from modelnative.bench.measure import default_config
 from modelnative.cli.fields import read_configured
 from modelnative.cli.parser import Parser, flag
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
-from modelnative.policies.config_model import leaf_fields, value_type
+from modelnative.policies.config_model import leaf_fields, nested, value_type
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import earlier_names
-from modelnative.sweeps.spec import nested
+from modelnative.speed.measure import default_config
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
 from modelnative.training.recipes import BENCH, recipe
 
@@ -73,6 +72,10 @@ def test_flags_reach_nested_fields() -> None:
 def test_the_last_flag_counts() -> None:
     config = parsed("--seed 1 --seed=2 --policy.no-copy-head --policy.copy-head --options a=1 --options b=2 a=3")
     assert (config.seed, config.policy.copy_head, config.options) == (2, True, {"a": 3, "b": 2})
+
+
+def test_dotted_names_are_nested_tables() -> None:
+    assert nested({"options.a": 1, "options.b": 2, "seed": 3}) == {"options": {"a": 1, "b": 2}, "seed": 3}
 
 
 def test_options_are_json_or_text() -> None:

@@ -30,7 +30,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 FENCE = re.compile(
@@ -87,31 +86,17 @@ class Reached(BaseException):
     """A command was parsed, and has called what does the work."""
 
 
-class _Api(ModuleType):
-    """Replaces `modelnative.api` while a command is parsed: every call but that of `recipe` raises `Reached`."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name == "recipe":  # what the parser reads its defaults from
-            from modelnative.training.recipes import recipe
-
-            return recipe
-
-        def reached(*_: Any, **__: Any) -> None:
-            raise Reached
-
-        return reached
-
-
 def parse_modelnative(arguments: list[str]) -> None:
     """Parse a `modelnative` command with its real parser; raises `AssertionError` if it refuses."""
     import modelnative
     from modelnative.cli import main
 
+    def reached(*_: Any, **__: Any) -> None:
+        raise Reached
+
     sys.argv = ["modelnative", *arguments]
-    real = sys.modules.get("modelnative.api")
-    sys.modules["modelnative.api"] = vars(modelnative)["api"] = _Api("modelnative.api")
+    called = {name: reached for name in modelnative.__all__ if name.islower() and name != "recipe"}
+    vars(modelnative).update(called)
     try:
         main()
     except Reached:
@@ -120,9 +105,8 @@ def parse_modelnative(arguments: list[str]) -> None:
         if stop.code:
             raise AssertionError(f"exit code {stop.code}") from stop
     finally:
-        del sys.modules["modelnative.api"], vars(modelnative)["api"]
-        if real is not None:
-            sys.modules["modelnative.api"] = vars(modelnative)["api"] = real
+        for name in called:
+            del vars(modelnative)[name]
 
 
 def parse_script(path: Path, arguments: list[str]) -> None:
@@ -333,8 +317,10 @@ def limit_work() -> None:
 
 def main() -> None:
     """For every line of standard input, {"root": ..., "folder": ..., "blocks": [...]}, print the result of a page."""
-    for module in ("api", "bridges.gymnasium", "cli.evidence", "cli.speed", "cli.sweeps", "cli.training"):
-        importlib.import_module(f"modelnative.{module}")
+    for module in ("evidence", "speed", "training"):
+        importlib.import_module(f"modelnative.api.{module}")
+        importlib.import_module(f"modelnative.cli.{module}")
+    importlib.import_module("modelnative.bridges.gymnasium")
     limit_work()
     for line in sys.stdin:
         print(json.dumps(serve_page(json.loads(line))), flush=True)

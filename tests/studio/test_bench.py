@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 
-from modelnative.bench.measure import BenchResult, TimeToSolution, default_config
-from modelnative.bench.processes import PeakMemory, matmul_name
-from modelnative.bench.profile import ProfiledOperation
-from modelnative.bench.throughput import Throughput
+from modelnative.speed.measure import BenchResult, TimeToSolution, default_config
+from modelnative.speed.processes import PeakMemory, matmul_name
+from modelnative.speed.profile import ProfiledOperation
+from modelnative.speed.throughput import Throughput
 from modelnative.studio.bench import TOP, page, profile
 
 

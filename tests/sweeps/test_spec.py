@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modelnative.errors import UserError
-from modelnative.sweeps.spec import Spec, differences, nested, parse_spec, read_spec
+from modelnative.sweeps.spec import Spec, differences, parse_spec, read_spec
 
 TOML = """
 seeds = [3, 5]
@@ -118,7 +118,3 @@ def test_differences_are_named_and_names_do_not_count() -> None:
     assert differences(Spec("a", base={"policy.copy_head": True}), Spec("a", base={"policy.copy_head": 1})), (
         "True is not 1"
     )
-
-
-def test_nested() -> None:
-    assert nested({"options.a": 1, "options.b": 2, "seed": 3}) == {"options": {"a": 1, "b": 2}, "seed": 3}

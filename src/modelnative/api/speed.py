@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modelnative.api.training import train
-from modelnative.bench.measure import BenchResult, TimeToSolution, default_config, require_measurable
-from modelnative.bench.measure import bench as measure
-from modelnative.bench.profile import ProfiledOperation, profile_updates
+from modelnative.speed.measure import BenchResult, TimeToSolution, default_config, require_measurable
+from modelnative.speed.measure import bench as measure
+from modelnative.speed.profile import ProfiledOperation, profile_updates
 from modelnative.training.config import TrainConfig
 
 

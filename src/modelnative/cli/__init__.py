@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import modelnative
 from modelnative.errors import UserError, choose
 
 PROGRAM = "modelnative"
@@ -15,14 +16,14 @@ PROGRAM = "modelnative"
 COMMANDS = {
     "train": ("training", "Train a policy until every training problem is verified, and write a run folder."),
     "resume": ("training", "Continue an interrupted run or sweep, bit for bit as if it had never stopped."),
-    "sweep": ("sweeps", "Train many trials from one file: tasks, algorithms, seeds, any field."),
+    "sweep": ("training", "Train many trials from one file: tasks, algorithms, seeds, any field."),
     "evaluate": ("evidence", "Play the problems of a run's task, and count."),
     "explain": ("evidence", "Show one problem token by token, beside the oracle's program."),
     "tasks": ("evidence", "List the tasks, or describe one."),
     "certify": ("evidence", "Check a task: its oracle succeeds, its splits are apart, and agents that should fail do."),
     "bench": ("speed", "Measure how fast this machine trains."),
     "tutorial": ("evidence", "Train the published tutorial's recipe, and show what its score measures."),
-    "schema": ("schema", "Print the JSON schema of a configuration or sweep file, for editors."),
+    "schema": ("training", "Print the JSON schema of a configuration or sweep file, for editors."),
 }
 
 
@@ -59,9 +60,7 @@ def run(arguments: Sequence[str]) -> int:
         print(overview())
         return 0
     if arguments[0] == "--version":
-        from modelnative import __version__
-
-        print(f"{PROGRAM} {__version__}")
+        print(f"{PROGRAM} {modelnative.__version__}")
         return 0
     name = choose("command", arguments[0], COMMANDS)
     module = importlib.import_module(f"modelnative.cli.{COMMANDS[name][0]}")

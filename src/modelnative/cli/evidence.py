@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelnative.cli.parser import Parser, add_options, print_json, report
+import modelnative as mn
+from modelnative.cli.parser import Parser, add_options, print_json, report, show
 
 CERTIFY = """\
 For every stage: success of the oracle (1.000 where the task claims it), random actions, doing nothing, the commonest
@@ -34,10 +35,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     add_options(parser, "options of the task to change, to test on what was not trained on, such as shapes=unseen")
     add("--json", action="store_true", help="print JSON instead of a table")
     found = parser.read(arguments)
-    from modelnative import api
     from modelnative.studio import tables
 
-    evaluation = api.evaluate(
+    evaluation = mn.evaluate(
         found.folder,
         stages=found.stage,
         split=found.split,
@@ -48,7 +48,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if found.json:
         print_json(evaluation.as_dict())
     else:
-        tables.console().print(tables.results(evaluation))
+        show([tables.results(evaluation)])
         print(evaluation.line())
     return 0
 
@@ -60,10 +60,9 @@ def explain(arguments: Sequence[str]) -> int:
     parser.add_argument("--stage", required=True, help="the problem's stage, such as T2")
     parser.add_argument("--problem", required=True, help='the problem, such as "3 7 2 4 5"')
     found = parser.read(arguments)
-    from modelnative import api
     from modelnative.studio import tables
 
-    explanation = api.explain(found.folder, stage=found.stage, problem=found.problem)
+    explanation = mn.explain(found.folder, stage=found.stage, problem=found.problem)
     console = tables.console()
     console.print(f"{explanation.stage}: {explanation.problem}", style="bold", markup=False)
     console.print(tables.trajectory(explanation))
@@ -78,9 +77,7 @@ def tasks(arguments: Sequence[str]) -> int:
     name = parser.read(arguments).name
     from modelnative.studio import tables
 
-    console = tables.console()
-    for part in tables.task_page(name) if name else [tables.task_list()]:
-        console.print(part)
+    show(tables.task_page(name) if name else [tables.task_list()])
     return 0
 
 
@@ -98,11 +95,9 @@ def certify(arguments: Sequence[str]) -> int:
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
     form.add_argument("--markdown", action="store_true", help="print a section of a Markdown page")
     found = parser.read(arguments)
-    from modelnative import api
     from modelnative.studio import certificate as pictures
-    from modelnative.studio import tables
 
-    certificate = api.certify(
+    certificate = mn.certify(
         found.task,
         found.stage,
         options=dict(found.options),
@@ -116,9 +111,7 @@ def certify(arguments: Sequence[str]) -> int:
     elif found.markdown:
         print(pictures.markdown(certificate))
     else:
-        console = tables.console()
-        for part in pictures.page(certificate):
-            console.print(part)
+        show(pictures.page(certificate))
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
@@ -130,11 +123,7 @@ def tutorial(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: 0)")
     parser.add_argument("--updates", type=int, default=100, help="of the corrected recipe (default: 100)")
     found = parser.read(arguments)
-    from modelnative import api
-    from modelnative.studio import tables
     from modelnative.studio import tutorial as pictures
 
-    console = tables.console()
-    for part in pictures.page(api.tutorial(seed=found.seed, updates=found.updates)):
-        console.print(part)
+    show(pictures.page(mn.tutorial(seed=found.seed, updates=found.updates)))
     return 0

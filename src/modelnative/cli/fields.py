@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from modelnative.cli.parser import OnOff, Parser, add_options, flag, normalized
-from modelnative.errors import UserError
-from modelnative.policies.config_model import leaf_fields, value_type, with_fields
+from modelnative.policies.config_model import leaf_fields, nested, read_table, value_type, with_fields
+from modelnative.runs.upgrade import upgraded_config
 from modelnative.training.config import TrainConfig
 
 NAMES = ("task", "core", "algorithm", "curriculum")  # the fields that choose a recipe
@@ -65,7 +63,7 @@ def read_configured(
         first.add_argument(flag(name), *(["--policy"] if name == "core" else []), dest=name)
     chosen = vars(first.parse_known_args(normalized(arguments))[0])
     path = chosen.pop("config")
-    table = read_config(path) if path else {}
+    table = upgraded_config(read_table("config", path)) if path else {}
     default = _recipe(chosen, table, usual)
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML or JSON with the fields below, such as a run's config.json"
@@ -73,11 +71,9 @@ def read_configured(
     add_fields(parser, default)
     parser.usage = f"{parser.prog} [OPTIONS]"
     found = parser.read(arguments)
-    changes: dict[str, Any] = {"options": {**default.options, **dict(found.options)}}
-    for name, _ in leaf_fields(TrainConfig):
-        if name in vars(found) and name != "options":
-            _set(changes, name, getattr(found, name))
-    return found, with_fields(default, changes)
+    given = {name: getattr(found, name) for name, _ in leaf_fields(TrainConfig) if name in vars(found)}
+    given["options"] = {**default.options, **dict(found.options)}
+    return found, with_fields(default, nested(given))
 
 
 def _recipe(chosen: dict[str, str | None], table: dict[str, Any], usual: dict[str, Any]) -> TrainConfig:
@@ -89,28 +85,3 @@ def _recipe(chosen: dict[str, str | None], table: dict[str, Any], usual: dict[st
     for changes in (usual, table):
         config = with_fields(config, {name: value for name, value in changes.items() if name not in names})
     return config
-
-
-def _set(changes: dict[str, Any], name: str, value: Any) -> None:
-    *groups, leaf = name.split(".")
-    for group in groups:
-        changes = changes.setdefault(group, {})
-    changes[leaf] = value
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The fields in a TOML or JSON file.
-
-    Raises:
-        UserError: it cannot be read, or is neither.
-    """
-    from modelnative.runs.upgrade import upgraded_config
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"config: {str(path)!r} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"config: {str(path)!r} is neither TOML nor JSON ({error})") from error
-    return upgraded_config(table)

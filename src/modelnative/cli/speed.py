@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import modelnative as mn
 from modelnative.cli.fields import read_configured
-from modelnative.cli.parser import Parser, print_json, report
+from modelnative.cli.parser import Parser, print_json, report, show
 from modelnative.errors import UserError
 
 BENCH = """\
@@ -34,16 +35,14 @@ def bench(arguments: Sequence[str]) -> int:
     for name in ("solve", "compile", "processes"):
         if found.profile and getattr(found, name):
             raise UserError(f"--{name}: not allowed beside --profile, which shows one process alone")
-    from modelnative import __version__, api
     from modelnative.studio import bench as pictures
-    from modelnative.studio import tables
 
     if found.profile:
-        operations = api.profile(config)
+        operations = mn.profile(config)
         values: object = [dataclasses.asdict(operation) for operation in operations]
         parts = pictures.profile(operations)
     else:
-        measured = api.bench(
+        measured = mn.bench(
             config,
             seconds=found.seconds,
             processes=found.processes,
@@ -51,12 +50,10 @@ def bench(arguments: Sequence[str]) -> int:
             solve=found.solve,
             progress=report,
         )
-        values = {"modelnative": __version__, **measured.as_dict()}
+        values = {"modelnative": mn.__version__, **measured.as_dict()}
         parts = pictures.page(measured)
     if found.json:
         print_json(values)
         return 0
-    console = tables.console()
-    for part in parts:
-        console.print(part)
+    show(parts)
     return 0

@@ -1,19 +1,39 @@
-"""Commands that train: `train` and `resume`."""
+"""Commands that train: `train`, `resume` and `sweep`; and `schema`, for the files that they read."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import modelnative as mn
 from modelnative.cli.fields import read_configured
-from modelnative.cli.parser import Parser
+from modelnative.cli.parser import Parser, print_json
+from modelnative.errors import UserError
+from modelnative.training.config import TrainConfig
 
 TRAIN = """\
 The defaults below are the recipe for the chosen --task, --core, --algorithm and --curriculum; name those before
 --help to see theirs. Ctrl-C stops the training; `modelnative resume RUN` continues it bit for bit. The exit code is
 0 whether or not every problem was solved; the last lines and RUN/result.json tell.
+"""
+
+SWEEP = """\
+Each trial is a process of its own. SPEC is TOML or JSON: fields for all trials under [base], lists of values to try
+under [grid], and seeds:
+
+    seeds = 10
+    [base]
+    updates = 200
+    [grid]
+    algorithm = ["ppo", "grpo"]
+    policy.width = [32, 64]
+
+trains 40 trials. Whatever is killed, a trial or the sweep, loses nothing: a trial that dies is tried again from its
+newest checkpoint, and the same command continues an interrupted sweep without repeating what is finished. The folder
+then has results.csv, one row for each trial, and comparison.svg. Exit code 1: a trial failed for good.
 """
 
 
@@ -30,11 +50,10 @@ def train(arguments: Sequence[str]) -> int:
         help="train N seeds (--seed and those after it), each in a process of one thread, as many at a time as cores",
     )
     found, config = read_configured(parser, arguments, {})
-    from modelnative import api
 
     if found.seeds is not None and found.seeds != 1:
-        return watch_sweep(lambda view: api.train(config=config, out=found.out, seeds=found.seeds, callbacks=[view]))
-    return watch_run(lambda view: api.train(config=config, out=found.out, callbacks=[view]))
+        return watch_sweep(lambda view: mn.train(config=config, out=found.out, seeds=found.seeds, callbacks=[view]))
+    return watch_run(lambda view: mn.train(config=config, out=found.out, callbacks=[view]))
 
 
 def resume(arguments: Sequence[str]) -> int:
@@ -42,12 +61,50 @@ def resume(arguments: Sequence[str]) -> int:
     parser = Parser("resume")
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder, or that of a sweep or of train --seeds")
     folder = parser.read(arguments).folder
-    from modelnative import api
     from modelnative.sweeps.folder import Sweep
 
     if Sweep.exists(folder):
-        return watch_sweep(lambda view: api.resume(folder, callbacks=[view]))
-    return watch_run(lambda view: api.resume(folder, callbacks=[view]))
+        return watch_sweep(lambda view: mn.resume(folder, callbacks=[view]))
+    return watch_run(lambda view: mn.resume(folder, callbacks=[view]))
+
+
+def sweep(arguments: Sequence[str]) -> int:
+    """`modelnative sweep`."""
+    parser = Parser("sweep", SWEEP)
+    add = parser.add_argument
+    add("spec", type=Path, nargs="?", metavar="SPEC", help="what to try; not needed with --resume")
+    add("--out", type=Path, metavar="FOLDER", help="the sweep's folder (default: sweeps/NAME); a sweep there continues")
+    add("--resume", type=Path, metavar="FOLDER", help="continue the sweep in this folder, without its SPEC")
+    add("--dry-run", action="store_true", help="check everything and show the trials; train and write nothing")
+    add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as the cores have threads for)")
+    add("--retries", type=int, metavar="N", default=2, help="how often a trial that dies is tried again (default: 2)")
+    add("--on", default="auto", metavar="PLACE", help="local, ray, or auto: Ray where the extra is installed")
+    add("--address", help="a Ray cluster: HOST:PORT, or auto for the one here (default: start one for the sweep)")
+    found = parser.read(arguments)
+    if found.spec is None and found.resume is None:
+        parser.error("the following arguments are required: SPEC, or --resume FOLDER")
+    for name, value in (("SPEC", found.spec), ("--out", found.out)):
+        if found.resume is not None and value is not None:
+            raise UserError(f"{name}: '{value}' is not allowed beside --resume; the folder has everything")
+
+    options = {name: getattr(found, name) for name in ("jobs", "retries", "on", "address", "dry_run")}
+    if found.spec is None:
+        return watch_sweep(lambda view: mn.resume(found.resume, callbacks=[view], **options), found.dry_run)
+    return watch_sweep(lambda view: mn.sweep(found.spec, found.out, callbacks=[view], **options), found.dry_run)
+
+
+def schema(arguments: Sequence[str]) -> int:
+    """`modelnative schema`."""
+    parser = Parser("schema", "Name it in the editor's settings to complete and check the fields of --config files.")
+    parser.add_argument("kind", nargs="?", default="train", choices=("train", "sweep"), help="default: train")
+    kind = parser.read(arguments).kind
+    if kind == "train":
+        print_json(TrainConfig.model_json_schema())
+    else:
+        from modelnative.sweeps.spec import sweep_schema
+
+        print_json(sweep_schema())
+    return 0
 
 
 def watch_run(start: Callable[[Any], Any]) -> int:
@@ -56,14 +113,7 @@ def watch_run(start: Callable[[Any], Any]) -> int:
     from modelnative.studio.live import LiveView
 
     is_leader = os.environ.get("RANK", "0") == "0"
-    with LiveView() as view:
-        try:
-            finished = start(view)
-        except KeyboardInterrupt:
-            view.close()
-            if is_leader:
-                print(view.interrupt_message(), flush=True)
-            return 128 + view.signal
+    finished = _watched(LiveView(), start, is_leader)
     for line in tables.finished(finished) if is_leader else []:
         print(line)
     return 0
@@ -75,13 +125,7 @@ def watch_sweep(start: Callable[[Any], Any], dry_run: bool = False) -> int:
     from modelnative.studio import tables
 
     console = tables.console()
-    with pictures.SweepView(console) as view:
-        try:
-            result = start(view)
-        except KeyboardInterrupt:
-            view.close()
-            print(view.interrupt_message(), flush=True)
-            return 128 + view.signal
+    result = _watched(pictures.SweepView(console), start)
     if dry_run:
         console.print(pictures.plan_table(result.sweep))
         print(f"{len(result.rows)} trials, to be written to {result.sweep.path}; nothing was written or trained")
@@ -89,3 +133,15 @@ def watch_sweep(start: Callable[[Any], Any], dry_run: bool = False) -> int:
     for part in pictures.final_report(result.sweep, result.rows):
         console.print(part, soft_wrap=isinstance(part, str))
     return 1 if result.failed else 0
+
+
+def _watched(view: Any, start: Callable[[Any], Any], is_leader: bool = True) -> Any:
+    """What `start` returns; a signal that stops it is the exit code."""
+    with view:
+        try:
+            return start(view)
+        except KeyboardInterrupt:
+            view.close()
+            if is_leader:
+                print(view.interrupt_message(), flush=True)
+            sys.exit(128 + view.signal)

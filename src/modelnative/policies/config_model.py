@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +17,7 @@ from modelnative.errors import UserError, unknown
 SHOWN = 60  # characters of a wrong value that a message repeats
 TYPES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", dict: "a table"}
 RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+BOUNDS = ("ge", "gt", "le", "lt")
 OWN_NAME = re.compile(r"[\w./-]+:\w+")
 
 
@@ -40,7 +44,9 @@ class ConfigModel(BaseModel):
         UserError: a field is unknown or its value is not allowed. The message is one line.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -76,6 +82,38 @@ def with_fields(config: Model, changes: Mapping[str, Any]) -> Model:
         is_nested = isinstance(current, ConfigModel) and isinstance(value, Mapping)
         fields[name] = {**current.model_dump(), **value} if isinstance(current, ConfigModel) and is_nested else value
     return type(config)(**fields)
+
+
+def read_table(field: str, path: Path) -> dict[str, Any]:
+    """The content of a TOML or JSON file that a user has written.
+
+    Raises:
+        UserError: it cannot be read, or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"{field}: {str(path)!r} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{field}: {str(path)!r} is neither TOML nor JSON ({error})") from error
+
+
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by dotted names as nested tables, as `with_fields` takes them.
+
+    Example:
+        >>> nested({"seed": 3, "policy.width": 32})
+        {'seed': 3, 'policy': {'width': 32}}
+    """
+    tables: dict[str, Any] = {}
+    for name, value in fields.items():
+        group, _, leaf = name.partition(".")
+        if leaf:
+            tables.setdefault(group, {})[leaf] = value
+        else:
+            tables[name] = value
+    return tables
 
 
 def config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError:
@@ -162,21 +200,12 @@ def limits(field: FieldInfo) -> str:
         >>> limits(LossConfig.model_fields["gamma"]), limits(LossConfig.model_fields["clip_low"])
         ('above 0, at most 1', 'from 0 to below 1')
     """
-    bounds = {
-        name: getattr(entry, name)
-        for entry in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(entry, name)
-    }
-    if "ge" in bounds:
-        return (
-            f"from {bounds['ge']} to {bounds['le']}"
-            if "le" in bounds
-            else f"from {bounds['ge']} to below {bounds['lt']}"
-        )
-    if "gt" in bounds:
-        return f"above {bounds['gt']}, " + (f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}")
-    return ""
+    bounds = {name: getattr(entry, name) for entry in field.metadata for name in BOUNDS if hasattr(entry, name)}
+    if not bounds:
+        return ""
+    low, most = (f"from {bounds['ge']} to", "") if "ge" in bounds else (f"above {bounds['gt']},", "at most ")
+    high = f"below {bounds['lt']}" if "lt" in bounds else f"{most}{bounds['le']}"
+    return f"{low} {high}"
 
 
 def expected_value(field: FieldInfo) -> str:

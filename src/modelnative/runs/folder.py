@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from modelnative.bench.machine import machine
 from modelnative.runs.events import Checkpointed, Finished, Verified
 from modelnative.runs.files import write_json
 from modelnative.runs.run import Run
+from modelnative.speed.machine import machine
 from modelnative.training.events import Callback, Updated
 
 

@@ -9,10 +9,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.bench.machine import machine
-from modelnative.bench.measure import BenchResult, TimeToSolution
-from modelnative.bench.profile import ProfiledOperation
-from modelnative.bench.throughput import Throughput
+from modelnative.speed.machine import machine
+from modelnative.speed.measure import BenchResult, TimeToSolution
+from modelnative.speed.profile import ProfiledOperation
+from modelnative.speed.throughput import Throughput
 from modelnative.studio.tables import table
 
 TOP = 20  # operations of a profile that are shown

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelnative.errors import UserError
-from modelnative.sweeps.spec import Fields, Spec, nested
+from modelnative.policies.config_model import nested
+from modelnative.sweeps.spec import Fields, Spec
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from modelnative.errors import UserError, choose
+from modelnative.policies.config_model import read_table
 from modelnative.training.config import TrainConfig
 
 PARTS = ("name", "seeds", "base", "grid", "trials")
@@ -53,14 +53,7 @@ def read_spec(path: Path) -> Spec:
     Raises:
         UserError: it cannot be read, is neither TOML nor JSON, or says what is not allowed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"spec: {str(path)!r} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"spec: {str(path)!r} is neither TOML nor JSON ({error})") from error
-    return parse_spec({"name": path.stem, **table})
+    return parse_spec({"name": path.stem, **read_table("spec", path)})
 
 
 def parse_spec(table: dict[str, Any]) -> Spec:
@@ -124,23 +117,6 @@ def differences(ours: Spec, theirs: Spec) -> list[str]:
     pairs = {name: (a.get(name, missing), b.get(name, missing)) for name in {**a, **b}}
     # As JSON, because True == 1 == 1.0.
     return [f"{name}: {text(x)} instead of {text(y)}" for name, (x, y) in pairs.items() if text(x) != text(y)]
-
-
-def nested(fields: Fields) -> dict[str, Any]:
-    """The same fields as nested tables, as `with_fields` takes them.
-
-    Example:
-        >>> nested({"seed": 3, "policy.width": 32})
-        {'seed': 3, 'policy': {'width': 32}}
-    """
-    tables: dict[str, Any] = {}
-    for name, value in fields.items():
-        group, _, leaf = name.partition(".")
-        if leaf:
-            tables.setdefault(group, {})[leaf] = value
-        else:
-            tables[name] = value
-    return tables
 
 
 def _name(value: Any) -> str:

@@ -27,126 +27,75 @@ CurriculumName = Annotated[str, AfterValidator(name_in(CURRICULA)), Field(json_s
 class LossConfig(ConfigModel):
     """The loss, and the gradient steps on each rollout."""
 
-    epochs: int = Field(default=1, ge=1, le=1000, description="Number of passes over each rollout.")
-    minibatches: int = Field(
-        default=6, ge=1, le=10_000_000, description="Number of gradient steps per pass. At most the number of episodes."
-    )
-    clip_low: float = Field(
-        default=0.2,
-        ge=0,
-        lt=1,
-        description="Clip the probability ratio below 1 - clip_low. 0 for both turns clipping off.",
-    )
-    clip_high: float = Field(
-        default=1.0,
-        ge=0,
-        le=1_000_000,
-        description="Clip the probability ratio above 1 + clip_high (asymmetric clipping as in DAPO, Yu et al., 2025).",
-    )
-    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount factor.")
-    gae_lambda: float = Field(
-        default=0.95, ge=0, le=1, description="Lambda of generalized advantage estimation (ppo, a2c)."
-    )
-    num_generations: int = Field(
-        default=16,
-        ge=2,
-        le=10_000_000,
-        description="Number of episodes per problem in a group (grpo, rloo). Must divide the number of episodes.",
-    )
-    scale_rewards: bool = Field(
-        default=True, description="Divide the advantages by the standard deviation of their group (grpo)."
-    )
-    value_weight: float = Field(
-        default=0.5, ge=0, le=1_000_000, description="Weight of the squared error of the value estimate (ppo, a2c)."
-    )
-    entropy_weight: float = Field(
-        default=0.01,
-        ge=0,
-        le=1_000_000,
-        description="Weight of the entropy bonus. Decays when the worst stage's failure rate falls below "
-        "optimizer.anneal_below_failure.",
-    )
-    imitation_weight: float = Field(
-        default=1.0,
-        ge=0,
-        le=1_000_000,
-        description="Weight of self-imitation learning on explored tokens whose return exceeded the estimate "
-        "(Oh et al., 2018).",
-    )
-    hint_weight: float = Field(
-        default=0.0,
-        ge=0,
-        le=1_000_000,
-        description="Weight of the imitation loss on hint tokens. 0 excludes them from the loss.",
-    )
+    epochs: int = Field(default=1, ge=1, le=1000)
+    """Number of passes over each rollout."""
+    minibatches: int = Field(default=6, ge=1, le=10_000_000)
+    """Number of gradient steps per pass. At most the number of episodes."""
+    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    """Clip the probability ratio below 1 - clip_low. 0 for both turns clipping off."""
+    clip_high: float = Field(default=1.0, ge=0, le=1_000_000)
+    """Clip the probability ratio above 1 + clip_high (asymmetric clipping as in DAPO, Yu et al., 2025)."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """Discount factor."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of generalized advantage estimation (ppo, a2c)."""
+    num_generations: int = Field(default=16, ge=2, le=10_000_000)
+    """Number of episodes per problem in a group (grpo, rloo). Must divide the number of episodes."""
+    scale_rewards: bool = True
+    """Divide the advantages by the standard deviation of their group (grpo)."""
+    value_weight: float = Field(default=0.5, ge=0, le=1_000_000)
+    """Weight of the squared error of the value estimate (ppo, a2c)."""
+    entropy_weight: float = Field(default=0.01, ge=0, le=1_000_000)
+    """Weight of the entropy bonus. Decays when the worst stage's failure rate falls below
+    optimizer.anneal_below_failure."""
+    imitation_weight: float = Field(default=1.0, ge=0, le=1_000_000)
+    """Weight of self-imitation learning on explored tokens whose return exceeded the estimate (Oh et al., 2018)."""
+    hint_weight: float = Field(default=0.0, ge=0, le=1_000_000)
+    """Weight of the imitation loss on hint tokens. 0 excludes them from the loss."""
 
 
 class OptimizerConfig(ConfigModel):
     """The Adam optimizer, with gradient clipping."""
 
-    learning_rate: float = Field(default=0.01, gt=0, le=1000, description="Initial learning rate.")
-    anneal_below_failure: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="Start decaying the learning rate when the worst stage's failure rate falls below this. The "
-        "learning rate is proportional to the failure rate from there on, the entropy bonus to its square.",
-    )
-    min_lr_fraction: float = Field(
-        default=0.03,
-        ge=0,
-        le=1,
-        description="Lower bound of the learning rate as a fraction of the initial one. The entropy bonus is bounded "
-        "by the square of this fraction.",
-    )
-    max_grad_norm: float = Field(default=0.5, gt=0, le=1_000_000, description="Clip the norm of the gradient to this.")
+    learning_rate: float = Field(default=0.01, gt=0, le=1000)
+    """Initial learning rate."""
+    anneal_below_failure: float = Field(default=0.1, gt=0, le=1)
+    """Start decaying the learning rate when the worst stage's failure rate falls below this. The learning rate is
+    proportional to the failure rate from there on, the entropy bonus to its square."""
+    min_lr_fraction: float = Field(default=0.03, ge=0, le=1)
+    """Lower bound of the learning rate as a fraction of the initial one. The entropy bonus is bounded by the square of
+    this fraction."""
+    max_grad_norm: float = Field(default=0.5, gt=0, le=1_000_000)
+    """Clip the norm of the gradient to this."""
 
 
 class CurriculumConfig(ConfigModel):
     """The choice of problems and hints."""
 
-    threshold: float = Field(
-        default=0.5,
-        gt=0,
-        lt=1,
-        description="Success rate at which curriculum hints shortens the hint by a token, and curriculum threshold "
-        "adds the next stage (its recipe: 0.9).",
-    )
-    frontier: float = Field(
-        default=0.7,
-        gt=0,
-        le=1,
-        description="Fraction of episodes with the shortest hint that the stage allows; the others have longer hints "
-        "(curriculum hints).",
-    )
-    explore: float = Field(
-        default=0.3,
-        ge=0,
-        lt=1,
-        description="Probability of a uniformly random action: at the first token after the hint (curriculum hints), "
-        "or at one random token of the episode (the others).",
-    )
-    min_stage_weight: float = Field(
-        default=0.08, gt=0, le=1, description="Sampling weight of solved stages. Failing stages have weight 1."
-    )
-    search_budget: int = Field(
-        default=150_000_000,
-        ge=1,
-        le=10**12,
-        description="Actions that the search for a procedure may play for each stage (curriculum discover).",
-    )
-    success_ema: float = Field(
-        default=0.8, ge=0, lt=1, description="Decay of the moving average of success rates that the curriculum uses."
-    )
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Success rate at which curriculum hints shortens the hint by a token, and curriculum threshold adds the next stage
+    (its recipe: 0.9)."""
+    frontier: float = Field(default=0.7, gt=0, le=1)
+    """Fraction of episodes with the shortest hint that the stage allows; the others have longer hints (curriculum
+    hints)."""
+    explore: float = Field(default=0.3, ge=0, lt=1)
+    """Probability of a uniformly random action: at the first token after the hint (curriculum hints), or at one random
+    token of the episode (the others)."""
+    min_stage_weight: float = Field(default=0.08, gt=0, le=1)
+    """Sampling weight of solved stages. Failing stages have weight 1."""
+    search_budget: int = Field(default=150_000_000, ge=1, le=10**12)
+    """Actions that the search for a procedure may play for each stage (curriculum discover)."""
+    success_ema: float = Field(default=0.8, ge=0, lt=1)
+    """Decay of the moving average of success rates that the curriculum uses."""
 
 
 class TrainConfig(ConfigModel):
     """One training. The defaults are those of the default recipe; `recipe` returns the defaults for other choices."""
 
-    task: str = Field(
-        default="arithmetic", min_length=1, description="Name of a task (see `modelnative tasks`), or module:Class."
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
+    task: str = Field(default="arithmetic", min_length=1)
+    """Name of a task (see `modelnative tasks`), or module:Class."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the task."""
     core: CoreName = Field(
         default="gru",
         description=f"Core of the policy: {', '.join(CORES)} (no memory, as a baseline), or module:Class of your own.",
@@ -160,47 +109,29 @@ class TrainConfig(ConfigModel):
         "search finds what hints write, without the oracle), or without hints: "
         f"{', '.join(name for name in CURRICULA if name not in ('hints', 'discover'))}; or module:Class of your own.",
     )
-    stages: int = Field(
-        default=0,
-        ge=0,
-        le=100_000,
-        description="Train on the first N stages of the task (0 = all). The others are only tested.",
-    )
-    split: Literal["train", "all"] = Field(
-        default="train", description="Problems to train on: train (the held-out fifth is never used) or all."
-    )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, problems and actions.")
-    episodes: int = Field(default=512, ge=1, le=10_000_000, description="Number of episodes per update.")
-    updates: int = Field(
-        default=2000,
-        ge=1,
-        le=1_000_000_000,
-        description="Maximum number of updates. Training ends earlier once all training problems are solved.",
-    )
-    minutes: float = Field(
-        default=0.0, ge=0, le=1_000_000, description="Maximum training time in minutes (0 = no limit)."
-    )
-    threads: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description="Number of CPU threads (0 = one per core, at most 8). The result does not depend on it.",
-    )
-    device: str = Field(default="cpu", min_length=1, description="Device of the policy: cpu, cuda, cuda:1, ...")
-    evaluate_every: int = Field(
-        default=10,
-        ge=1,
-        le=1_000_000_000,
-        description="Updates between evaluations. An evaluation plays 256 training problems of each stage greedily.",
-    )
-    target_success: float = Field(
-        default=0.994,
-        gt=0,
-        le=1,
-        description="Success rate with sampled actions that every stage must reach before all training problems are "
-        "checked greedily.",
-    )
-    checkpoint_every: int = Field(default=25, ge=1, le=1_000_000_000, description="Updates between checkpoints.")
+    stages: int = Field(default=0, ge=0, le=100_000)
+    """Train on the first N stages of the task (0 = all). The others are only tested."""
+    split: Literal["train", "all"] = "train"
+    """Problems to train on: train (the held-out fifth is never used) or all."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of weights, problems and actions."""
+    episodes: int = Field(default=512, ge=1, le=10_000_000)
+    """Number of episodes per update."""
+    updates: int = Field(default=2000, ge=1, le=1_000_000_000)
+    """Maximum number of updates. Training ends earlier once all training problems are solved."""
+    minutes: float = Field(default=0.0, ge=0, le=1_000_000)
+    """Maximum training time in minutes (0 = no limit)."""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """Number of CPU threads (0 = one per core, at most 8). The result does not depend on it."""
+    device: str = Field(default="cpu", min_length=1)
+    """Device of the policy: cpu, cuda, cuda:1, ..."""
+    evaluate_every: int = Field(default=10, ge=1, le=1_000_000_000)
+    """Updates between evaluations. An evaluation plays 256 training problems of each stage greedily."""
+    target_success: float = Field(default=0.994, gt=0, le=1)
+    """Success rate with sampled actions that every stage must reach before all training problems are checked
+    greedily."""
+    checkpoint_every: int = Field(default=25, ge=1, le=1_000_000_000)
+    """Updates between checkpoints."""
     policy: PolicyConfig = PolicyConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

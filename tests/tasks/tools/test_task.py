@@ -13,7 +13,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import modelnative as mn
-from modelnative.bench.environment import EpisodeLoop
+from modelnative.speed.environment import EpisodeLoop
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import in_split, program_length
 from modelnative.tasks.tools.task import ToolTask

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelnative.bench.environment import COMPILE_OPTIONS, ORACLE_BATCHES, EpisodeLoop, environment_speed, play_segment
+from modelnative.speed.environment import COMPILE_OPTIONS, ORACLE_BATCHES, EpisodeLoop, environment_speed, play_segment
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, ArithmeticState
 from modelnative.tasks.calculator import EMPTY

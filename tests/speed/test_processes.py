@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from modelnative.bench import processes
-from modelnative.bench.processes import (
+from modelnative.errors import UserError
+from modelnative.speed import processes
+from modelnative.speed.processes import (
     BenchMessage,
     MeasurementEvent,
     MeasurementPlan,
@@ -18,8 +19,7 @@ from modelnative.bench.processes import (
     measure,
     measure_in_processes,
 )
-from modelnative.bench.throughput import Throughput
-from modelnative.errors import UserError
+from modelnative.speed.throughput import Throughput
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 

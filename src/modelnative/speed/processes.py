@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 import torch
 
-from modelnative.bench.environment import environment_speed
-from modelnative.bench.throughput import Throughput
-from modelnative.bench.training import PARTS, matmul_rates, training_rates
 from modelnative.errors import UserError
+from modelnative.speed.environment import environment_speed
+from modelnative.speed.throughput import Throughput
+from modelnative.speed.training import PARTS, matmul_rates, training_rates
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.parallel import Group

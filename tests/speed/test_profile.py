@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modelnative.bench.profile import profile_updates
+from modelnative.speed.profile import profile_updates
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 

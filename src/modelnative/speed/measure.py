@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from modelnative.bench.machine import machine
-from modelnative.bench.processes import (
+from modelnative.speed.machine import machine
+from modelnative.speed.processes import (
     BenchMessage,
     MeasurementEvent,
     MeasurementPlan,
@@ -19,8 +19,8 @@ from modelnative.bench.processes import (
     matmul_name,
     measure_in_processes,
 )
-from modelnative.bench.throughput import Throughput
-from modelnative.bench.training import PARTS, flops, forward_flops
+from modelnative.speed.throughput import Throughput
+from modelnative.speed.training import PARTS, flops, forward_flops
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import require
 from modelnative.training.config import TrainConfig, with_fields

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from modelnative.bench.training import flops, forward_flops, matmul_rates, training_rates
 from modelnative.native import operators
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.policy import TokenPolicy
+from modelnative.speed.training import flops, forward_flops, matmul_rates, training_rates
 from modelnative.tasks import make_task
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from modelnative.bench.throughput import Throughput
+from modelnative.speed.throughput import Throughput
 
 
 def test_throughput_from_json() -> None:

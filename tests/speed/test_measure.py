@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 import pytest
 
-from modelnative.bench import measure as module
-from modelnative.bench.measure import TimeToSolution, bench, default_config
-from modelnative.bench.processes import (
+from modelnative.errors import UserError
+from modelnative.speed import measure as module
+from modelnative.speed.measure import TimeToSolution, bench, default_config
+from modelnative.speed.processes import (
     BenchMessage,
     MeasurementEvent,
     MeasurementPlan,
     PeakMemory,
     matmul_name,
 )
-from modelnative.bench.throughput import Throughput
-from modelnative.errors import UserError
+from modelnative.speed.throughput import Throughput
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
