@@ -33,84 +33,88 @@ FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 class LossConfig(ConfigModel):
     """The loss, and the gradient steps on each rollout."""
 
-    epochs: int = Field(1, ge=1, le=1000, description="Number of passes over each rollout.")
-    minibatches: Count = Field(6, description="Number of gradient steps per pass. At most the number of episodes.")
+    epochs: int = Field(default=1, ge=1, le=1000, description="Number of passes over each rollout.")
+    minibatches: Count = Field(
+        default=6, description="Number of gradient steps per pass. At most the number of episodes."
+    )
     clip_low: FractionBelowOne = Field(
-        0.2, description="Clip the probability ratio below 1 - clip_low. 0 for both turns clipping off."
+        default=0.2, description="Clip the probability ratio below 1 - clip_low. 0 for both turns clipping off."
     )
     clip_high: NonNegative = Field(
-        1.0,
+        default=1.0,
         description="Clip the probability ratio above 1 + clip_high (asymmetric clipping as in DAPO, Yu et al., 2025).",
     )
-    gamma: PositiveFraction = Field(1.0, description="Discount factor.")
-    gae_lambda: Fraction = Field(0.95, description="Lambda of generalized advantage estimation (ppo, a2c).")
+    gamma: PositiveFraction = Field(default=1.0, description="Discount factor.")
+    gae_lambda: Fraction = Field(default=0.95, description="Lambda of generalized advantage estimation (ppo, a2c).")
     num_generations: int = Field(
-        16,
+        default=16,
         ge=2,
         le=10_000_000,
         description="Number of episodes per problem in a group (grpo, rloo). Must divide the number of episodes.",
     )
     scale_rewards: bool = Field(
-        True, description="Divide the advantages by the standard deviation of their group (grpo)."
+        default=True, description="Divide the advantages by the standard deviation of their group (grpo)."
     )
-    value_weight: NonNegative = Field(0.5, description="Weight of the squared error of the value estimate (ppo, a2c).")
+    value_weight: NonNegative = Field(
+        default=0.5, description="Weight of the squared error of the value estimate (ppo, a2c)."
+    )
     entropy_weight: NonNegative = Field(
-        0.01,
+        default=0.01,
         description="Weight of the entropy bonus. Decays when the worst stage's failure rate falls below "
         "optimizer.anneal_below_failure.",
     )
     imitation_weight: NonNegative = Field(
-        1.0,
+        default=1.0,
         description="Weight of self-imitation learning on explored tokens whose return exceeded the estimate "
         "(Oh et al., 2018).",
     )
     hint_weight: NonNegative = Field(
-        0.0, description="Weight of the imitation loss on hint tokens. 0 excludes them from the loss."
+        default=0.0, description="Weight of the imitation loss on hint tokens. 0 excludes them from the loss."
     )
 
 
 class OptimizerConfig(ConfigModel):
     """The Adam optimizer, with gradient clipping."""
 
-    learning_rate: float = Field(0.01, gt=0, le=1000, description="Initial learning rate.")
+    learning_rate: float = Field(default=0.01, gt=0, le=1000, description="Initial learning rate.")
     anneal_below_failure: PositiveFraction = Field(
-        0.1,
+        default=0.1,
         description="Start decaying the learning rate when the worst stage's failure rate falls below this. The "
         "learning rate is proportional to the failure rate from there on, the entropy bonus to its square.",
     )
     min_lr_fraction: Fraction = Field(
-        0.03,
+        default=0.03,
         description="Lower bound of the learning rate as a fraction of the initial one. The entropy bonus is bounded "
         "by the square of this fraction.",
     )
-    max_grad_norm: float = Field(0.5, gt=0, le=1_000_000, description="Clip the norm of the gradient to this.")
+    max_grad_norm: float = Field(default=0.5, gt=0, le=1_000_000, description="Clip the norm of the gradient to this.")
 
 
 class CurriculumConfig(ConfigModel):
     """The choice of problems and hints."""
 
     threshold: float = Field(
-        0.5,
+        default=0.5,
         gt=0,
         lt=1,
         description="Success rate at which curriculum hints shortens the hint by a token, and curriculum threshold "
         "adds the next stage (its recipe: 0.9).",
     )
     frontier: PositiveFraction = Field(
-        0.7,
+        default=0.7,
         description="Fraction of episodes with the shortest hint that the stage allows; the others have longer hints "
         "(curriculum hints).",
     )
     explore: FractionBelowOne = Field(
-        0.3,
+        default=0.3,
         description="Probability of a uniformly random action: at the first token after the hint (curriculum hints), "
         "or at one random token of the episode (the others).",
     )
     min_stage_weight: PositiveFraction = Field(
-        0.08, description="Sampling weight of solved stages. Failing stages have weight 1."
+        default=0.08, description="Sampling weight of solved stages. Failing stages have weight 1."
     )
     success_ema: FractionBelowOne = Field(
-        0.8, description="Decay of the moving average of success rates that the curriculum uses."
+        default=0.8, description="Decay of the moving average of success rates that the curriculum uses."
     )
 
 
@@ -118,54 +122,57 @@ class TrainConfig(ConfigModel):
     """One training. The defaults are those of the default recipe; `recipe` returns the defaults for other choices."""
 
     task: str = Field(
-        "arithmetic", min_length=1, description="Name of a task (see `modelnative tasks`), or module:Class."
+        default="arithmetic", min_length=1, description="Name of a task (see `modelnative tasks`), or module:Class."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
     core: CoreName = Field(
-        "gru",
+        default="gru",
         description=f"Core of the policy: {', '.join(CORES)} (no memory, as a baseline), or module:Class of your own.",
     )
     algorithm: AlgorithmName = Field(
-        "ppo", description=f"Algorithm: {', '.join(ALGORITHMS)}, or module:Name of your own."
+        default="ppo", description=f"Algorithm: {', '.join(ALGORITHMS)}, or module:Name of your own."
     )
     curriculum: CurriculumName = Field(
-        "hints",
+        default="hints",
         description="Curriculum: hints (reverse curriculum; the oracle writes the first tokens), or without hints: "
         f"{', '.join(name for name in CURRICULA if name != 'hints')}; or module:Class of your own.",
     )
     stages: int = Field(
-        0,
+        default=0,
         ge=0,
         le=100_000,
         description="Train on the first N stages of the task (0 = all). The others are only tested.",
     )
     split: Literal["train", "all"] = Field(
-        "train", description="Problems to train on: train (the held-out fifth is never used) or all."
+        default="train", description="Problems to train on: train (the held-out fifth is never used) or all."
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of weights, problems and actions.")
-    episodes: Count = Field(512, description="Number of episodes per update.")
+    init: str = Field(
+        default="", description="Run folder whose best weights the policy starts from (default: random weights)."
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, problems and actions.")
+    episodes: Count = Field(default=512, description="Number of episodes per update.")
     updates: Updates = Field(
-        2000,
+        default=2000,
         description="Maximum number of updates. Training ends earlier once all training problems are solved.",
     )
-    minutes: NonNegative = Field(0.0, description="Maximum training time in minutes (0 = no limit).")
+    minutes: NonNegative = Field(default=0.0, description="Maximum training time in minutes (0 = no limit).")
     threads: int = Field(
-        0,
+        default=0,
         ge=0,
         le=1024,
         description="Number of CPU threads (0 = one per core, at most 8). The result does not depend on it.",
     )
-    device: str = Field("cpu", min_length=1, description="Device of the policy: cpu, cuda, cuda:1, ...")
+    device: str = Field(default="cpu", min_length=1, description="Device of the policy: cpu, cuda, cuda:1, ...")
     evaluate_every: Updates = Field(
-        10,
+        default=10,
         description="Updates between evaluations. An evaluation plays 256 training problems of each stage greedily.",
     )
     target_success: PositiveFraction = Field(
-        0.994,
+        default=0.994,
         description="Success rate with sampled actions that every stage must reach before all training problems are "
         "checked greedily.",
     )
-    checkpoint_every: Updates = Field(25, description="Updates between checkpoints.")
+    checkpoint_every: Updates = Field(default=25, description="Updates between checkpoints.")
     policy: PolicyConfig = PolicyConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
