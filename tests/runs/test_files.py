@@ -121,7 +121,7 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
     path.write_text('{"update": 1}\n{"update": 2}\n{"upda')
     assert read_lines(path) == [{"update": 1}, {"update": 2}]
     path.write_text('{"update": 1}\n{"upda\n{"update": 3}\n')
-    with pytest.raises(UserError, match="line 2 is not JSON"):
+    with pytest.raises(UserError, match="line 2: not JSON"):
         read_lines(path)
     assert read_lines(tmp_path / "none.jsonl") == []
 

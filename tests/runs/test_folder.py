@@ -123,7 +123,7 @@ def test_a_callback_that_raises_ends_the_run_with_its_error_and_a_checkpoint(tmp
     with pytest.raises(ZeroDivisionError, match="of the user's own"):
         list(Training.start(tmp_path / "run", config(), callbacks=[fail]).events())
     run = Run.open(tmp_path / "run")
-    assert run.checkpoints()[-1].stem == "000002"
+    assert run.checkpoints()[-1].stem == "000003", "the update is completed, and kept"
     list(Training.start(tmp_path / "whole", config()).events())
     [*_, finished] = Training.resume(tmp_path / "run").events()
     assert isinstance(finished, Finished)

@@ -189,6 +189,7 @@ def test_a_kill_before_the_verdict_was_written_trains_no_more(tmp_path: Path) ->
     training.state.solved = True
     training.run.save_weights(training.trainer.policy)
     training.run.save(training.trainer, dataclasses.asdict(training.state))
+    training.held.close()
     events = list(Training.resume(tmp_path / "run").events())
     assert not any(isinstance(event, Updated) for event in events)
     assert isinstance(events[-1], Finished)

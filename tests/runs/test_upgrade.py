@@ -64,6 +64,8 @@ def test_explaining(finished: Path) -> None:
 
 
 def test_a_finished_run_is_not_resumed(finished: Path) -> None:
+    mn.resume(finished)
+    assert (finished / "report.html").exists(), "it had none"
     with pytest.raises(mn.UserError, match="is finished"):
         mn.resume(finished)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelnative.policies.registry import named
 from modelnative.training.config import CurriculumConfig
-from modelnative.training.curricula.hints import Hints
+from modelnative.training.curricula import Hints
 from modelnative.training.curriculum import Curriculum, Draw
 from modelnative.training.registry import CURRICULA
 

@@ -17,8 +17,8 @@ from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import AnyTask
 from modelnative.tasks.hops.task import Hops
-from modelnative.training.curricula.discover import Discover
 from modelnative.training.curriculum import Preparation
+from modelnative.training.discovery.curriculum import Discover
 from modelnative.training.discovery.edits import Editor, symbol_weights
 from modelnative.training.discovery.macros import explore
 from modelnative.training.discovery.procedures import (

@@ -14,12 +14,10 @@ from modelnative.errors import UserError
 from modelnative.policies.config import CORES, PolicyConfig
 from modelnative.policies.contract import forward_rollout
 from modelnative.tasks.arithmetic.task import Arithmetic
-from modelnative.training.algorithms.grpo import GRPO
-from modelnative.training.algorithms.ppo import PPO
+from modelnative.training.algorithms import GRPO, PPO
 from modelnative.training.checkpoint import restore, state_of
 from modelnative.training.config import CURRICULA, with_fields
-from modelnative.training.curricula.threshold import Threshold
-from modelnative.training.curricula.uniform import Uniform
+from modelnative.training.curricula import Threshold, Uniform
 from modelnative.training.curriculum import Draw
 from modelnative.training.dynamic_sampling import replace_rejected
 from modelnative.training.events import Callback, Event, Started, Updated

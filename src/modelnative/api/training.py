@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -11,10 +12,11 @@ from typing import Any, overload
 from torch import nn
 
 from modelnative.api.sweeps import SweepCallback, SweepResult, follow_sweep
+from modelnative.errors import in_words
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import policy_name
 from modelnative.runs.events import Finished, Interrupted
-from modelnative.runs.run import Run
+from modelnative.runs.run import Run, new_folder
 from modelnative.runs.training import Training
 from modelnative.studio.report import write_report
 from modelnative.sweeps.folder import Sweep
@@ -112,7 +114,7 @@ def train(
 
     Raises:
         UserError: a name or field is wrong, or the folder cannot be written.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
 
     Example:
         >>> import modelnative as mn
@@ -130,45 +132,55 @@ def train(
         for name, value in (("policy", policy), ("curriculum", curriculum)):
             allowed = "no object beside seeds, which train in other processes; name it: module:Name"
             require(value is None, name, type(value).__name__, allowed)
-        path = Path(out) if out is not None else _new_folder(config, f"{seeds}-seeds")
+        path = Path(out) if out is not None else new_folder(config, f"{seeds}-seeds")
         return follow_sweep(seeds_sweep(config, seeds, path), SweepOptions(on="local"), False, callbacks)
-    path = Path(out) if out is not None else _new_folder(config, str(config.seed))
     made = None if task is None or isinstance(task, str) else task
     if made is not None:
-        make_task(
-            config.task, **config.options
-        )  # a run whose task cannot be made by its name is refused before it starts
+        make_task(config.task, **config.options)  # a run whose task its name does not make is refused before it starts
     parts = {"policy": policy, "curriculum": curriculum, "callbacks": [_report, *callbacks]}
-    return _follow(Training.start(path, config, task=made, **parts))  # type: ignore[arg-type]
+    return _follow(Training.start(None if out is None else Path(out), config, task=made, **parts))  # type: ignore[arg-type]
 
 
 def resume(
     folder: str | Path,
     *,
+    updates: int | None = None,
+    minutes: float | None = None,
     policy: nn.Module | None = None,
     curriculum: Curriculum | None = None,
     callbacks: Sequence[Any] = (),
     **options: Any,
 ) -> Finished | SweepResult:
-    """Continue an interrupted run or sweep, bit for bit as if it had never stopped.
+    """Continue an interrupted run or sweep, bit for bit as if it had never stopped; or extend a run.
 
     Args:
         folder: of a run, of `train(seeds=...)`, or of a sweep.
+        updates, minutes: a new budget for the run, larger than what it has spent. A finished run is extended: its
+            verdict is replaced at the end.
         policy, curriculum: the objects that were given to `train`, if any were.
         callbacks: as for `train` or `sweep`.
         options: of a sweep: `jobs`, `retries`, `on`, `address`, `dry_run`.
 
     Raises:
-        UserError: it is neither, is finished, or its checkpoint is damaged or of another task.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; it can be resumed again.
+        UserError: it is neither, is finished, its checkpoint is damaged or of another task, or another process trains
+            in it.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; it can be resumed again.
     """
     path = Path(folder)
     if options or Sweep.exists(path):
+        require(updates is None, "updates", updates, "none for a sweep; extend its runs, each by its folder in trials/")
+        require(minutes is None, "minutes", minutes, "none for a sweep; extend its runs, each by its folder in trials/")
         planned = Sweep.open(path)
         dry_run = options.pop("dry_run", False)
         options.setdefault("on", "local" if planned.seeds_only else "auto")  # as `train(seeds=...)` does
         return follow_sweep(planned, SweepOptions(**options), dry_run, callbacks)
-    return _follow(Training.resume(path, policy=policy, curriculum=curriculum, callbacks=[_report, *callbacks]))
+    run = Run.open(path)
+    if updates is minutes is None and run.result_path.exists() and not run.report_path.exists():
+        finished = run.result()  # it was killed before its report was written
+        _report(finished)
+        return finished
+    parts = {"policy": policy, "curriculum": curriculum, "callbacks": [_report, *callbacks]}
+    return _follow(Training.resume(path, updates=updates, minutes=minutes, **parts))  # type: ignore[arg-type]
 
 
 def load(run: str | Path, options: dict[str, Any] | None = None, policy: nn.Module | None = None) -> Agent:
@@ -225,22 +237,25 @@ def _configuration(
     return with_fields(config, changes)
 
 
-def _new_folder(config: TrainConfig, ending: str) -> Path:
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{ending}"
-    return Path("runs") / name.replace(":", ".")
-
-
 def _report(event: Any) -> None:
-    """A callback that writes the report of a finished run."""
+    """A callback that writes the report of a finished run. The run has its verdict, whatever happens here."""
     if isinstance(event, Finished):
-        write_report(event.run)
+        try:
+            write_report(event.run)
+        except Exception as error:  # noqa: BLE001 (the report plays the user's task, and draws)
+            logging.getLogger("modelnative").warning(
+                "the training is finished, but its report could not be written (%s); write it again with: %s",
+                in_words(error),
+                event.run.command("report"),
+            )
 
 
 def _follow(training: Training) -> Finished:
     """Run to the end, or to the signal that stops it."""
-    for event in training.events():
-        if isinstance(event, Interrupted):
-            raise KeyboardInterrupt(f"resume with: modelnative resume {training.run.path}")
-        if isinstance(event, Finished):
-            return event
+    with contextlib.closing(training.events()) as events:
+        for event in events:
+            if isinstance(event, Interrupted):
+                raise KeyboardInterrupt(f"resume with: {training.run.command('resume')}")
+            if isinstance(event, Finished):
+                return event
     raise AssertionError("a training ends with Finished or Interrupted")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -18,6 +18,7 @@ from modelnative.errors import UserError
 from modelnative.runs.upgrade import FORMATS, upgraded_fields
 
 FORMAT = "modelnative/2"  # of every file that this version writes
+DEPTH = 100  # levels of JSON that are read; what is deeper would exhaust the stack of whoever works with it
 
 
 def write(path: Path, content: bytes) -> None:
@@ -31,35 +32,94 @@ def write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _flush(partial)
         os.replace(partial, path)
-        _flush_folder(path.parent)
+        _flush(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 
-def _flush_folder(path: Path) -> None:
-    """Flush a folder, so that a rename inside it survives a power failure."""
+def flush(path: Path) -> None:
+    """Wait until the content of a file would survive a power failure.
+
+    Raises:
+        UserError: the disk is full or damaged.
+    """
     try:
-        folder = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows cannot open a folder; it makes renames durable by itself
-        return
+        _flush(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _flush(path: Path) -> None:
     try:
-        os.fsync(folder)
+        file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:
+        if path.is_dir():  # Windows cannot open a folder; it makes renames durable by itself
+            return
+        raise
+    try:
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another place")
 
 
+def hold(path: Path) -> FileLock:
+    """A lock file that this process holds until it releases the lock or dies.
+
+    Raises:
+        UserError: another process holds it, or the file cannot be made.
+    """
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"run: another process trains in {str(path.parent)!r}; wait until it ends, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return lock
+
+
+def _json(path: Path, value: Any, indent: int | None = None) -> bytes:
+    """A value as JSON that every reader understands: without NaN, and lone surrogates (from a path) as escapes."""
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
+    return text.encode(errors="backslashreplace")
+
+
+def _parsed(content: bytes, what: str) -> Any:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what}: not JSON ({error})") from error
+    if _deeper(value, DEPTH):
+        raise UserError(f"{what}: nested deeper than {DEPTH} levels")
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(part, levels - 1) for part in parts)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON."""
-    write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write a value as indented JSON.
+
+    Raises:
+        UserError: a number is not finite, or the disk is full or read-only.
+    """
+    write(path, _json(path, value, indent=2) + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -69,11 +129,10 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing, not readable or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    return _parsed(content, str(path))
 
 
 def begin_lines(path: Path) -> None:
@@ -93,30 +152,32 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
     """Append values to a file of JSON lines.
 
     Raises:
-        UserError: the disk is full or read-only.
+        UserError: a number is not finite, or the disk is full or read-only.
     """
+    content = b"".join(_json(path, line) + b"\n" for line in lines)
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            for line in lines:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with open(path, "ab") as file:
+            file.write(content)
     except OSError as error:
         raise _unwritable(path, error) from error
 
 
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Replace a file of JSON lines."""
+    write(path, b"".join(_json(path, line) + b"\n" for line in lines))
+
+
 def read_lines(path: Path) -> list[Any]:
-    """Read JSON lines. An incomplete last line, which a crash can leave behind, is skipped."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    values = []
-    for number, line in enumerate(lines):
-        try:
-            if line:
-                values.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines) - 1:
-                raise UserError(f"{path}: line {number + 1} is not JSON ({error})") from error
-    return values
+    """Read JSON lines. An incomplete last line, which a crash can leave behind, is skipped.
+
+    Raises:
+        UserError: another line is not JSON, or the file cannot be read.
+    """
+    try:
+        *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return [_parsed(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -137,12 +198,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("modelnative", "{}"))
-            if header.get("format") not in FORMATS:
-                raise UserError(
-                    f"{path}: not a modelnative file of format {FORMAT!r} (it says {header.get('format')!r})"
-                )
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = header["about"]
-        return tensors, about if header["format"] == FORMAT else upgraded_fields(about)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error
+    found = header.get("format") if isinstance(header, dict) else header
+    if found not in FORMATS or not isinstance(header.get("about"), dict):
+        raise UserError(f"{path}: not a modelnative file of format {FORMAT!r} (it says {found!r})")
+    return tensors, header["about"] if found == FORMAT else upgraded_fields(header["about"])

@@ -6,7 +6,7 @@ import dataclasses
 
 from modelnative.runs.events import Checkpointed, Finished, Verified
 from modelnative.runs.files import write_json
-from modelnative.runs.run import Run
+from modelnative.runs.run import COSTS, Run
 from modelnative.speed.machine import machine
 from modelnative.training.events import Callback, Updated
 
@@ -34,7 +34,7 @@ class RunFolder(Callback):
 
     def on_finish(self, event: Finished) -> None:
         verdicts = {"evaluation": event.evaluation.as_dict(), "sampled": event.sampled.as_dict()}
-        costs = {name: getattr(event, name) for name in ("updates", "episodes", "steps", "seconds")}
+        costs = {name: getattr(event, name) for name in COSTS}
         threads = {} if event.trainer is None else {"threads": event.trainer.pool.threads}
         summary = {} if event.trainer is None else event.trainer.curriculum.summary(event.trainer.task)
         curriculum = {"curriculum": summary} if summary else {}

@@ -1,36 +1,46 @@
 """The run folder.
 
-RUN/config.json             every field of the training
+RUN/config.json             every field of the training; written last when a run is made
 RUN/metrics.jsonl           a line an update; all but its `timing` is reproducible
 RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest three
 RUN/weights.safetensors     the best verified policy
 RUN/result.json             the verdict on it, and what the training cost
 RUN/report.html             learning curves and results, for people
+RUN/run.lock                held by the process that trains
 """
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, in_words
+from modelnative.evidence.evaluate import Evaluation
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import make_policy
+from modelnative.runs.events import Finished
 from modelnative.runs.files import (
     FORMAT,
     append_lines,
+    flush,
+    hold,
     read_json,
     read_lines,
     read_tensors,
-    write,
     write_json,
+    write_lines,
     write_tensors,
 )
 from modelnative.runs.upgrade import FORMATS, upgraded_config
@@ -41,6 +51,10 @@ from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
 
 KEPT = 3  # checkpoints
+# What a training leaves that was killed before its configuration was written: nothing is lost with it.
+UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|checkpoints|0+\.safetensors(\.partial)?")
+WRITTEN = re.compile(r"(config|result|sweep)\.json|metrics\.jsonl|.*\.(safetensors|lock|html|csv|svg|png|log)")
+COSTS = ("updates", "episodes", "steps", "seconds")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
 
@@ -52,28 +66,53 @@ class Run:
     config: TrainConfig
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig) -> Run:
-        """Make the folder and write the configuration.
+    def create(cls, path: Path, config: TrainConfig, first: Callable[[Run], object] | None = None) -> Run:
+        """Make the folder; `first` writes the first checkpoint, before the configuration makes it a run.
 
         Raises:
             UserError: something is there already, or the place cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(
-                f"out: {str(path)!r} exists already; choose another folder, "
-                f"or continue it with: modelnative resume {path}"
-            )
         run = cls(path, config)
+        run.require_new()
         try:
-            write_json(path / "config.json", {"format": FORMAT, **config.model_dump()})
+            if first is not None:
+                first(run)
+            run.write_config()
         except UserError:
-            run.remove()
+            shutil.rmtree(path, ignore_errors=True)
             raise
         return run
 
-    def remove(self) -> None:
-        """Take back what `create` and a first checkpoint may have written, as far as that goes."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def require_new(self) -> None:
+        """Raise a `UserError` unless the folder is missing, empty, or that of a training that did not begin."""
+        path = self.path
+        begun = (file for file in path.rglob("*") if not UNBEGUN.fullmatch(file.name))
+        if path.exists() and (not path.is_dir() or any(begun)):
+            raise UserError(
+                f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
+                f"{self.command('resume')}"
+            )
+
+    def write_config(self) -> None:
+        """Write `config.json`."""
+        write_json(self.path / "config.json", {"format": FORMAT, **self.config.model_dump()})
+
+    def command(self, name: str) -> str:
+        """A command for this run, to be typed in a shell.
+
+        Example:
+            >>> Run(Path("runs/my first"), TrainConfig()).command("resume")
+            "modelnative resume 'runs/my first'"
+        """
+        return f"modelnative {name} {shlex.quote(str(self.path))}"
+
+    def lock(self) -> FileLock:
+        """Keep other processes from training in this folder, until the lock is released or this process dies.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        return hold(self.path / "run.lock")
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -83,6 +122,9 @@ class Run:
             UserError: the folder is not a run's, or its configuration is damaged.
         """
         if not (path / "config.json").is_file():
+            if (path / "run.lock").exists():
+                why = f"its training was killed before it began; begin it with: modelnative train --out {path}"
+                raise UserError(f"run: {str(path)!r} has no configuration: {why}")
             raise UserError(
                 f"run: {str(path)!r} is not a run folder; expected one made by: modelnative train --out RUN"
             )
@@ -100,6 +142,27 @@ class Run:
         """Where the verdict is, once training is finished."""
         return self.path / "result.json"
 
+    def result(self) -> Finished:
+        """The verdict.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        values = read_json(self.result_path)
+        try:
+            evaluation, sampled = Evaluation.of(values["evaluation"]), Evaluation.of(values["sampled"])
+            return Finished(self, evaluation, sampled, **{name: values[name] for name in COSTS})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.result_path}: damaged ({in_words(error)}); delete it, and write it anew with: "
+                f"{self.command('resume')}"
+            ) from error
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report is."""
+        return self.path / "report.html"
+
     # Metrics
 
     @property
@@ -108,8 +171,16 @@ class Run:
         return self.path / "metrics.jsonl"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of every update so far."""
-        return read_lines(self.metrics_path)
+        """The metrics of every update so far.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        lines = read_lines(self.metrics_path)
+        for number, line in enumerate(lines, 1):
+            if not isinstance(line, dict) or not isinstance(line.get("update"), int):
+                raise UserError(f"{self.metrics_path}: line {number} is not the metrics of an update; delete it")
+        return lines
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Add updates to the metrics."""
@@ -117,8 +188,8 @@ class Run:
 
     def forget_after(self, update: int) -> None:
         """Drop the metrics of updates that no checkpoint has, so that a continuation writes them anew."""
-        lines = self.metrics_path.read_bytes().splitlines(keepends=True) if self.metrics_path.exists() else []
-        write(self.metrics_path, b"".join(lines[:update]))
+        lines = {line["update"]: line for line in self.metrics() if line["update"] <= update}
+        write_lines(self.metrics_path, lines.values())
 
     # Checkpoints
 
@@ -128,7 +199,9 @@ class Run:
         return sorted((p for p in found if re.fullmatch(r"\d+\.safetensors", p.name)), key=lambda p: int(p.stem))
 
     def save(self, trainer: Trainer, progress: dict[str, Any]) -> Path:
-        """Write a checkpoint, then remove the oldest."""
+        """Write a checkpoint, then remove the oldest. The metrics up to it are on the disk before."""
+        if self.metrics_path.exists():
+            flush(self.metrics_path)
         tensors, counters = state_of(trainer)
         path = self.path / "checkpoints" / f"{trainer.updates:06d}.safetensors"
         write_tensors(path, tensors, {**self._about("checkpoint"), "counters": counters, "progress": progress})
@@ -142,6 +215,18 @@ class Run:
         Raises:
             UserError: there is none, it is damaged, or of another task or network.
         """
+        path, tensors, about = self._newest()
+        try:
+            restore(trainer, tensors, about["counters"])
+            progress: dict[str, Any] = about["progress"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: its tensors are not those of this run's network: {_first_line(error)}; {PASS_AGAIN}"
+            ) from error
+        return progress
+
+    def _newest(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+        """The newest checkpoint: its path, its tensors, and what it says about them."""
         paths = self.checkpoints()
         if not paths:
             raise UserError(f"run: {str(self.path)!r} has no checkpoint; start again with: modelnative train --out NEW")
@@ -151,14 +236,7 @@ class Run:
             older = f"; delete it to continue from {paths[-2].name}" if len(paths) > 1 else ""
             raise UserError(f"{error}{older}") from error
         self._check(paths[-1], about, "checkpoint")
-        try:
-            restore(trainer, tensors, about["counters"])
-        except (KeyError, RuntimeError) as error:
-            raise UserError(
-                f"{paths[-1]}: its tensors are not those of this run's network: {_first_line(error)}; {PASS_AGAIN}"
-            ) from error
-        progress: dict[str, Any] = about["progress"]
-        return progress
+        return paths[-1], tensors, about
 
     # Weights
 
@@ -191,19 +269,28 @@ class Run:
         Raises:
             UserError: no file is there, it is damaged, or of another task or network.
         """
-        if not self.weights_path.exists():
-            trainer = Trainer(task, with_fields(self.config, {"device": "cpu"}), policy)
-            self.restore(trainer)
-            return trainer.policy.eval()
         if policy is None:
             policy = make_policy(task.spec, self.config.core, self.config.policy)
+        self.load_into(policy)
+        return cast(Policy, policy.eval())
+
+    def load_into(self, policy: nn.Module) -> None:
+        """Give a policy the best verified weights; the newest checkpoint's where there are none yet.
+
+        Raises:
+            UserError: no file is there, it is damaged, or of another task or network.
+        """
+        if self.weights_path.exists():
+            path, tensors = self.weights_path, self.weights()
+        else:
+            path, tensors, _ = self._newest()
+            tensors = {name.removeprefix("policy."): v for name, v in tensors.items() if name.startswith("policy.")}
         try:
-            policy.load_state_dict(self.weights())
+            policy.load_state_dict(tensors)
         except RuntimeError as error:
             raise UserError(
-                f"{self.weights_path}: not the weights of {type(policy).__name__}: {_first_line(error)}; {PASS_AGAIN}"
+                f"{path}: not the weights of {type(policy).__name__}: {_first_line(error)}; {PASS_AGAIN}"
             ) from error
-        return cast(Policy, policy.eval())
 
     def _about(self, kind: str) -> dict[str, Any]:
         config = self.config.model_dump()
@@ -225,3 +312,23 @@ class Run:
 
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def new_folder(config: TrainConfig, ending: str = "") -> Path:
+    """The path of a new folder for a training or several, named by the time and by what is trained."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{ending or config.seed}"
+    path = Path("runs") / name.replace(":", ".")
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists())
+
+
+def require_no_run_file(field: str, path: Path) -> None:
+    """Raise a `UserError` if a file is one that a training or a sweep has written."""
+    real = path.resolve()
+    owner = next((folder for folder in list(real.parents)[:4] if _is_run(folder)), None)
+    if owner is not None and real.exists() and WRITTEN.fullmatch(real.name):
+        raise UserError(f"{field}: {str(path)!r} is a file of the run {str(owner)!r}; choose another name")
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "sweep.json"))

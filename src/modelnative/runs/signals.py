@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next safe point."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop at the next safe point."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from types import FrameType
 
 @contextmanager
 def collect_signals() -> Iterator[list[int]]:
-    """Append each SIGINT and SIGTERM to a list instead of ending the process. A second Ctrl-C raises KeyboardInterrupt.
+    """Append each SIGINT, SIGTERM and SIGHUP to a list instead of ending the process.
 
+    A second Ctrl-C raises KeyboardInterrupt. SIGHUP, of a closed terminal, stays ignored where it is, as by `nohup`.
     The previous handlers are restored on exit. Python delivers signals to the main thread only; in any other thread the
     list stays empty.
 
@@ -32,7 +33,10 @@ def collect_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    previous = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, record) for number in numbers}
     try:
         yield received
     finally:

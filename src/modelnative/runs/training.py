@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.folder import RunFolder
-from modelnative.runs.run import Run
+from modelnative.runs.run import Run, new_folder
 from modelnative.runs.signals import collect_signals
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems
-from modelnative.training.config import TrainConfig
+from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.curriculum import Curriculum
 from modelnative.training.events import CallbackLike, Event, Started, Updated
 from modelnative.training.metrics import Metrics, stage_success
@@ -60,12 +62,32 @@ class LoopState:
     best: int = -1
     solved: bool = False
 
+    @classmethod
+    def of(cls, progress: Any, run: Run) -> LoopState:
+        """What a checkpoint says.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(progress)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "progress"
+            raise UserError(f"{run.checkpoints()[-1]}: damaged ({where}: {first['msg']})") from error
+
 
 @dataclass
 class Training:
     """A verified training in a run folder: iterate over `events()`. The trainer's callbacks get the same events.
 
-    With `torchrun` every process makes one and has the same events; rank 0 alone verifies and writes.
+    With `torchrun` every process makes one and has the same events; rank 0 alone verifies and writes. While it exists,
+    no other process can train in the folder.
+
+    Attributes:
+        saved: the update of the newest checkpoint.
+        failure: what a callback raised; it is raised again when the update is complete and in a checkpoint.
+        held: the lock of the folder.
 
     Example:
         >>> training = Training.start(Path("run"), recipe())  # doctest: +SKIP
@@ -77,11 +99,14 @@ class Training:
     trainer: Trainer
     state: LoopState = field(default_factory=LoopState)
     best_weights: dict[str, Tensor] | None = None
+    saved: int = 0
+    failure: BaseException | None = None
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
     def start(
         cls,
-        path: Path,
+        path: Path | None,
         config: TrainConfig,
         *,
         task: AnyTask | None = None,
@@ -89,7 +114,7 @@ class Training:
         curriculum: Curriculum | None = None,
         callbacks: Sequence[CallbackLike] = (),
     ) -> Training:
-        """A new run folder, with a first checkpoint; the other arguments are those of `Trainer`.
+        """A new run folder (None: a new one under `runs/`), with a first checkpoint; the rest is as for `Trainer`.
 
         Raises:
             UserError: a field is not allowed, or the folder cannot be made.
@@ -97,43 +122,64 @@ class Training:
         require_device(own_device(config.device))
         task = make_task(config.task, **config.options) if task is None else task
         trainer = Trainer(task, config, policy, curriculum, callbacks)
-        run = Run(path, config)
-        training = cls(run, trainer)
-        if trainer.group.is_leader:
-            run = Run.create(path, config)
-            trainer.callbacks.insert(0, RunFolder(run))
-            try:
-                run.save(trainer, dataclasses.asdict(training.state))
-            except UserError:
-                run.remove()  # a folder without a checkpoint can be neither resumed nor started again
-                raise
-        return training._agreed()
+        load_initial(trainer)
+        run = Run(path or new_folder(config), config)
+        with contextlib.ExitStack() as held:
+            training = cls(run, trainer)
+            if trainer.group.is_leader:
+                run.require_new()  # before a lock file is put there
+                held.callback(run.lock().release)
+                Run.create(run.path, config, lambda run: run.save(trainer, dataclasses.asdict(training.state)))
+            return dataclasses.replace(training._agreed(), held=held.pop_all())
 
     @classmethod
     def resume(
         cls,
         path: Path,
         *,
+        updates: int | None = None,
+        minutes: float | None = None,
         policy: nn.Module | None = None,
         curriculum: Curriculum | None = None,
         callbacks: Sequence[CallbackLike] = (),
     ) -> Training:
-        """The run in `path`, at its newest checkpoint.
+        """The run in `path`, at its newest checkpoint; a larger budget of updates or minutes extends it.
 
         Raises:
-            UserError: it is not a run, is finished, or its checkpoint is damaged or of another task.
+            UserError: it is not a run, is finished, its checkpoint is damaged or of another task, or another process
+                trains in it.
         """
         run = Run.open(path)
-        if run.result_path.exists():
-            raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
+        budget = {name: value for name, value in {"updates": updates, "minutes": minutes}.items() if value is not None}
+        if run.result_path.exists() and not budget:
+            raise UserError(
+                f"run: {str(path)!r} is finished; look at it with: {run.command('evaluate')}, or train on with: "
+                f"{run.command('resume')} --updates N"
+            )
+        run = dataclasses.replace(run, config=with_fields(run.config, budget))
         require_device(own_device(run.config.device))
         trainer = Trainer(run.task(), run.config, policy, curriculum, callbacks)
-        state = LoopState(**run.restore(trainer))
-        if trainer.group.is_leader:
-            run.forget_after(trainer.updates)
-            trainer.callbacks.insert(0, RunFolder(run))
-        best = run.weights() if run.weights_path.exists() else None
-        return cls(run, trainer, state, best)._agreed()
+        with contextlib.ExitStack() as held:
+            if trainer.group.is_leader:
+                held.callback(run.lock().release)
+            if run.checkpoints() or run.metrics():
+                state = LoopState.of(run.restore(trainer), run)
+            else:  # an earlier version was killed before it wrote the first one
+                state = LoopState()
+                load_initial(trainer)
+            best = run.weights() if run.weights_path.exists() else None
+            training = cls(run, trainer, state, best, trainer.updates)
+            if budget and not training._continues:
+                spent = f"{trainer.updates} updates in {state.elapsed / 60:.3g} minutes"
+                solved = ", and every training problem is solved" if state.solved else ""
+                raise UserError(f"updates: {run.config.updates} is not allowed; expected more than {spent}{solved}")
+            if trainer.group.is_leader:
+                run.forget_after(trainer.updates)
+                if budget:  # the verdict first: what has one would count as finished
+                    run.result_path.unlink(missing_ok=True)
+                    run.report_path.unlink(missing_ok=True)
+                    run.write_config()
+            return dataclasses.replace(training._agreed(), held=held.pop_all())
 
     def _agreed(self) -> Training:
         """Itself, once all processes are known to do the same work, in the folder that rank 0 has.
@@ -156,10 +202,12 @@ class Training:
             )
         return dataclasses.replace(self, run=dataclasses.replace(self.run, path=Path(path)))
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """Train to the end, and yield every event.
 
-        Ctrl-C and SIGTERM end it after the current update, with a checkpoint; a second Ctrl-C ends it at once.
+        Ctrl-C, SIGTERM and SIGHUP end it after the current update, with a checkpoint; a second Ctrl-C ends it at once.
+        So does whoever stops to iterate. When a callback raises, the update is completed, a checkpoint is written, and
+        then the training ends with that exception.
 
         Raises:
             UserError: the disk is full, a process is gone, or the numbers are no longer finite; the newest checkpoint
@@ -167,44 +215,74 @@ class Training:
         """
         trainer, group = self.trainer, self.trainer.group
         parameters = sum(parameter.numel() for parameter in trainer.parameters)
-        yield self._emit(Started(self.run, trainer.updates, trainer.task.spec.stages, parameters, trainer=trainer))
-        with collect_signals() as received:
-            start = time.perf_counter()
-            for event in trainer.prepare_curriculum():
-                self._count(start)
-                start = time.perf_counter()
-                yield self._emit(event)
-                signal = group.max(received[0] if received else 0)
-                if event.ended or signal:
-                    yield self._emit(self._checkpoint())
-                if signal:
-                    group.close()
-                    yield self._emit(Interrupted(self.run, trainer.updates, signal, trainer=trainer))
-                    return
-            while self._continues:
-                start = time.perf_counter()
-                metrics = trainer.update()
-                self._require_finite(metrics)
-                self._count(start)
-                yield self._emit(Updated(metrics, self.state.elapsed, trainer=trainer))
-                if self._verification_due(metrics):
-                    yield self._emit(self._verify())
-                if metrics.update % self.run.config.checkpoint_every == 0:
-                    yield self._emit(self._checkpoint())
+        with self.held, collect_signals() as received:
+            started = Started(self.run, trainer.updates, trainer.task.spec.stages, parameters, trainer=trainer)
+            yield from self._complete([self._emit(started)])
+            for events in self._parts():
+                yield from self._complete(events)
                 signal = group.max(received[0] if received else 0)  # whichever process received it
                 if signal and not self.state.solved:
-                    yield self._emit(self._checkpoint())
+                    yield from self._complete([self._checkpoint()] if self.saved < trainer.updates else [])
                     group.close()
-                    yield self._emit(Interrupted(self.run, trainer.updates, signal, trainer=trainer))
+                    self.held.close()
+                    yield from self._complete(
+                        [self._emit(Interrupted(self.run, trainer.updates, signal, trainer=trainer))]
+                    )
                     return
-            if self.state.verified != trainer.updates:
-                yield self._emit(self._verify())
-            yield self._emit(self._checkpoint())
-            yield self._emit(self._finish())
+            verified = [self._emit(self._verify())] if self.state.verified != trainer.updates else []
+            yield from self._complete([*verified, self._checkpoint()])
+            finished = self._emit(self._finish())
+            self.held.close()
+            yield from self._complete([finished])
+
+    def _parts(self) -> Iterator[list[Event]]:
+        """The training in parts; after each of them it can be left."""
+        start = time.perf_counter()
+        for event in self.trainer.prepare_curriculum():
+            self._count(start)
+            start = time.perf_counter()
+            yield [self._emit(event), *([self._checkpoint()] if event.ended else [])]
+        while self._continues:
+            yield self._update()
+
+    def _update(self) -> list[Event]:
+        """One update, with all that is due after it; only then can the training be left."""
+        start = time.perf_counter()
+        metrics = self.trainer.update()
+        self._require_finite(metrics)
+        self._count(start)
+        events = [self._emit(Updated(metrics, self.state.elapsed, trainer=self.trainer))]
+        if self._verification_due(metrics):
+            events.append(self._emit(self._verify()))
+        if metrics.update % self.run.config.checkpoint_every == 0:
+            events.append(self._checkpoint())
+        return events
+
+    def _complete(self, events: list[Event]) -> Iterator[Event]:
+        """Yield the events of a complete update. If the caller or a callback ends it here, a checkpoint comes first."""
+        try:
+            if self.failure is not None:
+                raise self.failure
+            yield from events
+        except BaseException:
+            if self.saved < self.trainer.updates:
+                self._checkpoint()
+            raise
 
     def _emit(self, event: Event) -> Event:
-        self.trainer.emit(event)
+        """Write what the event says, then call the callbacks."""
+        if self.trainer.group.is_leader:
+            RunFolder(self.run)(event)  # an error in it ends the training here: a checkpoint would hide the gap
+        try:
+            self.trainer.emit(event)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a callback may raise anything; `_complete` raises it)
+            self.failure = self.failure or error
         return event
+
+    def _checkpoint(self) -> Event:
+        event = Checkpointed(self.trainer.updates, dataclasses.asdict(self.state), trainer=self.trainer)
+        self.saved = event.update
+        return self._emit(event)
 
     @property
     def _continues(self) -> bool:
@@ -212,9 +290,6 @@ class Training:
         config, state = self.run.config, self.state
         late = config.minutes and state.elapsed >= config.minutes * 60
         return self.trainer.updates < config.updates and not state.solved and not late
-
-    def _checkpoint(self) -> Checkpointed:
-        return Checkpointed(self.trainer.updates, dataclasses.asdict(self.state), trainer=self.trainer)
 
     def _verification_due(self, metrics: Metrics) -> bool:
         """Whether to verify, for what it costs: once sampled success is as asked for, or to find what to practice."""
@@ -291,11 +366,30 @@ class Training:
         self.state.elapsed = self.trainer.group.broadcast_numbers([self.state.elapsed + spent])[0]
 
     def _require_finite(self, metrics: Metrics) -> None:
-        if not all(map(math.isfinite, (metrics.policy_loss, metrics.value_loss, metrics.gradient_norm))):
+        if not all(math.isfinite(value) for value in vars(metrics).values() if isinstance(value, float)):
             raise UserError(
                 f"optimizer.learning_rate: {self.run.config.optimizer.learning_rate!r} made the numbers overflow at "
                 f"update {metrics.update}; start again with a smaller one"
             )
+
+
+def load_initial(trainer: Trainer) -> None:
+    """Give the policy the best weights of the run that `config.init` names; all else starts anew.
+
+    Raises:
+        UserError: it is not a run, or its network or its tokens are others.
+    """
+    if not trainer.config.init:
+        return
+    try:
+        source = Run.open(Path(trainer.config.init))
+        theirs, ours = source.task().spec, trainer.task.spec
+        for name in ("vocabulary", "start", "end"):
+            if getattr(theirs, name) != getattr(ours, name):
+                raise UserError(f"the {name} of its task {theirs.name} is not that of {ours.name}")
+        source.load_into(trainer.policy)
+    except UserError as error:
+        raise UserError(f"init: {trainer.config.init!r} is not allowed; {error}") from error
 
 
 def require_device(name: str) -> None:

@@ -30,7 +30,7 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, in
     """Put what `state_of` gave into a new trainer of the same task and configuration.
 
     Raises:
-        KeyError, RuntimeError: a tensor is missing, left over, or of another shape.
+        KeyError, RuntimeError, TypeError, ValueError: a tensor or a counter is missing, left over, or of another shape.
     """
 
     def part(prefix: str) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, in
     device = trainer.config.device
     trainer.practice = kind(*(practice[str(i)].to(device) for i in range(len(practice)))) if practice else None
     for name in COUNTERS:
-        setattr(trainer, name, counters[name])
+        setattr(trainer, name, int(counters[name]))
 
 
 def _trained_names(trainer: Trainer) -> list[str]:

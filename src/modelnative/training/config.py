@@ -22,6 +22,12 @@ from modelnative.training.registry import CURRICULA as CURRICULA
 CoreName = Annotated[str, AfterValidator(name_in(CORES)), Field(json_schema_extra=name_schema(CORES))]
 AlgorithmName = Annotated[str, AfterValidator(name_in(ALGORITHMS)), Field(json_schema_extra=name_schema(ALGORITHMS))]
 CurriculumName = Annotated[str, AfterValidator(name_in(CURRICULA)), Field(json_schema_extra=name_schema(CURRICULA))]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Updates = Annotated[int, Field(ge=1, le=1_000_000_000)]
+NonNegative = Annotated[float, Field(ge=0, le=1_000_000)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LossConfig(ConfigModel):
@@ -29,28 +35,28 @@ class LossConfig(ConfigModel):
 
     epochs: int = Field(default=1, ge=1, le=1000)
     """Number of passes over each rollout."""
-    minibatches: int = Field(default=6, ge=1, le=10_000_000)
+    minibatches: Count = 6
     """Number of gradient steps per pass. At most the number of episodes."""
-    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    clip_low: FractionBelowOne = 0.2
     """Clip the probability ratio below 1 - clip_low. 0 for both turns clipping off."""
-    clip_high: float = Field(default=1.0, ge=0, le=1_000_000)
+    clip_high: NonNegative = 1.0
     """Clip the probability ratio above 1 + clip_high (asymmetric clipping as in DAPO, Yu et al., 2025)."""
-    gamma: float = Field(default=1.0, gt=0, le=1)
+    gamma: PositiveFraction = 1.0
     """Discount factor."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    gae_lambda: Fraction = 0.95
     """Lambda of generalized advantage estimation (ppo, a2c)."""
     num_generations: int = Field(default=16, ge=2, le=10_000_000)
     """Number of episodes per problem in a group (grpo, rloo). Must divide the number of episodes."""
     scale_rewards: bool = True
     """Divide the advantages by the standard deviation of their group (grpo)."""
-    value_weight: float = Field(default=0.5, ge=0, le=1_000_000)
+    value_weight: NonNegative = 0.5
     """Weight of the squared error of the value estimate (ppo, a2c)."""
-    entropy_weight: float = Field(default=0.01, ge=0, le=1_000_000)
+    entropy_weight: NonNegative = 0.01
     """Weight of the entropy bonus. Decays when the worst stage's failure rate falls below
     optimizer.anneal_below_failure."""
-    imitation_weight: float = Field(default=1.0, ge=0, le=1_000_000)
+    imitation_weight: NonNegative = 1.0
     """Weight of self-imitation learning on explored tokens whose return exceeded the estimate (Oh et al., 2018)."""
-    hint_weight: float = Field(default=0.0, ge=0, le=1_000_000)
+    hint_weight: NonNegative = 0.0
     """Weight of the imitation loss on hint tokens. 0 excludes them from the loss."""
 
 
@@ -59,10 +65,10 @@ class OptimizerConfig(ConfigModel):
 
     learning_rate: float = Field(default=0.01, gt=0, le=1000)
     """Initial learning rate."""
-    anneal_below_failure: float = Field(default=0.1, gt=0, le=1)
+    anneal_below_failure: PositiveFraction = 0.1
     """Start decaying the learning rate when the worst stage's failure rate falls below this. The learning rate is
     proportional to the failure rate from there on, the entropy bonus to its square."""
-    min_lr_fraction: float = Field(default=0.03, ge=0, le=1)
+    min_lr_fraction: Fraction = 0.03
     """Lower bound of the learning rate as a fraction of the initial one. The entropy bonus is bounded by the square of
     this fraction."""
     max_grad_norm: float = Field(default=0.5, gt=0, le=1_000_000)
@@ -75,17 +81,17 @@ class CurriculumConfig(ConfigModel):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Success rate at which curriculum hints shortens the hint by a token, and curriculum threshold adds the next stage
     (its recipe: 0.9)."""
-    frontier: float = Field(default=0.7, gt=0, le=1)
+    frontier: PositiveFraction = 0.7
     """Fraction of episodes with the shortest hint that the stage allows; the others have longer hints (curriculum
     hints)."""
-    explore: float = Field(default=0.3, ge=0, lt=1)
+    explore: FractionBelowOne = 0.3
     """Probability of a uniformly random action: at the first token after the hint (curriculum hints), or at one random
     token of the episode (the others)."""
-    min_stage_weight: float = Field(default=0.08, gt=0, le=1)
+    min_stage_weight: PositiveFraction = 0.08
     """Sampling weight of solved stages. Failing stages have weight 1."""
     search_budget: int = Field(default=150_000_000, ge=1, le=10**12)
     """Actions that the search for a procedure may play for each stage (curriculum discover)."""
-    success_ema: float = Field(default=0.8, ge=0, lt=1)
+    success_ema: FractionBelowOne = 0.8
     """Decay of the moving average of success rates that the curriculum uses."""
 
 
@@ -113,24 +119,26 @@ class TrainConfig(ConfigModel):
     """Train on the first N stages of the task (0 = all). The others are only tested."""
     split: Literal["train", "all"] = "train"
     """Problems to train on: train (the held-out fifth is never used) or all."""
+    init: str = ""
+    """Run folder whose best weights the policy starts from (default: random weights)."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of weights, problems and actions."""
-    episodes: int = Field(default=512, ge=1, le=10_000_000)
+    episodes: Count = 512
     """Number of episodes per update."""
-    updates: int = Field(default=2000, ge=1, le=1_000_000_000)
+    updates: Updates = 2000
     """Maximum number of updates. Training ends earlier once all training problems are solved."""
-    minutes: float = Field(default=0.0, ge=0, le=1_000_000)
+    minutes: NonNegative = 0.0
     """Maximum training time in minutes (0 = no limit)."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Number of CPU threads (0 = one per core, at most 8). The result does not depend on it."""
     device: str = Field(default="cpu", min_length=1)
     """Device of the policy: cpu, cuda, cuda:1, ..."""
-    evaluate_every: int = Field(default=10, ge=1, le=1_000_000_000)
+    evaluate_every: Updates = 10
     """Updates between evaluations. An evaluation plays 256 training problems of each stage greedily."""
-    target_success: float = Field(default=0.994, gt=0, le=1)
+    target_success: PositiveFraction = 0.994
     """Success rate with sampled actions that every stage must reach before all training problems are checked
     greedily."""
-    checkpoint_every: int = Field(default=25, ge=1, le=1_000_000_000)
+    checkpoint_every: Updates = 25
     """Updates between checkpoints."""
     policy: PolicyConfig = PolicyConfig()
     loss: LossConfig = LossConfig()

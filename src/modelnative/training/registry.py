@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 ALGORITHMS: dict[str, str] = {
-    "ppo": "modelnative.training.algorithms.ppo:PPO",
-    "a2c": "modelnative.training.algorithms.a2c:A2C",
-    "grpo": "modelnative.training.algorithms.grpo:GRPO",
-    "rloo": "modelnative.training.algorithms.rloo:RLOO",
-    "reinforce": "modelnative.training.algorithms.reinforce:Reinforce",
+    "ppo": "modelnative.training.algorithms:PPO",
+    "a2c": "modelnative.training.algorithms:A2C",
+    "grpo": "modelnative.training.algorithms:GRPO",
+    "rloo": "modelnative.training.algorithms:RLOO",
+    "reinforce": "modelnative.training.algorithms:Reinforce",
 }
 CURRICULA: dict[str, str] = {
-    "hints": "modelnative.training.curricula.hints:Hints",
-    "discover": "modelnative.training.curricula.discover:Discover",
-    "uniform": "modelnative.training.curricula.uniform:Uniform",
-    "threshold": "modelnative.training.curricula.threshold:Threshold",
-    "learnability": "modelnative.training.curricula.learnability:Learnability",
-    "regret": "modelnative.training.curricula.regret:Regret",
-    "progress": "modelnative.training.curricula.progress:LearningProgress",
-    "bandit": "modelnative.training.curricula.bandit:Bandit",
-    "tutorial": "modelnative.training.curricula.tutorial:TutorialSchedule",
+    "hints": "modelnative.training.curricula:Hints",
+    "discover": "modelnative.training.discovery.curriculum:Discover",
+    "uniform": "modelnative.training.curricula:Uniform",
+    "threshold": "modelnative.training.curricula:Threshold",
+    "learnability": "modelnative.training.curricula:Learnability",
+    "regret": "modelnative.training.curricula:Regret",
+    "progress": "modelnative.training.curricula:LearningProgress",
+    "bandit": "modelnative.training.curricula:Bandit",
+    "tutorial": "modelnative.training.curricula:TutorialSchedule",
 }

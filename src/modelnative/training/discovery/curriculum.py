@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.training.config import CurriculumConfig
-from modelnative.training.curricula.hints import Hints
+from modelnative.training.curricula import Hints
 from modelnative.training.curriculum import Preparation
 from modelnative.training.discovery.procedures import PAD, Symbols, lengths, write_programs
 from modelnative.training.discovery.search import KEPT, search_stages

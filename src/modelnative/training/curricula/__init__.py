@@ -1,1 +1,0 @@
-"""The curricula that are shipped, one a file, each with its recipe."""
