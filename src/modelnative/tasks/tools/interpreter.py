@@ -102,7 +102,7 @@ class Interpreter:
         named = state.cells.gather(1, rules.cell.index_select(0, row)[:, None])[:, 0]
         value = torch.where(constant == NONE, named, constant)
         kind = torch.add(rules.kind.index_select(0, row), value, alpha=self.values.width)
-        fits = columns.fits.index_select(0, kind)
+        fits = columns.fits.view(-1).index_select(0, kind)
         spare = state.cells.shape[1] - 1
         into = torch.where(fits, rules.into.index_select(0, row), spare)
         cells = state.cells.scatter(1, into[:, None], torch.where(into == spare, NONE, value)[:, None])

@@ -150,7 +150,7 @@ class ProgramSearch:
         good = wanted
         for place, source in enumerate(call.sources):
             arguments[:, place] = slots[:, source] if source >= 0 else self._values[-1 - source]
-            good = good & fits[arguments[:, place] * values.width + values.kinds.index(kinds[place])]
+            good = good & fits[arguments[:, place], values.kinds.index(kinds[place])]
         result = torch.full((len(slots),), NONE)
         chosen = good.nonzero()[:, 0]
         if len(chosen):
