@@ -108,9 +108,10 @@ class CallTable:
     def __init__(self, tools: Sequence[Tool[..., Any]], values: ValueTable) -> None:
         self.tools, self.values = tools, values
         self.callers = [Caller(tool) for tool in tools]
-        self._known: dict[tuple[int, tuple[Value, ...]], int] = {}
+        self._by_values: dict[tuple[int, tuple[Value, ...]], int] = {}
+        self._by_ids: dict[tuple[int, ...], int] = {}
         self._lock = threading.Lock()
-        # Keys in ascending order and their results. The tuple is replaced as a whole, so that reading needs no lock.
+        # The results by hash: keys in ascending order. The tuple is replaced as a whole, so that reading needs no lock.
         self._table = (torch.tensor([torch.iinfo(torch.int64).max]), torch.tensor([NONE]))
 
     def __call__(self, tool: Tensor, arguments: Tensor) -> Tensor:
@@ -119,38 +120,35 @@ class CallTable:
         Arguments must fit their parameters, with NONE after the last one. A call that fails gives ERROR.
         """
         key = content_key(torch.cat([tool[:, None], arguments], 1))
-        found = self._find(key)
-        new = (found == NONE).nonzero()[:, 0]
-        if len(new):
-            with self._lock:
-                self._make(tool[new], arguments[new], key[new])
-            found = self._find(key)
-        return found
-
-    def _find(self, key: Tensor) -> Tensor:
         keys, results = self._table
         place = torch.searchsorted(keys, key).clamp_max(len(keys) - 1)
-        return torch.where(keys.index_select(0, place) == key, results.index_select(0, place), NONE)
+        found = torch.where(keys.index_select(0, place) == key, results.index_select(0, place), NONE)
+        new = (found == NONE).nonzero()[:, 0]
+        if len(new):
+            pairs = zip(tool[new].tolist(), arguments[new].tolist(), strict=True)
+            found[new] = torch.tensor(self.results([(t, *ids[: len(self.tools[t].parameters)]) for t, ids in pairs]))
+            with self._lock:
+                keys, results = self._table
+                rows = new[torch.tensor(list({k: i for i, k in enumerate(key[new].tolist())}.values()))]
+                keys, order = torch.cat([keys, key[rows]]).sort()
+                self._table = (keys, torch.cat([results, found[rows]]).index_select(0, order))
+        return found
 
-    def _make(self, tool: Tensor, arguments: Tensor, key: Tensor) -> None:
-        """Make calls unless they were made in the meantime, and publish their results."""
-        missing = (self._find(key) == NONE).tolist()
-        rows = {k: row for row, k in enumerate(key.tolist()) if missing[row]}  # one row for each call
-        tools, ids = tool.tolist(), arguments.tolist()
-        new = {k: (tools[row], self._typed(self.tools[tools[row]], ids[row])) for k, row in rows.items()}
-        wanted = dict.fromkeys(call for call in new.values() if call not in self._known)
-        for t, caller in enumerate(self.callers):
-            calls = [call for call in wanted if call[0] == t]
-            outcomes = caller([arguments for _, arguments in calls]) if calls else []
-            for call, outcome in zip(calls, outcomes, strict=True):
-                self._known[call] = ERROR if outcome.value is None else self.values.intern(outcome.value)
-        keys, results = self._table
-        given = torch.tensor([self._known[call] for call in new.values()], dtype=torch.int64)
-        merged, order = torch.cat([keys, torch.tensor(list(new), dtype=torch.int64)]).sort()
-        self._table = (merged, torch.cat([results, given]).index_select(0, order))
+    def results(self, calls: Sequence[tuple[int, ...]]) -> list[int]:
+        """Return the ids of the results of calls: the index of a tool and the id of each argument."""
+        with self._lock:
+            new = {call: self._typed(call) for call in calls if call not in self._by_ids}
+            wanted = dict.fromkeys(call for call in new.values() if call not in self._by_values)
+            for t, caller in enumerate(self.callers):
+                mine = [call for call in wanted if call[0] == t]
+                outcomes = caller([arguments for _, arguments in mine]) if mine else []
+                for call, outcome in zip(mine, outcomes, strict=True):
+                    self._by_values[call] = ERROR if outcome.value is None else self.values.intern(outcome.value)
+            self._by_ids.update({call: self._by_values[typed] for call, typed in new.items()})
+            return [self._by_ids[call] for call in calls]
 
-    def _typed(self, tool: Tool[..., Any], ids: list[int]) -> tuple[Value, ...]:
-        """Return the arguments of a call. Integers become floats for float parameters, so that both are one call."""
+    def _typed(self, call: tuple[int, ...]) -> tuple[int, tuple[Value, ...]]:
+        """Return a call with its values. Integers become floats for float parameters, so that both are one call."""
         values: list[Any] = self.values.objects  # not None: an argument that fits is a value
-        pairs = zip(tool.parameters.values(), ids, strict=False)
-        return tuple(float(values[i]) if kind.type is float else values[i] for kind, i in pairs)
+        pairs = zip(self.tools[call[0]].parameters.values(), call[1:], strict=True)
+        return call[0], tuple(float(values[i]) if kind.type is float else values[i] for kind, i in pairs)

@@ -11,9 +11,10 @@ from torch import Tensor
 from modelnative.errors import UserError, choose
 from modelnative.tasks.tools.interpreter import Interpreter
 from modelnative.tasks.tools.problems import ProblemList, call_for, described, per_stage
-from modelnative.tasks.tools.search import ProgramSearch, ProgramSpace
+from modelnative.tasks.tools.search import ProgramSearch
 
 SHOWN = 3  # problems that a message names
+SAMPLE = 128  # problems that programs are searched for at first
 
 
 class OraclePrograms:
@@ -81,24 +82,43 @@ class OraclePrograms:
         return [program_tokens(text, ids, self.horizon) for text in texts]
 
     def _search(self, stage: int) -> list[list[int]]:
-        """The shortest programs."""
-        interpreter, rows = self.interpreter, torch.tensor(self._rows(stage))
-        alike = interpreter.values.columns(rows.device).alike
-        space = ProgramSpace(interpreter.calls, interpreter.constants, self.inputs.shape[1], interpreter.most_results)
-        search = ProgramSearch(space, self.inputs[rows], alike[self.targets[rows]])
-        missing = [row for row, found in zip(rows.tolist(), search.found, strict=True) if found is None]
-        if missing:
-            inputs, targets = self.listed.inputs, self.listed.target
-            some = ", ".join(f"{described(inputs[row])} (target {targets[row]!r})" for row in missing[:SHOWN])
-            why = f"no program of up to {interpreter.most_results} calls gives it; see `calls`"
-            if not search.exhausted:
-                why = "the search for a program gave up; give the programs with `solve`, or allow fewer calls"
-            raise UserError(
-                f"target: {len(missing)} of {len(rows)} problems of stage {self.listed.stages[stage]!r} cannot be "
-                f"reached, such as {some}: {why}"
-            )
-        ids = interpreter.vocabulary.ids
-        return [[ids[word] for word in space.words(*found, interpreter.slots)] for found in search.found if found]
+        """Few programs that solve all problems: they are searched for on a sample, and then tried on the others."""
+        interpreter, ids = self.interpreter, self.interpreter.vocabulary.ids
+        rows, programs = self._rows(stage), dict[int, list[int]]()
+        open_rows = torch.tensor(rows)[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+        sample = SAMPLE
+        while len(open_rows):
+            sampled = open_rows[:sample]
+            search = ProgramSearch(interpreter, self.inputs[sampled], self.targets[sampled])
+            if search.unsolved:
+                raise self._unsolved(
+                    stage, sampled[search.unsolved].sort().values.tolist(), len(sampled), search.exhausted
+                )
+            for words in search.chosen():
+                tokens = [ids[word] for word in words]
+                solved = self._solves(tokens, open_rows)
+                programs.update(dict.fromkeys(open_rows[solved].tolist(), tokens))
+                open_rows = open_rows[~solved]
+            sample *= 2
+        return [programs[row] for row in rows]
+
+    def _solves(self, program: list[int], rows: Tensor) -> Tensor:
+        """Whether a program solves problems, int64 [n]: bool [n]."""
+        state = self.interpreter.begin(self.inputs[rows], self.targets[rows])
+        success = torch.zeros(len(rows), dtype=torch.bool)
+        for token in program:
+            state, success, _ = self.interpreter.step(state, torch.full((len(rows),), token))
+        return success
+
+    def _unsolved(self, stage: int, rows: list[int], tried: int, exhausted: bool) -> UserError:
+        inputs, targets, name = self.listed.inputs, self.listed.target, self.listed.stages[stage]
+        some = ", ".join(f"{described(inputs[row])} (target {targets[row]!r})" for row in rows[:SHOWN])
+        why = f"no program of up to {self.interpreter.most_results} calls gives it; see `calls`"
+        if not exhausted:
+            why = "the search for a program gave up; give the programs with `solve`, or allow fewer calls"
+        return UserError(
+            f"target: {len(rows)} of {tried} problems of stage {name!r} cannot be reached, such as {some}: {why}"
+        )
 
 
 def program_tokens(text: object, vocabulary: dict[str, int], horizon: int) -> list[int]:
