@@ -197,7 +197,7 @@ def test_the_horizon_truncates() -> None:
     env.reset(seed=0)
     ends = [env.step(1)[2:4] for _ in range(env.task.spec.horizon)]
     assert ends == [(False, False)] * (env.task.spec.horizon - 1) + [(False, True)]
-    with pytest.raises(ResetNeeded, match="the episode is over"):
+    with pytest.raises(ResetNeeded, match="an episode is over"):
         env.step(1)
 
 

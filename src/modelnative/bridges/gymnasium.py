@@ -31,7 +31,7 @@ from torch import Tensor
 
 from modelnative.errors import choose
 from modelnative.tasks import make_task, require_task
-from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, State, Step, Task, TaskSpec, require
+from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, State, Step, TaskSpec, require
 
 Observation: TypeAlias = dict[str, Any]
 Info: TypeAlias = dict[str, Any]
@@ -75,50 +75,39 @@ class Env(gymnasium.Env[Observation, np.int64]):
         split: Split = "train",
         render_mode: str | None = None,
     ) -> None:
-        self._episodes = _Episodes(task, 1, stages, split)
-        self.task = self._episodes.task
-        self.observation_space = _observation_space(self.task.spec)
-        self.action_space = spaces.Discrete(len(self.task.spec.vocabulary))
+        self._envs = VectorEnv(task, 1, stages=stages, split=split, autoreset_mode=AutoresetMode.DISABLED)
+        self.task = self._envs.task
+        self.observation_space = self._envs.single_observation_space
+        self.action_space = self._envs.single_action_space
         require(render_mode in (None, "ansi"), "render_mode", render_mode, "ansi or None")
         self.render_mode = render_mode
         self._problem: dict[str, str] = {}
         self._actions: list[int] = []
-        self._over = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
-        self._episodes.reset(self.np_random, options or {})
-        self._problem = self._episodes.texts()
-        self._actions, self._over = [], False
-        return self._observation(), self._info(success=False, invalid=False)
+        self._envs.np_random = self.np_random
+        observation, infos = self._envs.reset(options=options)
+        self._problem = {"problem": self.task.render(self._envs.problems, 0)} if self.task.defines("render") else {}
+        self._actions = []
+        return _row(observation, 0), self._info(infos)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, Info]:
-        if self._over:
-            raise ResetNeeded("step: the episode is over or has not begun; call reset first")
-        result, truncated = self._episodes.step(np.asarray([action]))
+        observation, reward, terminated, truncated, infos = self._envs.step(np.asarray([action]))
         self._actions.append(int(action))
-        terminated, cut = bool(result.done), bool(truncated)
-        self._over = terminated or cut
-        info = self._info(success=bool(result.success), invalid=bool(result.invalid))
-        return self._observation(), float(result.reward), terminated, cut, info
+        return _row(observation, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), self._info(infos)
 
     def render(self) -> str | None:
         """The problem, the actions so far and the tool's registers as text; None without `render_mode`."""
         if self.render_mode is None:
             return None
-        if self._episodes.state is None:
-            raise ResetNeeded("render: no episode has begun; call reset first")
         words = " ".join(self.task.spec.vocabulary[action] for action in self._actions)
-        registers = self.task.registers(self._episodes.state, 0)
+        registers = self.task.registers(self._envs.state, 0)
         shown = ", ".join(f"{name}={value}" for name, value in registers.items())
         return "\n".join([*self._problem.values(), f"actions: {words}", f"registers: {shown}"])
 
-    def _observation(self) -> Observation:
-        batched = self._episodes.observation()
-        return {name: value[0] for name, value in batched.items()}
-
-    def _info(self, *, success: bool, invalid: bool) -> Info:
-        return {"success": success, "invalid": invalid, **self._problem}
+    def _info(self, infos: Info) -> Info:
+        return {"success": bool(infos["success"][0]), "invalid": bool(infos["invalid"][0]), **self._problem}
 
 
 class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[Any]]):
@@ -165,22 +154,31 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         if not isinstance(autoreset_mode, AutoresetMode):
             values = [mode.value for mode in AutoresetMode]
             autoreset_mode = AutoresetMode(choose("autoreset_mode", autoreset_mode, values))
-        self._episodes = _Episodes(task, num_envs, stages, split)
-        self.task = self._episodes.task
+        self.task = make_task(task) if isinstance(task, str) else require_task(task)
+        spec = self.task.spec
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": autoreset_mode}
-        self.single_observation_space = _observation_space(self.task.spec)
-        self.single_action_space = spaces.Discrete(len(self.task.spec.vocabulary))
+        self.single_observation_space = _observation_space(spec)
+        self.single_action_space = spaces.Discrete(len(spec.vocabulary))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._stages = [spec.stage_index(stage) for stage in stages] or list(range(len(spec.stages)))
+        self._split = choose("split", split, SPLITS)
+        self._episodes: tuple[Problems, State] | None = None
+        self._token = torch.full((num_envs,), spec.start)
+        self._feedback = torch.full((num_envs, spec.feedback_width), spec.end)
+        self._elapsed = torch.zeros(num_envs, dtype=torch.int64)
         self._over: Flags = np.ones(num_envs, dtype=np.bool_)
 
     @property
     def problems(self) -> Problems:
         """The problem of each episode."""
-        if self._episodes.problems is None:
-            raise ResetNeeded("problems: no episode has begun; call reset first")
-        return self._episodes.problems
+        return self._begun()[0]
+
+    @property
+    def state(self) -> State:
+        """The task's state of each episode."""
+        return self._begun()[1]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
@@ -189,108 +187,89 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         selected = np.ones(self.num_envs, dtype=np.bool_) if mask is None else np.asarray(mask)
         allowed = selected.dtype == np.bool_ and selected.shape == (self.num_envs,) and bool(selected.any())
         require(allowed, "reset_mask", mask, f"a bool array of shape ({self.num_envs},) that selects an episode")
-        self._episodes.reset(self.np_random, rest, None if mask is None else selected)
-        self._over = self._over & ~selected
+        require(self._episodes is not None or bool(selected.all()), "reset_mask", mask, "none in the first reset")
+        self._begin(selected, rest)
         none = np.zeros(self.num_envs, dtype=np.bool_)
-        return self._episodes.observation(), _infos(none, none, selected)
+        return self._observation(), _infos(none, none, selected)
 
     def step(
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Observation, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
-        mode, over = self.metadata["autoreset_mode"], self._over
-        if self._episodes.state is None or (mode is not AutoresetMode.NEXT_STEP and over.any()):
+        mode, idle = self.metadata["autoreset_mode"], self._over
+        if self._episodes is None or (mode is not AutoresetMode.NEXT_STEP and idle.any()):
             raise ResetNeeded("step: an episode is over or has not begun; call reset first")
-        if mode is AutoresetMode.NEXT_STEP and over.any():
-            self._episodes.reset(self.np_random, {}, over)
-        result, truncated = self._episodes.step(actions, over)
+        if idle.any():
+            self._begin(idle, {})
+        result, truncated = self._advance(actions, idle)
         reward, terminated = result.reward.double().numpy(), result.done.numpy()
         success, invalid = result.success.numpy(), result.invalid.numpy()
-        self._over = terminated | truncated
+        self._over = ended = terminated | truncated
         every = np.ones(self.num_envs, dtype=np.bool_)
         infos = _infos(success, invalid, every)
-        if mode is AutoresetMode.SAME_STEP and self._over.any():
-            ended = self._over
+        if mode is AutoresetMode.SAME_STEP and ended.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            observation = self._observation()
+            for i in ended.nonzero()[0].tolist():
+                final[i] = _row(observation, i)
             infos = {
-                "final_obs": _split(self._episodes.observation(), ended),
+                "final_obs": final,
                 "_final_obs": ended.copy(),
                 "final_info": _infos(success & ended, invalid & ended, ended),
                 "_final_info": ended.copy(),
                 **_infos(success & ~ended, invalid & ~ended, every),
             }
-            self._episodes.reset(self.np_random, {}, ended)
-            self._over = np.zeros(self.num_envs, dtype=np.bool_)
-        return self._episodes.observation(), reward, terminated.copy(), truncated.copy(), infos
+            self._begin(ended, {})
+        return self._observation(), reward, terminated.copy(), truncated.copy(), infos
 
+    def _begun(self) -> tuple[Problems, State]:
+        if self._episodes is None:
+            raise ResetNeeded("no episode has begun; call reset first")
+        return self._episodes
 
-class _Episodes:
-    """n episodes of a task, as a batch of its tensor program."""
-
-    def __init__(self, task: AnyTask | str, n: int, stages: Sequence[str], split: Split) -> None:
-        self.task = make_task(task) if isinstance(task, str) else require_task(task)
-        spec = self.task.spec
-        self.n = n
-        self.stages = [spec.stage_index(stage) for stage in stages] or list(range(len(spec.stages)))
-        self.split = split
-        choose("split", split, SPLITS)
-        self.problems: Problems | None = None
-        self.state: State | None = None
-        self.names = list(_observation_space(spec))
-        self.token = torch.full((n,), spec.start)
-        self.feedback = torch.full((n, spec.feedback_width), spec.end)
-        self.elapsed = torch.zeros(n, dtype=torch.int64)
-
-    def reset(self, random: np.random.Generator, options: dict[str, Any], where: Flags | None = None) -> None:
-        """Begin a new episode in the rows that are true in `where`, or in all rows."""
-        rows = torch.arange(self.n) if where is None else torch.from_numpy(where).nonzero()[:, 0]
-        problems = self._draw(random, options, len(rows))
+    def _begin(self, where: Flags, options: dict[str, Any]) -> None:
+        """Begin a new episode in the rows that are true in `where`."""
+        rows = torch.from_numpy(where).nonzero()[:, 0]
+        problems = self._draw(options, len(rows))
         state = self.task.begin(problems)
-        if self.problems is None or self.state is None or len(rows) == self.n:
-            require(len(rows) == self.n, "reset_mask", where, "none in the first reset")
-            self.problems, self.state = problems, state
-        else:
-            self.problems = self.problems.put(rows, problems)
-            self.state = self.state.put(rows, state)
-        self.token = self.token.index_fill(0, rows, self.task.spec.start)
-        self.feedback = self.feedback.index_copy(0, rows, self.task.feedback(state))
-        self.elapsed = self.elapsed.index_fill(0, rows, 0)
+        self._token = self._token.index_fill(0, rows, self.task.spec.start)
+        self._feedback = self._feedback.index_copy(0, rows, self.task.feedback(state))
+        self._elapsed = self._elapsed.index_fill(0, rows, 0)
+        self._over = self._over & ~where
+        if self._episodes is not None and len(rows) < self.num_envs:
+            problems, state = self.problems.put(rows, problems), self.state.put(rows, state)
+        self._episodes = problems, state
 
-    def step(self, actions: npt.ArrayLike, idle: Flags | None = None) -> tuple[Step[State], Flags]:
+    def _advance(self, actions: npt.ArrayLike, idle: Flags) -> tuple[Step[State], Flags]:
         """What an action in each row leads to, and which rows the horizon cuts. Rows in `idle` stay as they are."""
-        assert self.state is not None
+        problems, state = self._begun()
         action, size = np.asarray(actions), len(self.task.spec.vocabulary)
-        allowed = action.shape == (self.n,) and action.dtype.kind in "iu" and 0 <= action.min() <= action.max() < size
-        require(allowed, "action", actions, f"an integer from 0 to {size - 1} for each of {self.n} episodes")
+        allowed = action.shape == (self.num_envs,) and action.dtype.kind in "iu"
+        allowed = allowed and bool(0 <= action.min() <= action.max() < size)
+        wanted = f"an integer from 0 to {size - 1} for each of {self.num_envs} episodes"
+        require(allowed, "action", actions, wanted)
         token = torch.tensor(action, dtype=torch.int64)
-        result: Step[State] = self.task.step(self.state, token)
-        rows = torch.arange(0) if idle is None else torch.from_numpy(idle).nonzero()[:, 0]
+        result: Step[State] = self.task.step(state, token)
+        rows = torch.from_numpy(idle).nonzero()[:, 0]
         if len(rows):
             no = torch.zeros(len(rows), dtype=torch.bool)
-            unchanged = Step(self.state[rows], self.feedback[rows], torch.zeros(len(rows)), no, no, no)
-            result = result.put(rows, unchanged)
-            token = token.index_copy(0, rows, self.token[rows])
-        self.state, self.token, self.feedback = result.state, token, result.feedback
-        self.elapsed = (self.elapsed + 1).index_fill(0, rows, 0)
-        truncated: Flags = ((self.elapsed >= self.task.spec.horizon) & ~result.done).numpy()
+            result = result.put(rows, Step(state[rows], self._feedback[rows], torch.zeros(len(rows)), no, no, no))
+            token = token.index_copy(0, rows, self._token[rows])
+        self._episodes, self._token, self._feedback = (problems, result.state), token, result.feedback
+        self._elapsed = (self._elapsed + 1).index_fill(0, rows, 0)
+        truncated: Flags = ((self._elapsed >= self.task.spec.horizon) & ~result.done).numpy()
         return result, truncated
 
-    def observation(self) -> Observation:
+    def _observation(self) -> Observation:
         """New arrays, the episodes first."""
-        assert self.problems is not None
-        columns: dict[str, Tensor] = {"context": self.problems.context, "token": self.token}
-        columns |= {"feedback": self.feedback, "stage": self.problems.stage}
-        return {name: columns[name].numpy().copy() for name in self.names}
+        columns: dict[str, Tensor] = {"context": self.problems.context, "feedback": self._feedback}
+        columns |= {"stage": self.problems.stage, "token": self._token}
+        return {name: column.numpy().copy() for name, column in columns.items() if column.shape[1:] != (0,)}
 
-    def texts(self) -> dict[str, str]:
-        """The first problem as text, by the key `problem`; nothing in a task without `render`."""
-        if self.problems is None or type(self.task).render is Task.render:
-            return {}
-        return {"problem": self.task.render(self.problems, 0)}
-
-    def _draw(self, random: np.random.Generator, options: dict[str, Any], n: int) -> Problems:
+    def _draw(self, options: dict[str, Any], n: int) -> Problems:
         for name in options:
             choose("options of reset", name, ("stage", "split", "problem"))
         spec = self.task.spec
-        stages = [spec.stage_index(options["stage"])] if "stage" in options else self.stages
+        stages = [spec.stage_index(options["stage"])] if "stage" in options else self._stages
         problem = options.get("problem")
         if isinstance(problem, str):
             require(len(stages) == 1, "stage", None, f"one of {', '.join(spec.stages)}, because the problem is a text")
@@ -299,9 +278,9 @@ class _Episodes:
             given = isinstance(problem, Problems) and len(problem) == n
             require(given, "problem", problem, f"a text or {n} problems, one for each episode to reset")
             return problem
-        generator = torch.Generator().manual_seed(int(random.integers(2**63)))
-        stage = torch.tensor(stages)[torch.from_numpy(random.integers(len(stages), size=n))]
-        drawn: Problems = self.task.sample(stage, generator, options.get("split", self.split))
+        generator = torch.Generator().manual_seed(int(self.np_random.integers(2**63)))
+        stage = torch.tensor(stages)[torch.from_numpy(self.np_random.integers(len(stages), size=n))]
+        drawn: Problems = self.task.sample(stage, generator, options.get("split", self._split))
         return drawn
 
 
@@ -319,17 +298,10 @@ def _observation_space(spec: TaskSpec) -> spaces.Dict:
 
 def _infos(success: Flags, invalid: Flags, present: Flags) -> Info:
     """Infos of many episodes in Gymnasium's format: each key with a mask of the episodes that have it."""
-    return {
-        "success": success.copy(),
-        "_success": present.copy(),
-        "invalid": invalid.copy(),
-        "_invalid": present.copy(),
-    }
+    columns = {"success": success, "_success": present, "invalid": invalid, "_invalid": present}
+    return {name: column.copy() for name, column in columns.items()}
 
 
-def _split(observation: Observation, rows: Flags) -> npt.NDArray[np.object_]:
-    """The observation of each episode in `rows`, and None for the others."""
-    parts = np.full(len(rows), None, dtype=object)
-    for row in rows.nonzero()[0]:
-        parts[row] = {name: value[row].copy() for name, value in observation.items()}
-    return parts
+def _row(observation: Observation, i: int) -> Observation:
+    """The observation of one episode."""
+    return {name: value[i] for name, value in observation.items()}

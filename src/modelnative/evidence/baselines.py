@@ -108,7 +108,11 @@ def train_baseline(
         tested = blind.hide(tested, torch.Generator().manual_seed(seed))
         tool_output = "shuffled" if blind.shuffle_feedback else "real"
         task = blind
-    trainer = _trainer(task, stage, handicap, seed)
+    core = "memoryless" if handicap == "memoryless" else "gru"
+    changes = {**FIELDS, "seed": seed, "policy": {"copy_head": handicap != "blind"}}
+    config: TrainConfig = with_fields(recipe(task.spec.name, core=core, curriculum="uniform"), changes)
+    hints = RandomHints(program_lengths(task), task.spec.horizon, config.curricula, stage)
+    trainer = Trainer(task, config, curriculum=hints)
     start = time.monotonic()
     found = []
     imitations = _imitate(trainer, stage, start + seconds / 2)
@@ -122,14 +126,6 @@ def train_baseline(
         if found[0].successes == len(tested):
             break
     return max(found, key=lambda trained: (trained.successes, trained.greedy))
-
-
-def _trainer(task: AnyTask, stage: int, handicap: Handicap, seed: int) -> Trainer:
-    core = "memoryless" if handicap == "memoryless" else "gru"
-    changes = {**FIELDS, "seed": seed, "policy": {"copy_head": handicap != "blind"}}
-    config: TrainConfig = with_fields(recipe(task.spec.name, core=core, curriculum="uniform"), changes)
-    curriculum = RandomHints(program_lengths(task), task.spec.horizon, config.curricula, stage)
-    return Trainer(task, config, curriculum=curriculum)
 
 
 def _imitate(trainer: Trainer, stage: int, end: float) -> int:

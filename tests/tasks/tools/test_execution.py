@@ -14,7 +14,8 @@ from torch import Tensor
 
 import modelnative as mn
 from modelnative.tasks.tools import execution as calls
-from modelnative.tasks.tools.execution import Caller, WorkerPool, in_thread
+from modelnative.tasks.tools.execution import Caller, in_thread
+from modelnative.tasks.tools.tool import Tool
 
 
 def test_whatever_a_call_raises_is_its_outcome() -> None:
@@ -83,12 +84,11 @@ def test_a_call_that_hangs_in_a_function_of_a_test_is_an_error() -> None:
     caller = Caller(stuck)
     with pytest.warns(RuntimeWarning, match="tool stuck: took longer than 0.1 s; the agent is shown an error"):
         assert [outcome.value for outcome in caller([(0,), (1,), (2,)])] == [0, None, 2]
-    assert caller.pool is None
+    assert not caller.workers
 
 
 def processes(caller: Caller) -> list[int]:
-    assert caller.pool is not None
-    return [worker.process.pid for worker in caller.pool.workers if worker is not None]
+    return [worker.process.pid for worker in caller.workers if worker is not None]
 
 
 def test_a_call_that_hangs_is_killed_and_the_others_go_on() -> None:
@@ -106,7 +106,7 @@ def test_a_slow_tool_moves_to_worker_processes(monkeypatch: pytest.MonkeyPatch) 
     caller = Caller(toolbox.where)
     first = caller([(i,) for i in range(12)])
     assert {outcome.value for outcome in first} == {os.getpid()}, "nobody knows yet that it is slow"
-    assert caller.pool is not None
+    assert caller.workers
     later = [outcome.value for outcome in caller([(i,) for i in range(12, 20)])]
     assert later == [*later[:2]] * 4, "each worker has its share, in the order of the calls"
     assert set(later) == set(processes(caller))
@@ -120,32 +120,33 @@ def test_a_quick_tool_stays_here() -> None:
         assert [outcome.value for outcome in caller([(i,) for i in range(k, k + 500)])] == list(
             range(2 * k, 2 * k + 1000, 2)
         )
-    assert caller.pool is None
+    assert not caller.workers
 
 
 def test_a_worker_that_dies_is_an_error_and_replaced() -> None:
     caller = Caller(toolbox.deadly)
-    caller.pool = WorkerPool("toolbox:deadly", 1.0)
+    caller.workers = [None, None]
     with pytest.warns(RuntimeWarning, match="tool deadly: ended its process"):
         assert [outcome.value for outcome in caller([(0,), (1,), (2,), (3,)])] == [0, None, 2, 3]
 
 
 def test_workers_end_with_their_pool() -> None:
     caller = Caller(toolbox.double)
-    caller.pool = WorkerPool("toolbox:double", 1.0)
+    caller.workers = [None, None]
     caller([(1,)])
-    (worker,) = [worker for worker in caller.pool.workers if worker is not None]
+    (worker,) = [worker for worker in caller.workers if worker is not None]
     process = worker.process
     del worker, caller
     assert process.wait(5) != 0
 
 
-def test_a_tool_that_cannot_be_imported_elsewhere_is_called_here() -> None:
+def test_a_tool_that_cannot_be_imported_elsewhere_is_called_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tool, "target", "toolbox:nowhere")
     caller = Caller(toolbox.double)
-    caller.pool = WorkerPool("toolbox:nowhere", 1.0)
+    caller.workers = [None, None]
     with pytest.warns(RuntimeWarning, match="cannot be called in another process .cannot import toolbox:nowhere"):
         assert [outcome.value for outcome in caller([(2,)])] == [4]
-    assert caller.pool is None
+    assert not caller.workers
 
 
 # Batches

@@ -20,6 +20,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from modelnative.tasks.tools.tool import CallOutcome, Tool, Value
@@ -37,12 +38,12 @@ class Caller:
     """Makes the calls of one tool.
 
     Attributes:
-        pool: the worker processes, once there are any.
+        workers: the worker processes, where they are used: None for one that is not running. Empty at first.
     """
 
     def __init__(self, tool: Tool[..., Any]) -> None:
         self.tool = tool
-        self.pool: WorkerPool | None = None
+        self.workers: list[Worker | None] = []
         self._in_threads_only = tool.batched
         self._calls, self._seconds = 0, 0.0
         self._warned: set[str] = set()
@@ -52,7 +53,7 @@ class Caller:
         outcomes: list[CallOutcome] = []
         while len(outcomes) < len(calls):
             rest = calls[len(outcomes) :]
-            outcomes += self._in_thread(rest) if self.pool is None else self._in_workers(self.pool, rest)
+            outcomes += self._in_workers(rest) if self.workers else self._in_thread(rest)
         for outcome in outcomes:
             if outcome.fault:
                 self._warn(outcome.error, "the agent is shown an error")
@@ -67,12 +68,11 @@ class Caller:
                 return whole[0]
             # If one call raises or hangs, the whole batch fails; the calls are repeated one by one.
         outcomes = in_thread(self._timed, calls, tool.seconds)
-        if len(outcomes) < len(calls):
-            if not self._start_workers():
-                outcomes.append(CallOutcome(None, f"took longer than {tool.seconds:g} s", fault=True))
-            return outcomes
-        if self._seconds > PROVEN and self._seconds > SLOW * self._calls and not self._in_threads_only:
+        hangs = len(outcomes) < len(calls)
+        if hangs or (self._seconds > PROVEN and self._seconds > SLOW * self._calls):
             self._start_workers()
+            if hangs and not self.workers:
+                outcomes.append(CallOutcome(None, f"took longer than {tool.seconds:g} s", fault=True))
         return outcomes
 
     def _timed(self, call: tuple[Value, ...]) -> CallOutcome:
@@ -81,21 +81,33 @@ class Caller:
         self._calls, self._seconds = self._calls + 1, self._seconds + time.perf_counter() - start
         return outcome
 
-    def _in_workers(self, pool: WorkerPool, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
+    def _start_workers(self) -> None:
+        """Use worker processes from now on, unless another process cannot import the tool."""
+        self._in_threads_only = self._in_threads_only or self.tool.target is None
+        if not self._in_threads_only:
+            self.workers = [None] * min(MOST, os.cpu_count() or 1)
+
+    def _in_workers(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
+        """Return the outcomes in worker processes; none if they cannot import the tool."""
+        count = min(len(self.workers), len(calls))
+
+        def work(index: int) -> list[CallOutcome]:
+            return [self._in_worker(index, call) for call in calls[index::count]]
+
         try:
-            return pool(calls)
+            with ThreadPoolExecutor(count) as threads:
+                shares = list(threads.map(work, range(count)))
         except CannotStart as error:
-            self.pool, self._in_threads_only = None, True
+            self.workers, self._in_threads_only = [], True
             self._warn(f"cannot be called in another process ({error})", "so a call that hangs may not be stopped")
             return []
+        return [shares[i % count][i // count] for i in range(len(calls))]
 
-    def _start_workers(self) -> bool:
-        """Use worker processes from now on; return false if another process cannot import the tool."""
-        target = None if self._in_threads_only else self.tool.target
-        self._in_threads_only = target is None
-        if target is not None:
-            self.pool = WorkerPool(target, self.tool.seconds)
-        return target is not None
+    def _in_worker(self, index: int, call: tuple[Value, ...]) -> CallOutcome:
+        worker = self.workers[index] or Worker(str(self.tool.target))
+        outcome = worker.call(call, self.tool.seconds)
+        self.workers[index] = worker if worker.alive else None
+        return outcome
 
     def _warn(self, problem: str, consequence: str) -> None:
         """Warn once for each kind of problem."""
@@ -135,47 +147,14 @@ class CannotStart(Exception):
     """The tool cannot be imported in another process."""
 
 
-class WorkerPool:
-    """Worker processes of one tool, started when they are needed.
+class Worker:
+    """A worker process of one tool.
 
     Args:
         target: `module:name` of the tool.
-        seconds: time limit of a call.
-    """
 
-    def __init__(self, target: str, seconds: float) -> None:
-        self.target, self.seconds = target, seconds
-        self.workers: list[Worker | None] = [None] * min(MOST, os.cpu_count() or 1)
-
-    def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
-        """Return the outcome of each call, in order.
-
-        Raises:
-            CannotStart: a worker cannot import the tool.
-        """
-        count = min(len(self.workers), len(calls))
-
-        def work(index: int) -> list[CallOutcome]:
-            return [self._call(index, call) for call in calls[index::count]]
-
-        with ThreadPoolExecutor(count) as threads:
-            shares = list(threads.map(work, range(count)))
-        return [shares[i % count][i // count] for i in range(len(calls))]
-
-    def _call(self, index: int, call: tuple[Value, ...]) -> CallOutcome:
-        worker = self.workers[index]
-        if worker is None:
-            worker = self.workers[index] = Worker(self.target)
-        outcome = worker.call(call, self.seconds)
-        if outcome is None:
-            self.workers[index] = None
-            late = f"took longer than {self.seconds:g} s" if worker.late else "ended its process"
-            return CallOutcome(None, late, fault=True)
-        return CallOutcome(**outcome)
-
-
-class Worker:
-    """One worker process.
+    Attributes:
+        alive: false once it was killed or ended.
 
     Raises:
         CannotStart: it cannot import the tool.
@@ -193,46 +172,30 @@ class Worker:
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches this process alone, which stops the workers
         )
-        self.late = False
+        self.alive = True
         weakref.finalize(self, _end, self.process)
-        started = self._read(START)
-        if started is None or started["error"]:
+        if error := self._receive(START).error:
             _end(self.process)
-            raise CannotStart(
-                started["error"] if started else f"{target} was not imported within {START:g} s, or ended Python"
-            )
+            raise CannotStart(error)
 
-    def call(self, call: tuple[Value, ...], seconds: float) -> dict[str, Any] | None:
-        """Return the outcome of one call; None if it exceeded the limit and the worker was killed."""
+    def call(self, call: tuple[Value, ...], seconds: float) -> CallOutcome:
+        """Return the outcome of one call; a worker that exceeds the limit is killed."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # if the process has ended, there is no answer
             self.process.stdin.write(json.dumps(call) + "\n")
             self.process.stdin.flush()
-        except OSError:  # the process has ended
-            _end(self.process)
-            return None
-        outcome = self._read(seconds)
-        if outcome is None:
-            _end(self.process)
-        return outcome
+        return self._receive(seconds)
 
-    def _read(self, seconds: float) -> dict[str, Any] | None:
-        """Return the next line of the process; None if it exceeded the limit and the process is killed."""
+    def _receive(self, seconds: float) -> CallOutcome:
+        """Return the next outcome that the process sends."""
         assert self.process.stdout is not None
-
-        def kill() -> None:
-            self.late = True
-            self.process.kill()
-
-        timer = threading.Timer(seconds, kill)
-        timer.daemon = True
-        timer.start()
-        line = self.process.stdout.readline()
-        timer.cancel()
-        if not line.endswith("\n"):
-            return None
-        message: dict[str, Any] = json.loads(line)
-        return message
+        late = not wait([self.process.stdout.fileno()], seconds)
+        line = "" if late else self.process.stdout.readline()
+        if line.endswith("\n"):
+            return CallOutcome(**json.loads(line))
+        self.alive = False
+        _end(self.process)
+        return CallOutcome(None, f"took longer than {seconds:g} s" if late else "ended its process", fault=True)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

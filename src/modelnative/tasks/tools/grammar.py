@@ -58,34 +58,31 @@ def make_rules(
         constants: the id of each constant's value.
     """
     free, given, never = (len(kinds) + kind for kind in (FREE, GIVEN, NEVER))
-    named = [ids[name] for name in slots]
     spare = len(slots) + max(len(tool.parameters) for tool in tools)
     places = [(tool.name, k) for tool in tools for k in range(len(tool.parameters))] + [("ANS", 0)]
     answer = OPEN + len(places) - 1
+    nothing = {"constant": NONE, "cell": spare, "kind": never, "into": spare, "mode": OVER, "call": 0, "ends": 0}
+    table = torch.tensor(list(nothing.values())).repeat(answer + 1, len(ids), 1)
 
-    def rule(
-        kind: int, mode: int, *, constant: int = NONE, cell: int = spare, into: int = spare, **more: int
-    ) -> list[int]:
-        return [constant, cell, kind, into, mode, more.get("call", 0), more.get("ends", 0)]
+    def rule(mode: int, token: str, /, **effects: int) -> None:
+        table[mode, ids[token]] = torch.tensor(list({**nothing, **effects}.values()))
 
-    rows = [[rule(never, mode) for _ in ids] for mode in range(answer + 1)]
-    for mode in range(answer + 1):
-        if mode != OVER:
-            rows[mode][ids["EOS"]] = rule(free, OVER, ends=1)
+    for mode in (mode for mode in range(answer + 1) if mode != OVER):
+        rule(mode, "EOS", kind=free, mode=OVER, ends=1)
     for mode in (IDLE, FULL):
-        rows[mode][ids["ANS"]] = rule(free, answer)
-    for cell, token in enumerate(named):
-        rows[answer][token] = rule(given, OVER, cell=cell, ends=2)
+        rule(mode, "ANS", kind=free, mode=answer)
+    for cell, name in enumerate(slots):
+        rule(answer, name, kind=given, cell=cell, mode=OVER, ends=2)
     for index, tool in enumerate(tools):
         arity = len(tool.parameters)
         first = OPEN + places.index((tool.name, 0)) if arity else IDLE
-        rows[IDLE][ids[tool.name]] = rule(free, first, call=0 if arity else 1 + index)
+        rule(IDLE, tool.name, kind=free, mode=first, call=0 if arity else 1 + index)
         for k, kind in enumerate(tool.parameters.values()):
             last = k + 1 == arity
-            mode, call, into = IDLE if last else first + k + 1, 1 + index if last else 0, len(slots) + k
-            for cell, token in enumerate(named):
-                rows[first + k][token] = rule(kinds.index(kind), mode, cell=cell, into=into, call=call)
+            follows = {"mode": IDLE if last else first + k + 1, "call": 1 + index if last else 0}
+            for cell, name in enumerate(slots):
+                rule(first + k, name, kind=kinds.index(kind), cell=cell, into=len(slots) + k, **follows)
             for choice in kind.choices:
                 constant = constants[type(choice), choice]
-                rows[first + k][ids[repr(choice)]] = rule(free, mode, constant=constant, into=into, call=call)
-    return TokenRules(*torch.tensor(rows).flatten(0, 1).T.contiguous().unbind()), places
+                rule(first + k, repr(choice), kind=free, constant=constant, into=len(slots) + k, **follows)
+    return TokenRules(*table.flatten(0, 1).T.contiguous().unbind()), places

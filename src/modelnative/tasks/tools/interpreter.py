@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modelnative.errors import UserError
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import State
+from modelnative.tasks.contract.task import State, replace
 from modelnative.tasks.tools.call_table import ERROR, NONE, CallTable, ValueTable
 from modelnative.tasks.tools.grammar import FULL, IDLE, OPEN, make_rules
 from modelnative.tasks.tools.tool import Tool, Value
@@ -102,21 +102,14 @@ class Interpreter:
         named = state.cells.gather(1, rules.cell.index_select(0, row)[:, None])[:, 0]
         value = torch.where(constant == NONE, named, constant)
         kind = torch.add(rules.kind.index_select(0, row), value, alpha=self.values.width)
-        fits = columns.fits.index_select(0, kind)
+        fits = columns.fits.view(-1).index_select(0, kind)
         spare = state.cells.shape[1] - 1
         into = torch.where(fits, rules.into.index_select(0, row), spare)
         cells = state.cells.scatter(1, into[:, None], torch.where(into == spare, NONE, value)[:, None])
         ends = torch.where(fits, rules.ends.index_select(0, row), 0)
         answer = torch.where(ends == 2, value, state.answer)
-        after = ToolState(
-            done=state.done | (ends > 0),
-            mode=torch.where(fits, rules.mode.index_select(0, row), state.mode),
-            results=state.results,
-            shown=state.shown,
-            answer=answer,
-            target=state.target,
-            cells=cells,
-        )
+        done, mode = state.done | (ends > 0), torch.where(fits, rules.mode.index_select(0, row), state.mode)
+        after = replace(state, done=done, mode=mode, answer=answer, cells=cells)
         calls = torch.where(fits, rules.call.index_select(0, row), 0)
         complete = calls.nonzero()[:, 0]
         if len(complete):
@@ -136,15 +129,8 @@ class Interpreter:
         results = state.results.index_add(0, rows, good.long())
         state.cells[rows, state.results[rows] + self.inputs] = torch.where(good, result, NONE)
         mode = torch.where(results[rows] == self.most_results, FULL, IDLE)
-        return ToolState(
-            done=state.done,
-            mode=state.mode.index_copy(0, rows, mode),
-            results=results,
-            shown=state.shown.index_copy(0, rows, result),
-            answer=state.answer,
-            target=state.target,
-            cells=state.cells,
-        )
+        mode, shown = state.mode.index_copy(0, rows, mode), state.shown.index_copy(0, rows, result)
+        return replace(state, mode=mode, results=results, shown=shown)
 
     def feedback(self, state: ToolState) -> Tensor:
         """See `Task.feedback`: the last result, blank while a call is written."""

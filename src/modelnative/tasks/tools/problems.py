@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -56,15 +57,12 @@ class ProblemList:
         inputs: list[Inputs] = []
         targets: list[Value] = []
         for index, (name, listed) in enumerate(by_stage.items()):
-            seen = set()
-            for given in listed:
-                # Integers among floats become floats; duplicates are removed.
-                typed = {key: float(value) if kinds[key] is float else value for key, value in given.items()}
-                if (key := tuple(sorted(typed.items()))) not in seen:
-                    seen.add(key)
-                    stage.append(index)
-                    inputs.append(typed)
-                    targets.append(_target(name, functions[name], typed))
+            # Integers among floats become floats; duplicates are removed.
+            typed = [{key: float(v) if kinds[key] is float else v for key, v in given.items()} for given in listed]
+            distinct = {tuple(sorted(given.items())): given for given in typed}.values()
+            stage += [index] * len(distinct)
+            inputs += distinct
+            targets += [_target(name, functions[name], given) for given in distinct]
         return cls(tuple(by_stage), tuple(kinds), kinds, stage, inputs, targets)
 
     def keys(self) -> list[int]:
@@ -72,10 +70,8 @@ class ProblemList:
 
         Two of n different problems have equal keys with probability n² / 2⁶⁵.
         """
-        texts = (
-            json.dumps([self.stages[s], sorted(given.items())])
-            for s, given in zip(self.stage, self.inputs, strict=True)
-        )
+        pairs = zip(self.stage, self.inputs, strict=True)
+        texts = (json.dumps([self.stages[s], sorted(given.items())]) for s, given in pairs)
         digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
         return [int.from_bytes(digest, "little", signed=True) for digest in digests]
 
@@ -104,12 +100,8 @@ def _stages(problems: Any) -> dict[str, Any]:
             for name in whole:
                 require(isinstance(name, str) and name != "", "problems: stage", name, "a name")
             return whole
-        require(
-            are_stages == {False},
-            "problems",
-            list(problems),
-            f"either inputs with their values, or stages with their problems: {EXAMPLE}",
-        )
+        allowed = f"either inputs with their values, or stages with their problems: {EXAMPLE}"
+        require(are_stages == {False}, "problems", list(problems), allowed)
         return {"T0": whole}
     listed = _few("problems", problems)
     require(len(listed) > 0, "problems", problems, f"at least one problem, such as {EXAMPLE}")
@@ -131,9 +123,7 @@ def _stage(name: str, given: Any) -> list[Inputs]:
     """Return the problems of one stage: all combinations of the values of each input, or a list as it is."""
     if isinstance(given, Mapping):
         values = {key: _few(key, part) for key, part in given.items()}
-        count = 1
-        for part in values.values():
-            count *= len(part)
+        count = math.prod(map(len, values.values()))
         require(count <= MOST, f"problems: {name}", f"{count} combinations", f"at most {MOST}; use fewer values")
         given = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
     require(len(given) > 0, "problems", name, "at least one problem in every stage")
@@ -149,10 +139,9 @@ def _stage(name: str, given: Any) -> list[Inputs]:
 def _kinds(by_stage: dict[str, list[Inputs]]) -> dict[str, type]:
     """Return the type of each input, which is the same for all problems; integers among floats are allowed."""
     found: dict[str, set[type]] = {}
-    for listed in by_stage.values():
-        for problem in listed:
-            for key, value in problem.items():
-                found.setdefault(key, set()).add(type(value))
+    for problem in itertools.chain(*by_stage.values()):
+        for key, value in problem.items():
+            found.setdefault(key, set()).add(type(value))
     for key, types in found.items():
         types_text = " and ".join(sorted(kind.__name__ for kind in types))
         require(len(types) == 1 or types == {int, float}, f"problems: input {key}", types_text, "values of one type")
@@ -160,16 +149,14 @@ def _kinds(by_stage: dict[str, list[Inputs]]) -> dict[str, type]:
 
 
 def _target(stage: str, function: FromInputs, inputs: Inputs) -> Value:
-    require(
-        callable(function), "target", function, "a function from a problem, a dictionary of inputs, to the right answer"
-    )
+    allowed = "a function from a problem, a dictionary of inputs, to the right answer"
+    require(callable(function), "target", function, allowed)
     where = f"target: for {described(inputs)} of stage {stage!r}"
     answer = call_for(where, function, inputs)
     try:
-        answer = Kind(float).convert(answer) if isinstance(answer, float) else plain_value(answer)
+        return Kind(float).convert(answer) if isinstance(answer, float) else plain_value(answer)
     except TypeError as error:
         raise UserError(f"{where} it is not allowed: {error}") from error
-    return answer
 
 
 def call_for(where: str, function: FromInputs, inputs: Inputs) -> Any:

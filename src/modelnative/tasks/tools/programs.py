@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from modelnative.errors import UserError, choose
 from modelnative.tasks.tools.interpreter import Interpreter
 from modelnative.tasks.tools.problems import ProblemList, call_for, described, per_stage
-from modelnative.tasks.tools.search import ProgramSearch, ProgramSpace
+from modelnative.tasks.tools.search import ProgramSearch
 
 SHOWN = 3  # problems that a message names
+SAMPLE = 128  # problems that programs are searched for at first
 
 
 class OraclePrograms:
@@ -34,7 +36,8 @@ class OraclePrograms:
         self.interpreter, self.listed, self.inputs, self.targets = interpreter, listed, inputs, targets
         self.solve = None if solve is None else per_stage("solve", solve, listed.stages)
         self.horizon = horizon
-        self._made: dict[int, Tensor | UserError] = {}
+        self._programs = torch.full((len(inputs), horizon), interpreter.vocabulary.end, dtype=torch.int16)
+        self._made: set[int] = set()
         self._lock = threading.Lock()
 
     def __call__(self, stage: Tensor, row: Tensor) -> Tensor:
@@ -43,74 +46,69 @@ class OraclePrograms:
         Raises:
             UserError: problems of a stage have no program, or one that is not allowed.
         """
-        programs = torch.empty(len(stage), self.horizon, dtype=torch.int64, device=stage.device)
-        for index in stage.unique().tolist():
-            mine = (stage == index).nonzero()[:, 0]
-            place = row[mine] - self.listed.stage.index(index)
-            programs[mine] = self._of_stage(index)[place.cpu()].long().to(stage.device)
-        return programs
-
-    def _of_stage(self, stage: int) -> Tensor:
-        """The programs of all problems of a stage: int16 [problems, horizon]."""
         with self._lock:  # several threads may call
-            if stage not in self._made:
-                try:
-                    programs = self._search(stage) if self.solve is None else self._given(stage)
-                    end = self.interpreter.vocabulary.end
-                    padded = [[*program, *[end] * (self.horizon - len(program))] for program in programs]
-                    self._made[stage] = torch.tensor(padded, dtype=torch.int16)
-                except UserError as error:
-                    self._made[stage] = error
-            found = self._made[stage]
-        if isinstance(found, UserError):
-            raise found
-        return found
+            for index in set(stage.unique().tolist()) - self._made:
+                rows = torch.tensor([row for row, s in enumerate(self.listed.stage) if s == index])
+                for program, solved in self._search(index, rows) if self.solve is None else self._given(index, rows):
+                    self._programs[solved, : len(program)] = torch.tensor(program, dtype=torch.int16)
+                self._made.add(index)
+        return self._programs[row.cpu()].long().to(row.device)
 
-    def _rows(self, stage: int) -> list[int]:
-        return [row for row, s in enumerate(self.listed.stage) if s == stage]
-
-    def _given(self, stage: int) -> list[list[int]]:
-        """The programs that the user gave."""
+    def _given(self, stage: int, rows: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield the programs that the user gave, each with the rows of its problems."""
         assert self.solve is not None
-        solve, ids = self.solve[self.listed.stages[stage]], self.interpreter.vocabulary.ids
-        inputs = [self.listed.inputs[row] for row in self._rows(stage)]
+        name = self.listed.stages[stage]
+        solve = self.solve[name]
         if not callable(solve):
-            return [program_tokens(solve, ids, self.horizon)] * len(inputs)
-        where = f"solve: for {{}} of stage {self.listed.stages[stage]!r}"
-        texts = (call_for(where.format(described(given)), solve, given) for given in inputs)
-        return [program_tokens(text, ids, self.horizon) for text in texts]
+            yield self._tokens(solve), rows
+            return
+        for row in rows:
+            given = self.listed.inputs[int(row)]
+            where = f"solve: for {described(given)} of stage {name!r}"
+            yield self._tokens(call_for(where, solve, given)), row
 
-    def _search(self, stage: int) -> list[list[int]]:
-        """The shortest programs."""
-        interpreter, rows = self.interpreter, torch.tensor(self._rows(stage))
-        alike = interpreter.values.columns(rows.device).alike
-        space = ProgramSpace(interpreter.calls, interpreter.constants, self.inputs.shape[1], interpreter.most_results)
-        search = ProgramSearch(space, self.inputs[rows], alike[self.targets[rows]])
-        missing = [row for row, found in zip(rows.tolist(), search.found, strict=True) if found is None]
-        if missing:
-            inputs, targets = self.listed.inputs, self.listed.target
-            some = ", ".join(f"{described(inputs[row])} (target {targets[row]!r})" for row in missing[:SHOWN])
-            why = f"no program of up to {interpreter.most_results} calls gives it; see `calls`"
-            if not search.exhausted:
-                why = "the search for a program gave up; give the programs with `solve`, or allow fewer calls"
-            raise UserError(
-                f"target: {len(missing)} of {len(rows)} problems of stage {self.listed.stages[stage]!r} cannot be "
-                f"reached, such as {some}: {why}"
-            )
-        ids = interpreter.vocabulary.ids
-        return [[ids[word] for word in space.words(*found, interpreter.slots)] for found in search.found if found]
+    def _tokens(self, text: object) -> list[int]:
+        """Return the tokens of a program that a user wrote: "celsius f ANS R1", or a list of these words."""
+        ids = self.interpreter.vocabulary.ids
+        if not (isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(w, str) for w in text))):
+            raise UserError(f"solve: {text!r} is not allowed; expected a program, such as 'celsius f ANS R1'")
+        words = text.split() if isinstance(text, str) else list(text)
+        tokens = [ids[choose("solve: token", word, ids)] for word in words]
+        if not 0 < len(tokens) <= self.horizon:
+            allowed = f"1 to {self.horizon} tokens; see `calls`"
+            raise UserError(f"solve: {' '.join(words)!r} is not allowed; expected {allowed}")
+        return tokens
 
+    def _search(self, stage: int, rows: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield few programs that solve all problems: they are searched for on a sample, and tried on the others."""
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+        total, sample = len(rows), SAMPLE
+        while len(rows):
+            sampled = rows[:sample]
+            search = ProgramSearch(self.interpreter, self.inputs[sampled], self.targets[sampled])
+            if search.unsolved:
+                missing = sampled[search.unsolved].sort().values.tolist()
+                inputs, targets = self.listed.inputs, self.listed.target
+                some = ", ".join(f"{described(inputs[row])} (target {targets[row]!r})" for row in missing[:SHOWN])
+                why = f"no program of up to {self.interpreter.most_results} calls gives it; see `calls`"
+                if not search.exhausted:
+                    why = "the search for a program gave up; give the programs with `solve`, or allow fewer calls"
+                tried = "" if len(sampled) == total else " that were tried"
+                raise UserError(
+                    f"target: {len(missing)} of {len(sampled)} problems{tried} of stage {self.listed.stages[stage]!r} "
+                    f"cannot be reached, such as {some}: {why}"
+                )
+            for words in search.chosen():
+                tokens = self._tokens(words)
+                solved = self._solves(tokens, rows)
+                yield tokens, rows[solved]
+                rows = rows[~solved]
+            sample *= 2
 
-def program_tokens(text: object, vocabulary: dict[str, int], horizon: int) -> list[int]:
-    """Return the tokens of a program that a user wrote: "celsius f ANS R1", or a list of these words.
-
-    Raises:
-        UserError: a word is not a token, or there are too many.
-    """
-    if not (isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(w, str) for w in text))):
-        raise UserError(f"solve: {text!r} is not allowed; expected a program, such as 'celsius f ANS R1'")
-    words = text.split() if isinstance(text, str) else list(text)
-    tokens = [vocabulary[choose("solve: token", word, vocabulary)] for word in words]
-    if not 0 < len(tokens) <= horizon:
-        raise UserError(f"solve: {' '.join(words)!r} is not allowed; expected 1 to {horizon} tokens; see `calls`")
-    return tokens
+    def _solves(self, program: list[int], rows: Tensor) -> Tensor:
+        """Whether a program solves problems, int64 [n]: bool [n]."""
+        state = self.interpreter.begin(self.inputs[rows], self.targets[rows])
+        success = torch.zeros(len(rows), dtype=torch.bool)
+        for token in program:
+            state, success, _ = self.interpreter.step(state, torch.full((len(rows),), token))
+        return success

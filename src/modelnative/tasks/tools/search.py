@@ -1,166 +1,155 @@
-"""Search for the shortest program of tool calls for each of many problems.
+"""Search for few programs of tool calls that together solve many problems.
 
-Programs are tried in order of their length, each on the batch of all problems that are still unsolved. So the time of
-the search depends on the number of programs up to the needed length, and not on the number of problems.
+The shortest program of each problem is often a coincidence of its numbers, and teaches nothing about other problems. So
+every program is tried on all problems at once, and those that solve the most problems per token are taken.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterator
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from modelnative.tasks.tools.call_table import ERROR, NONE, CallTable
-from modelnative.tasks.tools.tool import Value
+from modelnative.tasks.tools.call_table import ERROR, NONE
+from modelnative.tasks.tools.interpreter import Interpreter
 
-BUDGET = 200_000  # programs and prefixes of programs that are tried before the search gives up
+BUDGET = 500_000  # programs and prefixes of programs that are tried before the search gives up
 
-
-@dataclass(frozen=True)
-class ProgramCall:
-    """One call of a program: the index of a tool, and the source of each argument.
-
-    A source is the index of a slot (inputs, then results), or −1 − i for constant i.
-    """
-
-    tool: int
-    sources: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ProgramSpace:
-    """The set of programs that are searched.
-
-    Attributes:
-        calls: the table of calls, with the tools.
-        constants: the id of each constant's value.
-        inputs: number of inputs.
-        most: largest number of calls of a program.
-    """
-
-    calls: CallTable
-    constants: Mapping[tuple[type, Value], int]
-    inputs: int
-    most: int
-
-    def words(self, program: Sequence[ProgramCall], answer: int, slots: Sequence[str]) -> list[str]:
-        """Return the tokens of a program by name; `slots` are the names of inputs and results."""
-        names = [*slots, *(repr(constant) for _, constant in list(self.constants)[::-1])]  # constant i has index −1 − i
-        called = [[self.calls.tools[call.tool].name, *(names[source] for source in call.sources)] for call in program]
-        return [*itertools.chain(*called), "ANS", slots[answer]]
+# A call of a program: the index of a tool, and the source of each argument: the index of a slot (inputs, then results),
+# or −1 − i for constant i.
+ProgramCall: TypeAlias = tuple[int, tuple[int, ...]]
 
 
 class ProgramSearch:
-    """Finds the program with the fewest tokens for each problem, the first one in the order of the search.
+    """Tries all programs with 1 call, then with 2, and so on, until every problem is solved by one of them.
 
-    A call has a token for the tool and one for each argument. Programs are skipped if a shorter one has the same result
-    (with a call that fails, whose result exists already, or whose result is not used), and if they differ from another
-    program by the order of independent calls alone.
+    A program answers with an input or with the result of its last call. Programs are skipped if a result is not used,
+    if a call gives in no problem a result that is new, and if they differ from another program by the order of
+    independent calls alone. Each call is made once for equal arguments: the values that a call gives in the N problems
+    are a vector of ids, and equal vectors are one.
 
     Args:
-        space: the programs.
-        slots: int64 [N, inputs], ids of the inputs of N problems, NONE where a problem does not have one.
-        target: int64 [N], `alike` of the right answer.
+        interpreter: the tools, their calls and the constants.
+        inputs: int64 [N, inputs], ids of the inputs of N problems, NONE where a problem does not have one.
+        targets: int64 [N], the ids of the right answers.
 
     Attributes:
-        found: for each problem its calls and the slot of the answer; None if no program was found.
-        exhausted: whether all programs were tried; otherwise the budget was used up.
+        unsolved: the indices of the problems that no program solves.
+        exhausted: whether all programs were tried; otherwise every problem is solved, or the budget was used up.
     """
 
-    def __init__(self, space: ProgramSpace, slots: Tensor, target: Tensor) -> None:
-        self.space, self.slots, self.target = space, slots, target
-        self.found: list[tuple[tuple[ProgramCall, ...], int] | None] = [None] * len(slots)
-        self.open = torch.ones(len(slots), dtype=torch.bool)
-        self.exhausted = True
-        self._tried = 0
-        self._values = list(space.constants.values())
-        self._places = {constant: place for place, constant in enumerate(space.constants)}
-        self._widest = max(len(tool.parameters) for tool in space.calls.tools)
-        for slot in range(space.inputs):
-            self._solve(torch.arange(len(slots)), slots[:, slot], (), slot)
-        for length in range(1, space.most * (1 + self._widest) + 1):
-            rows = self.open.nonzero()[:, 0]
-            if len(rows) and self._tried < BUDGET:
-                self._extend((), rows, slots[rows], length)
+    def __init__(self, interpreter: Interpreter, inputs: Tensor, targets: Tensor) -> None:
+        self.interpreter, self.tools, self.count = interpreter, interpreter.calls.tools, len(targets)
+        self._targets = interpreter.values.columns(targets.device).alike[targets].numpy()
+        self._widest = max(interpreter.widest, 1)
+        kinds = interpreter.values.kinds
+        self._kinds = [[kinds.index(kind) for kind in tool.parameters.values()] for tool in self.tools]
+        self._places = {constant: -1 - i for i, constant in enumerate(interpreter.constants)}
+        self._vectors: list[npt.NDArray[np.int64]] = []
+        self._fits: list[npt.NDArray[np.bool_]] = []  # of each vector: [kinds, N]
+        self._solved: list[int] = []  # by each vector: bit i stands for problem i
+        self._ids: dict[bytes, int] = {}
+        self._results: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._tried = self._reached = 0
+        # The shortest program with the length, the calls and the slot of the answer, by the problems that it solves.
+        self._found: dict[int, tuple[int, tuple[ProgramCall, ...], int]] = {}
+        self._constants = [self._vector(np.full(self.count, i)) for i in interpreter.constants.values()]
+        slots = [self._vector(column) for column in inputs.T.contiguous().numpy()]
+        for slot, vector in enumerate(slots):
+            self._keep((), slot, vector)
+        everything, calls = (1 << self.count) - 1, 0
+        while self._reached != everything and calls < interpreter.most_results and self._tried < BUDGET:
+            calls += 1
+            self._extend((), slots, calls)
+        self.unsolved = [i for i in range(self.count) if not self._reached >> i & 1]
         self.exhausted = self._tried < BUDGET
 
-    def _extend(self, program: tuple[ProgramCall, ...], rows: Tensor, slots: Tensor, length: int) -> None:
-        """Try all programs that extend `program` by exactly `length` tokens on some problems.
+    def chosen(self) -> list[list[str]]:
+        """Return few programs, as the names of their tokens, that solve all problems but `unsolved`; broadest first."""
+        missing, chosen = self._reached, set[int]()
+        while missing:
+            best = max(self._found, key=lambda solved: (solved & missing).bit_count() / self._found[solved][0])
+            chosen.add(best)
+            missing &= ~best
+        for solved in sorted(chosen, key=int.bit_count):
+            if functools.reduce(operator.or_, chosen - {solved}, 0) == self._reached:
+                chosen.remove(solved)  # the others solve the same problems
+        slots = self.interpreter.slots
+        names = [*slots, *(repr(constant) for _, constant in list(self._places)[::-1])]  # constant i has index −1 − i
+        programs = []
+        for solved in sorted(chosen, key=int.bit_count, reverse=True):
+            _, calls, answer = self._found[solved]
+            words = [[self.tools[tool].name, *(names[source] for source in sources)] for tool, sources in calls]
+            programs.append([*itertools.chain(*words), "ANS", slots[answer]])
+        return programs
 
-        `slots` is int64 [len(rows), inputs + calls so far].
-        """
-        space = self.space
-        left = space.most - len(program)
-        for call in self._next(program, length, left):
-            rest = length - 1 - len(call.sources)
+    def _keep(self, calls: tuple[ProgramCall, ...], answer: int, vector: int) -> None:
+        """Keep a program for the problems that it solves, unless a program that is no longer solves the same ones."""
+        solved, length = self._solved[vector], 2 + sum(1 + len(sources) for _, sources in calls)
+        if solved and (solved not in self._found or length < self._found[solved][0]):
+            self._found[solved] = (length, calls, answer)
+            self._reached |= solved
+
+    def _extend(self, program: tuple[ProgramCall, ...], slots: list[int], left: int) -> None:
+        """Try all programs that extend `program` by exactly `left` calls. `slots` are vectors, results at the end."""
+        for tool, sources in self._next(program, slots, left):
             self._tried += 1
             if self._tried > BUDGET:
                 return
-            still = self.open[rows]
-            result, good = self._call(call, slots, still)
-            good = good & (result[:, None] != slots).all(1) & (result > ERROR)
-            keep = good.nonzero()[:, 0]
-            if not len(keep):
+            given = tuple(slots[source] if source >= 0 else self._constants[-1 - source] for source in sources)
+            if (tool, given) not in self._results:
+                self._results[tool, given] = self._call(tool, given)
+            result, longer = self._results[tool, given], (*program, (tool, sources))
+            if result in slots:
                 continue
-            longer = (*program, call)
-            if rest == 0:
-                self._solve(rows[keep], result[keep], longer, space.inputs + len(program))
-            else:
-                self._extend(longer, rows[keep], torch.cat([slots[keep], result[keep, None]], 1), rest)
+            if left == 1:
+                self._keep(longer, len(slots), result)
+            elif self._vectors[result].any():
+                self._extend(longer, [*slots, result], left - 1)
 
-    def _next(self, program: tuple[ProgramCall, ...], length: int, left: int) -> Iterator[ProgramCall]:
-        """Yield the calls that may follow."""
-        space = self.space
-        first = space.inputs
-        used = {source for call in program for source in call.sources}
-        unused = {first + i for i in range(len(program))} - used
-        for index, tool in enumerate(space.calls.tools):
-            arity = len(tool.parameters)
-            rest = length - 1 - arity
-            if rest < 0 or (rest > 0 and left == 1) or rest > (left - 1) * (1 + self._widest):
-                continue
-            kinds = tool.parameters.values()
-            places = [[*range(first + len(program)), *(-1 - self._constant(c) for c in kind.choices)] for kind in kinds]
+    def _next(self, program: tuple[ProgramCall, ...], slots: list[int], left: int) -> Iterator[ProgramCall]:
+        """Yield the calls that may follow, if `left` calls are left."""
+        used = {source for _, sources in program for source in sources}
+        unused = {len(slots) - 1 - i for i in range(len(program))} - used
+        for index, tool in enumerate(self.tools):
+            places = []
+            for column, kind in zip(self._kinds[index], tool.parameters.values(), strict=True):
+                fitting = [slot for slot, vector in enumerate(slots) if self._fits[vector][column].any()]
+                places.append([*fitting, *(self._places[type(choice), choice] for choice in kind.choices)])
             for sources in itertools.product(*places):
-                call = ProgramCall(index, sources)
-                waiting = len(unused - set(sources))  # earlier results that a later call must use
-                # Each later call but the last one uses its arguments and adds a result that must be used.
-                if waiting > (left - 1) * max(self._widest - 1, 0) or (rest == 0 and waiting):
+                # Each later call uses its arguments and adds a result that must be used, except the last one.
+                if len(unused.difference(sources)) > (left - 1) * (self._widest - 1):
                     continue
                 # Independent calls are in ascending order.
-                if program and first + len(program) - 1 not in sources:
-                    last = program[-1]
-                    if (index, sources) <= (last.tool, last.sources):
-                        continue
-                yield call
+                if program and len(slots) - 1 not in sources and (index, sources) <= program[-1]:
+                    continue
+                yield index, sources
 
-    def _constant(self, value: Value) -> int:
-        return self._places[type(value), value]
+    def _call(self, tool: int, given: tuple[int, ...]) -> int:
+        """Make a call in all problems: the vector of its results, NONE where it cannot be made or fails."""
+        good = np.ones(self.count, dtype=np.bool_)
+        for vector, column in zip(given, self._kinds[tool], strict=True):
+            good &= self._fits[vector][column]
+        arguments = np.array([self._vectors[vector][good] for vector in given]).reshape(len(given), int(good.sum())).T
+        results = np.full(self.count, NONE)
+        results[good] = self.interpreter.calls.results([(tool, *ids) for ids in arguments.tolist()])
+        results[results == ERROR] = NONE
+        return self._vector(results)
 
-    def _call(self, call: ProgramCall, slots: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Make a call in the rows of `wanted`; return the results, and whether the call could be made."""
-        space, values = self.space, self.space.calls.values
-        fits = values.columns(slots.device).fits
-        kinds = list(space.calls.tools[call.tool].parameters.values())
-        width = max(self._widest, 1)
-        arguments = torch.full((len(slots), width), NONE)
-        good = wanted
-        for place, source in enumerate(call.sources):
-            arguments[:, place] = slots[:, source] if source >= 0 else self._values[-1 - source]
-            good = good & fits[arguments[:, place] * values.width + values.kinds.index(kinds[place])]
-        result = torch.full((len(slots),), NONE)
-        chosen = good.nonzero()[:, 0]
-        if len(chosen):
-            result[chosen] = space.calls(torch.full((len(chosen),), call.tool), arguments[chosen])
-        return result, good
-
-    def _solve(self, rows: Tensor, answer: Tensor, program: tuple[ProgramCall, ...], slot: int) -> None:
-        """Record the problems whose answer is right."""
-        alike = self.space.calls.values.columns(answer.device).alike
-        right = (answer > ERROR) & (alike[answer] == self.target[rows]) & self.open[rows]
-        self.open[rows[right]] = False
-        for row in rows[right].tolist():
-            self.found[row] = (program, slot)
+    def _vector(self, values: npt.NDArray[np.int64]) -> int:
+        """Return the index of a vector, which is added if it is new."""
+        index = self._ids.setdefault(values.tobytes(), len(self._vectors))
+        if index == len(self._vectors):
+            columns, ids = self.interpreter.values.columns(torch.device("cpu")), torch.from_numpy(values)
+            right = (columns.alike[ids].numpy() == self._targets) & (values > ERROR)
+            self._vectors.append(values)
+            self._fits.append(columns.fits[ids].T.numpy())
+            self._solved.append(int.from_bytes(np.packbits(right, bitorder="little").tobytes(), "little"))
+        return index

@@ -12,7 +12,7 @@ from torch import Tensor
 from modelnative.errors import UserError
 from modelnative.tasks.contract.sampling import StageTables
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import Problems, Split, Step, Task, TaskSpec, in_split, require
+from modelnative.tasks.contract.task import SPLITS, Problems, Split, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.tools.call_table import NONE
 from modelnative.tasks.tools.interpreter import Interpreter, ToolState
 from modelnative.tasks.tools.problems import FromInputs, ProblemList, described
@@ -108,8 +108,8 @@ class ToolTask(Task[ToolProblems, ToolState]):
             row=torch.arange(len(contexts)),
         )
         self._problems = PerDevice(listed.to)
-        self._splits: dict[Split, list[Tensor]] = {}
-        self._rows = StageTables(self.spec.stages, lambda stage, split: self._parts(split)[stage])
+        self._splits = {split: in_split(listed.key, split) for split in SPLITS}
+        self._rows = StageTables(self.spec.stages, self._part)
         for index, name in enumerate(self.spec.stages):
             require(self.count(index, "train") > 0, "problems", name, "more problems in this stage: all are held out")
         inputs, targets = self._interned()
@@ -122,12 +122,12 @@ class ToolTask(Task[ToolProblems, ToolState]):
         return self._at(self._rows.draw(stage, generator, split))
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ToolProblems]:
-        for rows in self._parts(split)[stage].split(chunk):
+        for rows in self._part(stage, split).split(chunk):
             if len(rows):  # splitting an empty tensor gives one part
                 yield self._at(rows)
 
     def count(self, stage: int, split: Split = "all") -> int:
-        return len(self._parts(split)[stage])
+        return len(self._part(stage, split))
 
     def parse(self, stage: int, text: str) -> ToolProblems:
         listed = self.listed
@@ -188,14 +188,10 @@ class ToolTask(Task[ToolProblems, ToolState]):
         problems.context = problems.context.long()
         return problems
 
-    def _parts(self, split: Split) -> list[Tensor]:
-        """The rows of each stage that are in the split: int64."""
-        if split not in self._splits:
-            problems = self._problems(torch.device("cpu"))
-            inside = in_split(problems.key, split)
-            stages = range(len(self.spec.stages))
-            self._splits[split] = [(inside & (problems.stage == s)).nonzero()[:, 0] for s in stages]
-        return self._splits[split]
+    def _part(self, stage: int, split: Split) -> Tensor:
+        """The rows of a stage and split: int64."""
+        inside = self._problems(torch.device("cpu")).stage == stage
+        return (inside & self._splits[split]).nonzero()[:, 0]
 
     def _interned(self) -> tuple[Tensor, Tensor]:
         """The ids of the inputs, int64 [problems, inputs], and of the targets, int64 [problems]."""

@@ -25,6 +25,7 @@ R = TypeVar("R")
 SECONDS = 1.0  # default time limit of a call
 JSON_TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 TYPES = "int, float, bool, str, or Literal with values of one of these types"
+TYPES_OF_TENSORS = "int, float, bool or Literal, without strings (a tensor cannot hold them)"
 
 
 @dataclass(frozen=True)
@@ -145,19 +146,22 @@ class Tool(Generic[A, R]):
         if not self.name.isidentifier():
             raise UserError(f"tool: {self.name or repr(function)} is not allowed; give it a name: def name(...): ...")
         if not seconds > 0:
-            raise UserError(f"tool {self.name}: seconds: {seconds!r} is not allowed; expected more than 0")
+            raise self._error(f"seconds: {seconds!r} is not allowed; expected more than 0")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise UserError(f"tool {self.name}: is async or a generator; expected a function that returns its result")
+            raise self._error("is async or a generator; expected a function that returns its result")
         self.seconds, self.batched = float(seconds), batched
         self.doc = inspect.getdoc(function) or ""
         try:
             self.signature = inspect.signature(function, eval_str=True)
         except (NameError, ValueError, TypeError) as error:
-            raise UserError(f"tool {self.name}: its annotations cannot be read: {error}") from error
+            raise self._error(f"its annotations cannot be read: {error}") from error
         self.parameters = {name: self._parameter(p) for name, p in self.signature.parameters.items()}
-        self.returns = self._returned()
+        if self.signature.return_annotation is str:
+            allowed = "a Literal of the possible strings, such as Literal['a', 'b']"
+            raise self._error(f"the result: str is not allowed; expected {allowed}")
+        self.returns = self._kind("the result", self.signature.return_annotation, "-> int")
         if batched and not self.parameters:
-            raise UserError(f"tool {self.name}: has no parameter; expected at least one for batched=True")
+            raise self._error("has no parameter; expected at least one for batched=True")
 
     def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -170,10 +174,9 @@ class Tool(Generic[A, R]):
         if self.batched:
             return self.attempt_all([arguments])[0]
         try:
-            result = self.function(*arguments)  # type: ignore[arg-type,call-arg]
+            return self._outcome(self.function(*arguments))  # type: ignore[arg-type,call-arg]
         except BaseException as error:  # noqa: BLE001  # no exception of a tool may end the training
             return CallOutcome(None, f"{type(error).__name__}: {error}")
-        return self._outcome(result)
 
     def attempt_all(self, calls: Sequence[Sequence[Value]]) -> list[CallOutcome]:
         """Make several calls of a batched tool at once; an exception is the outcome of all of them."""
@@ -227,40 +230,26 @@ class Tool(Generic[A, R]):
         except TypeError as error:
             return CallOutcome(None, f"returned what its annotation does not allow: {error}", fault=True)
 
+    def _error(self, words: str) -> UserError:
+        return UserError(f"tool {self.name}: {words}")
+
     def _parameter(self, parameter: inspect.Parameter) -> Kind:
-        name, annotation = parameter.name, parameter.annotation
-        where = f"tool {self.name}: parameter {name!r}"
+        what = f"parameter {parameter.name!r}"
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            raise UserError(f"{where} is not allowed; expected plain parameters of one argument each")
+            raise self._error(f"{what} is not allowed; expected plain parameters of one argument each")
         if parameter.default is not parameter.empty:
-            raise UserError(f"{where} has a default; expected none, as the agent chooses every argument")
-        if annotation is parameter.empty:
-            raise UserError(f"{where} has no annotation; write its type, such as {name}: int (allowed: {TYPES})")
-        kind = Kind.of(annotation)
-        if kind is None or (self.batched and kind.type is str):
-            raise UserError(f"{where}: {_type_name(annotation)} is not allowed; expected {self._types()}")
-        return kind
+            raise self._error(f"{what} has a default; expected none, as the agent chooses every argument")
+        return self._kind(what, parameter.annotation, f"{parameter.name}: int")
 
-    def _returned(self) -> Kind:
-        annotation = self.signature.return_annotation
-        where = f"tool {self.name}: the result"
+    def _kind(self, what: str, annotation: Any, example: str) -> Kind:
+        """Return the kind of a parameter or of the result."""
         if annotation is inspect.Signature.empty:
-            raise UserError(f"{where} has no annotation; write its type, such as -> int (allowed: {TYPES})")
-        if annotation is str:
-            raise UserError(
-                f"{where}: str is not allowed; expected a Literal of the possible strings, such as Literal['a', 'b']"
-            )
+            raise self._error(f"{what} has no annotation; write its type, such as {example} (allowed: {TYPES})")
         kind = Kind.of(annotation)
         if kind is None or (self.batched and kind.type is str):
-            raise UserError(f"{where}: {_type_name(annotation)} is not allowed; expected {self._types()}")
+            allowed = TYPES_OF_TENSORS if self.batched else TYPES
+            raise self._error(f"{what}: {inspect.formatannotation(annotation)} is not allowed; expected {allowed}")
         return kind
-
-    def _types(self) -> str:
-        return "int, float, bool or Literal, without strings (a tensor cannot hold them)" if self.batched else TYPES
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 @overload

@@ -83,21 +83,26 @@ class ToolVocabulary:
             return round(round(value, self.decimals) * 10**self.decimals)
         return value * 10**self.decimals
 
-    def number(self, value: int | float, places: int) -> list[int] | None:
-        """Encode a sign and right-aligned digits; None if there are more than `places`."""
-        written = str(abs(self.scaled(value) if isinstance(value, float) else value))
-        if len(written) > places:
-            return None
-        sign = self.ids["-"] if value < 0 and written != "0" else self.end
-        return [sign, *[self.end] * (places - len(written)), *(self.ids[digit] for digit in written)]
+    def written(self, value: Value) -> list[int]:
+        """Encode the token of a string or bool, or a sign and digits."""
+        if isinstance(value, (bool, str)):
+            return [self.ids[repr(value)]]
+        digits = str(abs(self.scaled(value) if isinstance(value, float) else value))
+        sign = self.ids["-"] if value < 0 and digits != "0" else self.end
+        return [sign, *(self.ids[digit] for digit in digits)]
 
     def shown(self, value: Value) -> list[int] | None:
-        """Encode a value as feedback, [width]; None if it cannot be shown."""
-        if isinstance(value, (bool, str)):
-            symbol = self.ids.get(repr(value))
-            return None if symbol is None else [symbol, *[self.end] * (self.width - 1)]
-        written = self.number(value, self.digits)
-        return None if written is None else [self.ids["FLOAT" if isinstance(value, float) else "INT"], *written]
+        """Encode a value as feedback, [width], digits right-aligned; None if it cannot be shown."""
+        is_number = not isinstance(value, (bool, str))
+        if not is_number and repr(value) not in self.ids:
+            return None
+        first, *digits = self.written(value)
+        if len(digits) > self.digits:
+            return None
+        blank = [self.end] * (self.digits - len(digits))
+        if not is_number:
+            return [first, self.end, *blank]
+        return [self.ids["FLOAT" if isinstance(value, float) else "INT"], first, *blank, *digits]
 
     def same(self, value: Value) -> object:
         """Return a key that is equal for values that are the same answer."""
@@ -108,31 +113,12 @@ class ToolVocabulary:
 
         A context is the stage and then the name and value of each input, blank if the problem does not have it.
         """
-        places = ["stage"]
-        widths: dict[str, int] = {}
+        rows, places = [[self.ids[f"?{listed.stages[stage]}"]] for stage in listed.stage], ["stage"]
         for name, kind in listed.kinds.items():
-            values = [given[name] for given in listed.inputs if name in given]
-            numbers = [v for v in values if not isinstance(v, (bool, str))]
-            units = (self.scaled(v) if isinstance(v, float) else v for v in numbers)
-            widths[name] = max((len(str(abs(unit))) for unit in units), default=0)
-            places += [
-                name,
-                *([f"{name}:{i}" for i in range(widths[name] + 1)] if kind in (int, float) else [f"{name}:"]),
-            ]
-        rows = []
-        for stage, given in zip(listed.stage, listed.inputs, strict=True):
-            row = [self.ids[f"?{listed.stages[stage]}"]]
-            for name, width in widths.items():
-                row += self._field(name, given.get(name), width)
-            rows.append(row)
+            fields = [self.written(given[name]) if name in given else [] for given in listed.inputs]
+            width = max(map(len, fields))
+            places += [name, *([f"{name}:{i}" for i in range(width)] if kind in (int, float) else [f"{name}:"])]
+            for row, field in zip(rows, fields, strict=True):
+                blank = [self.end] * (width - len(field))
+                row += [self.ids[name], field[0], *blank, *field[1:]] if field else [self.end, *blank]
         return rows, places
-
-    def _field(self, name: str, value: Value | None, width: int) -> list[int]:
-        """Encode an input in the context: its name, then a symbol, or a sign and `width` digits."""
-        if value is None:
-            return [self.end] * (2 + width)
-        if isinstance(value, (bool, str)):
-            return [self.ids[name], self.ids[repr(value)]]
-        written = self.number(value, width)
-        assert written is not None, "`width` is that of the widest value"
-        return [self.ids[name], *written]

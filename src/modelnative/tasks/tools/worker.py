@@ -1,8 +1,7 @@
 """A worker process that calls one tool. If a call hangs, the parent process kills it.
 
 It is started as `python -m modelnative.tasks.tools.worker MODULE:NAME`. It reads one JSON list of arguments per line
-and writes one JSON object per line: first `{"error": ...}`, empty if the tool was imported, then the outcome of each
-call.
+and writes one `CallOutcome` per line: first that of the import, then that of each call.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import os
 import queue
 import sys
 import threading
-from typing import Any
 
 from modelnative.errors import UserError
 from modelnative.tasks.importing import imported
-from modelnative.tasks.tools.tool import Tool
+from modelnative.tasks.tools.tool import CallOutcome, Tool
 
 
 class TaskStub:
@@ -38,20 +36,20 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
 
-    def send(message: dict[str, Any]) -> None:
-        output.write(json.dumps(message) + "\n")
+    def send(outcome: CallOutcome) -> None:
+        output.write(json.dumps(outcome._asdict()) + "\n")
         output.flush()
 
     sys.modules["modelnative"].__dict__["ToolTask"] = TaskStub
     try:
         found = imported(sys.argv[1])
     except (UserError, SystemExit) as error:
-        send({"error": str(error)})
+        send(CallOutcome(None, str(error)))
         return
     tool = found if isinstance(found, Tool) else Tool(found)
-    send({"error": ""})
+    send(CallOutcome(None))
     while True:
-        send(tool.attempt(json.loads(lines.get()))._asdict())
+        send(tool.attempt(json.loads(lines.get())))
 
 
 if __name__ == "__main__":
