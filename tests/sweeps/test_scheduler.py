@@ -175,7 +175,7 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path) -> Non
     bad, good = events[-1].rows
     assert (bad.status, good.status) == ("failed", "finished")
     assert bad.reason.startswith("optimizer.learning_rate: 1000.0 made the numbers overflow at update ")
-    assert sweep.log_path(bad.trial).read_text().strip() == bad.reason
+    assert (sweep.path / "logs" / f"{bad.trial}.log").read_text().strip() == bad.reason
 
 
 def test_a_trial_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupte
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.options import SweepOptions, run_sweep
 from modelnative.sweeps.results import Row, read_row
-from modelnative.sweeps.seeds import seeds_sweep
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
@@ -46,7 +45,7 @@ def alone(path: Path, seed: int, **changes: object) -> Run:
 
 
 def test_each_seed_is_a_run_of_its_own_with_a_report_of_all(tmp_path: Path) -> None:
-    sweep = seeds_sweep(config(seed=5), 3, tmp_path / "seeds")
+    sweep = Sweep.of_seeds(config(seed=5), 3, tmp_path / "seeds")
     follow(sweep)
     assert [row.seed for row in rows(sweep)] == [5, 6, 7]
     assert [row.status for row in rows(sweep)] == ["finished"] * 3
@@ -62,7 +61,7 @@ def test_each_seed_is_a_run_of_its_own_with_a_report_of_all(tmp_path: Path) -> N
 
 
 def test_ctrl_c_stops_every_seed_and_resume_continues(tmp_path: Path) -> None:
-    sweep = seeds_sweep(config(updates=UPDATES), 2, tmp_path / "seeds")
+    sweep = Sweep.of_seeds(config(updates=UPDATES), 2, tmp_path / "seeds")
     runs = [sweep.run(trial) for trial in sweep.trials]
     when(lambda: all(updates(run) >= 3 for run in runs), lambda: os.kill(os.getpid(), signal.SIGINT))
     events = follow(sweep)
@@ -77,7 +76,7 @@ def test_ctrl_c_stops_every_seed_and_resume_continues(tmp_path: Path) -> None:
 
 
 def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
-    sweep = seeds_sweep(config(updates=UPDATES), 1, tmp_path / "seeds")
+    sweep = Sweep.of_seeds(config(updates=UPDATES), 1, tmp_path / "seeds")
     run = sweep.run(sweep.trials[0])
     when(lambda: updates(run) >= 3, lambda: os.kill(processes(sweep.path)[0], signal.SIGKILL))
     assert [event.reason for event in follow(sweep) if isinstance(event, TrialCrashed)] == ["killed by SIGKILL"]
@@ -85,7 +84,7 @@ def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
 
 
 def test_a_seed_that_fails_is_counted(tmp_path: Path) -> None:
-    sweep = seeds_sweep(config(core="transformer", optimizer={"learning_rate": 1000.0}), 2, tmp_path / "seeds")
+    sweep = Sweep.of_seeds(config(core="transformer", optimizer={"learning_rate": 1000.0}), 2, tmp_path / "seeds")
     last = follow(sweep)[-1]
     assert isinstance(last, SweepFinished)
     assert [row.status for row in last.rows] == ["failed", "failed"]
@@ -104,19 +103,19 @@ def test_a_seed_that_fails_is_counted(tmp_path: Path) -> None:
 )
 def test_bad_arguments_write_nothing(changes: dict[str, object], seeds: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        seeds_sweep(config(**changes), seeds, tmp_path / "seeds")
+        Sweep.of_seeds(config(**changes), seeds, tmp_path / "seeds")
     assert not (tmp_path / "seeds").exists()
 
 
 def test_a_folder_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"exists already; choose another folder, or continue it with: modelnative res"):
-        seeds_sweep(config(), 2, tmp_path)
+        Sweep.of_seeds(config(), 2, tmp_path)
 
 
 def test_the_plan_survives_a_round_trip(tmp_path: Path) -> None:
     fields = {"options": {"feedback": "none"}, "policy": {"width": 8, "layers": None}, "threads": 2}
-    sweep = seeds_sweep(config(**fields), 2, tmp_path / "seeds")
+    sweep = Sweep.of_seeds(config(**fields), 2, tmp_path / "seeds")
     sweep.write()
     assert Sweep.open(sweep.path) == sweep
     assert sweep.seeds_only

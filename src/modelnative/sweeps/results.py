@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import statistics
@@ -87,11 +88,10 @@ class Cell:
 
 def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
     """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good."""
-    run = sweep.run(trial)
-    if not run.result_path.exists():
-        status = "failed" if failure else "unfinished"
-        return Row(trial.name, trial.fields, trial.config.seed, status, failure)
-    result = read_json(run.result_path)
+    row = Row(trial.name, trial.fields, trial.config.seed, "failed" if failure else "unfinished", failure)
+    if not sweep.finished(trial):
+        return row
+    result = read_json(sweep.run(trial).result_path)
     greedy, sampled = result["evaluation"]["counts"], result["sampled"]["counts"]
     stages = list(dict.fromkeys(count["stage"] for count in greedy))
     heldout = [count for count in greedy if count["split"] == "heldout"]
@@ -100,11 +100,10 @@ def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
         for kind, counts in (("greedy", greedy), ("heldout", heldout), ("sampled", sampled))
         for stage in stages
     }
-    return Row(
-        trial.name,
-        trial.fields,
-        trial.config.seed,
-        "finished",
+    return dataclasses.replace(
+        row,
+        status="finished",
+        reason="",
         solved=result["evaluation"]["perfect"],
         success=_rate(greedy),
         rates=rates,
@@ -118,24 +117,15 @@ def write_results(sweep: Sweep, rows: Sequence[Row]) -> None:
     Raises:
         UserError: the disk is full or read-only. The old table is unchanged.
     """
-    fields = list(dict.fromkeys(name for row in rows for name in row.cell))
-    rates = list(dict.fromkeys(name for row in rows for name in row.rates))
+    fields = dict.fromkeys(name for row in rows for name in row.cell)
+    rates = dict.fromkeys(name for row in rows for name in row.rates)
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(["trial", *fields, "seed", "status", "solved", "success", *rates, *COSTS, "reason"])
     for row in rows:
-        table.writerow(
-            [
-                row.trial,
-                *("" if row.cell[name] is None else text(row.cell[name]) for name in fields),
-                row.seed,
-                row.status,
-                *("" if value is None else text(value) for value in (row.solved, row.success)),
-                *(row.rates.get(name, "") for name in rates),
-                *(row.costs.get(name, "") for name in COSTS),
-                row.reason,
-            ]
-        )
+        own, shares, costs = map(row.cell.get, fields), map(row.rates.get, rates), map(row.costs.get, COSTS)
+        values = [row.trial, *own, row.seed, row.status, row.solved, row.success, *shares, *costs, row.reason]
+        table.writerow(["" if value is None else text(value) for value in values])
     write(sweep.results_path, buffer.getvalue().encode())
 
 
