@@ -16,7 +16,6 @@ from modelnative.studio.live import View, clock, rate
 from modelnative.studio.tables import table
 from modelnative.sweeps import events
 from modelnative.sweeps.folder import Sweep
-from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.results import MIN_SEEDS, Cell, Row, cells, text
 
 MAX_RUNNING = 8  # running trials that are shown; a cluster may have hundreds
@@ -100,8 +99,8 @@ def outcome(row: Row) -> str:
     """How a trial ended, in a few words."""
     if row.success is None:
         return row.reason
-    stages = " ".join(f"{n.partition('.')[2]}={floor(r)}" for n, r in row.rates.items() if n.startswith("greedy."))
-    return f"{stages}, {'solved' if row.solved else 'not solved'}, {row.costs['seconds']:.1f} s"
+    stages = " ".join(f"{stage}={floor(rate)}" for stage, rate in row.greedy.items())
+    return f"{stages}, {verdict(row)}, {row.costs['seconds']:.1f} s"
 
 
 def newest(trial: events.TrialProgress) -> str:
@@ -136,16 +135,10 @@ def plan_table(sweep: Sweep) -> Table:
     shown = table("trial", *fields, "now")
     for trial in sweep.trials:
         values = (text(trial.fields[name]) for name in fields)
-        shown.add_row(trial.name.rpartition("-")[2], *values, next_step(sweep, trial))
+        update = sweep.checkpoint(trial)
+        step = "finished" if sweep.finished(trial) else f"continues from update {update}" if update else "starts"
+        shown.add_row(trial.name.rpartition("-")[2], *values, step)
     return shown
-
-
-def next_step(sweep: Sweep, trial: Trial) -> str:
-    """What a call would do with a trial."""
-    if sweep.finished(trial):
-        return "finished"
-    update = sweep.checkpoint(trial)
-    return f"continues from update {update}" if update else "starts"
 
 
 # After
@@ -174,11 +167,11 @@ def comparison_table(grouped: Sequence[Cell]) -> Table:
 
 def seeds_table(rows: Sequence[Row]) -> Table:
     """One row for each seed of a sweep over seeds."""
-    stages = list(dict.fromkeys(name for row in rows for name in row.rates if name.startswith("greedy.")))
-    numbers = ("seed", "updates", "seconds", *(name.partition(".")[2] for name in stages))
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.greedy))
+    numbers = ("seed", "updates", "seconds", *stages)
     shown = table("seed", "verdict", *numbers[1:], right=numbers)
     for row in rows:
-        rates = (floor(row.rates[name]) if name in row.rates else "–" for name in stages)
+        rates = (floor(row.greedy[stage]) if row.greedy else "–" for stage in stages)
         costs = (f"{row.costs['updates']}", f"{row.costs['seconds']:.1f}") if row.costs else ("–", "–")
         shown.add_row(str(row.seed), verdict(row), *costs, *rates)
     return shown

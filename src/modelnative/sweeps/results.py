@@ -52,6 +52,11 @@ class Row:
         """The fields without the seed."""
         return {name: value for name, value in self.fields.items() if name != "seed"}
 
+    @property
+    def greedy(self) -> dict[str, float]:
+        """The success rate of the greedy policy over all problems, by stage."""
+        return {n.removeprefix("greedy."): rate for n, rate in self.rates.items() if n.startswith("greedy.")}
+
 
 @dataclass(frozen=True)
 class Cell:
