@@ -25,16 +25,11 @@ class Outcome:
 
     Attributes:
         code: exit code; a negative number is the signal that killed the process.
-        reason: one line, if the trial did not finish.
+        reason: one line. It counts only if the trial has no result, which an exit code of 0 does not prove.
     """
 
     code: int
     reason: str = ""
-
-    @property
-    def finished(self) -> bool:
-        """The trial has its result."""
-        return self.code == FINISHED
 
     @property
     def refused(self) -> bool:
@@ -104,10 +99,8 @@ class TrialProcess:
         self.stop()
         if code < 0:
             return Outcome(code, f"killed by {_signal_name(-code)}")
-        if code == FINISHED:
-            return Outcome(code)
         lines = [" ".join(line.split()) for line in tail(self.log) if line.strip()]
-        return Outcome(code, lines[-1] if lines else f"exit code {code}")
+        return Outcome(code, lines[-1] if lines and code != FINISHED else f"exit code {code} without a result")
 
     def stop(self) -> None:
         """Ask the trial to stop after the current update."""

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from modelnative.evidence.evaluate import Evaluation
 from modelnative.evidence.statistics import median_interval, wilson
-from modelnative.runs.files import read_json, write
+from modelnative.runs.files import write
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.spec import Fields
@@ -91,28 +94,54 @@ class Cell:
         return " ".join(f"{name}={text(value)}" for name, value in self.fields.items()) or "all trials"
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a row needs of `result.json`."""
+
+    evaluation: Evaluation
+    sampled: Evaluation
+    updates: int
+    episodes: int
+    steps: int
+    seconds: float
+
+
+RESULT_JSON = TypeAdapter(_Result)
+
+
 def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
-    """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good."""
+    """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good.
+
+    A trial whose `result.json` is damaged has failed, too.
+    """
     row = Row(trial.name, trial.fields, trial.config.seed, "failed" if failure else "unfinished", failure)
-    if not sweep.finished(trial):
+    path = sweep.run(trial).result_path
+    if not path.exists():
         return row
-    result = read_json(sweep.run(trial).result_path)
-    greedy, sampled = result["evaluation"]["counts"], result["sampled"]["counts"]
-    stages = list(dict.fromkeys(count["stage"] for count in greedy))
-    heldout = [count for count in greedy if count["split"] == "heldout"]
-    rates = {
-        f"{kind}.{stage}": _rate([count for count in counts if count["stage"] == stage])
-        for kind, counts in (("greedy", greedy), ("heldout", heldout), ("sampled", sampled))
-        for stage in stages
+    try:
+        result = RESULT_JSON.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())[:100]
+        reason = f"{path}: damaged ({cause}); delete it, and resume writes it again"
+        return dataclasses.replace(row, status="failed", reason=reason)
+    greedy, sampled = result.evaluation, result.sampled
+    totals = {
+        f"{kind}.{stage}": evaluation.total(stage, split)
+        for kind, evaluation, split in (
+            ("greedy", greedy, None),
+            ("heldout", greedy, "heldout"),
+            ("sampled", sampled, None),
+        )
+        for stage in dict.fromkeys(count.stage for count in greedy.counts)
     }
     return dataclasses.replace(
         row,
         status="finished",
         reason="",
-        solved=result["evaluation"]["perfect"],
-        success=_rate(greedy),
-        rates=rates,
-        costs={name: result[name] for name in COSTS},
+        solved=greedy.perfect,
+        success=greedy.total().rate,
+        rates={name: count.rate for name, count in totals.items() if count.problems},
+        costs={name: getattr(result, name) for name in COSTS},
     )
 
 
@@ -164,8 +193,3 @@ def _cell(rows: list[Row]) -> Cell:
 def text(value: Any) -> str:
     """The value of a field as it is written in a spec."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _rate(counts: list[dict[str, Any]]) -> float:
-    problems = sum(count["problems"] for count in counts)
-    return sum(count["successes"] for count in counts) / problems if problems else 1.0

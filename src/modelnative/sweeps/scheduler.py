@@ -55,7 +55,7 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Iterator[event
                 yield events.TrialStarted(trial, sweep.checkpoint(trial))
             for name, outcome in executor.poll(PROGRESS_SECONDS):
                 trial, seconds = trials[name], time.monotonic() - running.pop(name)
-                if not outcome.finished and not outcome.refused and not sweep.finished(trial):
+                if not outcome.refused and not sweep.finished(trial):
                     if stopping:
                         continue  # a later call continues it
                     crashes[name] += 1
