@@ -26,7 +26,7 @@ from modelnative.runs.files import FORMAT, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
-from modelnative.sweeps.spec import Spec, differences, parse_spec
+from modelnative.sweeps.spec import MAX_TRIALS, Spec, differences, parse_spec
 from modelnative.training.config import TrainConfig, with_fields
 
 MAX_DIFFERENCES = 3  # that an error names
@@ -49,7 +49,7 @@ class Sweep:
         """
         if cls.exists(path):
             return cls.open(path, spec)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if _in_use(path):
             raise UserError(f"out: {str(path)!r} exists already and is not a sweep; choose another folder")
         return cls(path, spec, plan(spec))
 
@@ -68,8 +68,8 @@ class Sweep:
             >>> [(trial.name, trial.config.seed, trial.config.threads) for trial in sweep.trials]
             [('seed-3', 3, 1), ('seed-4', 4, 1)]
         """
-        require(seeds >= 1, "seeds", seeds, "at least 1")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        require(1 <= seeds <= MAX_TRIALS, "seeds", seeds, f"from 1 to {MAX_TRIALS:,}")
+        if _in_use(path):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
                 f"modelnative resume {path}"
@@ -196,6 +196,11 @@ class Sweep:
         except Timeout:
             found = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise UserError(f"{path}: held by {found}; wait until it ends, or stop it") from None
+
+
+def _in_use(path: Path) -> bool:
+    """Whether anything but an empty folder is there. What a kill before `sweep.json` leaves behind does not count."""
+    return path.exists() and (not path.is_dir() or any(file.name != "sweep.json.partial" for file in path.iterdir()))
 
 
 def tail(path: Path) -> list[str]:

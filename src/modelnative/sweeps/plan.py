@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelnative.errors import UserError
-from modelnative.sweeps.spec import Fields, Spec, nested
+from modelnative.errors import UserError, require
+from modelnative.sweeps.spec import MAX_TRIALS, Fields, Spec, nested
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
@@ -45,6 +46,8 @@ def plan(spec: Spec) -> tuple[Trial, ...]:
         >>> [trial.name.rpartition("-")[0] for trial in plan(spec)]
         ['policy.width=16,seed=0', 'policy.width=32,seed=0', 'policy.width=16,seed=1', 'policy.width=32,seed=1']
     """
+    count = (math.prod(map(len, spec.grid.values())) + len(spec.trials)) * max(1, len(spec.seeds))
+    require(count <= MAX_TRIALS, "trials", count, f"at most {MAX_TRIALS:,} from grid, trials and seeds")
     # Without a grid, the product is one empty cell; it is the only trial if none is listed.
     product = itertools.product(*spec.grid.values()) if spec.grid or not spec.trials else ()
     cells = [*(dict(zip(spec.grid, values, strict=True)) for values in product), *spec.trials]

@@ -15,6 +15,7 @@ from modelnative.policies.config_model import leaf_fields
 from modelnative.runs.upgrade import earlier_names
 from modelnative.training.config import TrainConfig
 
+MAX_TRIALS = 10_000
 PARTS = ("name", "seeds", "base", "grid", "trials")
 FIELDS = [name for name, _ in leaf_fields(TrainConfig) if name != "options"]  # its fields are those of the task
 Fields = dict[str, Any]  # by dotted name: {"policy.width": 32}
@@ -138,11 +139,9 @@ def _name(value: Any) -> str:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    seeds = range(value) if type(value) is int else value
+    seeds = range(value) if type(value) is int and 0 < value <= MAX_TRIALS else value
     legal = isinstance(seeds, (list, tuple, range)) and all(type(seed) is int for seed in seeds)
-    require(
-        legal and (len(seeds) > 0 or seeds is value), "seeds", value, "how many, from 1 on, or a list of whole numbers"
-    )
+    require(legal, "seeds", value, f"how many, from 1 to {MAX_TRIALS:,}, or a list of whole numbers")
     require(len(set(seeds)) == len(seeds), "seeds", value, "each seed once")
     return tuple(seeds)
 
