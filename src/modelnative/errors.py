@@ -15,6 +15,12 @@ class UserError(ValueError):
     """
 
 
+def require(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
+
+
 def choose(field: str, value: object, allowed: Iterable[str]) -> str:
     """Return `value` if it is one of `allowed`; otherwise raise, naming the nearest of them.
 

@@ -10,6 +10,7 @@ import torch
 from modelnative.errors import UserError
 from modelnative.speed import processes
 from modelnative.speed.processes import (
+    PLAN_JSON,
     BenchMessage,
     MeasurementEvent,
     MeasurementPlan,
@@ -66,7 +67,7 @@ def test_without_a_compiler_the_measurement_is_skipped(monkeypatch: pytest.Monke
 
 
 def test_a_process_prints_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([json.dumps(PLAN.as_dict())]) == 0
+    assert main([PLAN_JSON.dump_json(PLAN).decode()]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["name"] for line in lines if "rates" in line] == NAMES
 

@@ -14,8 +14,8 @@ from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.studio.report import POINTS, charts, write_report, write_seeds
+from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.sweeps.seeds import seeds_sweep
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
@@ -154,7 +154,7 @@ def test_drawn_stages_are_called_estimates(run: Run, partly_trained: Run) -> Non
 
 
 def test_the_report_of_seeds(tmp_path: Path) -> None:
-    sweep = seeds_sweep(with_fields(recipe(), TINY), 3, tmp_path / "seeds")
+    sweep = Sweep.of_seeds(with_fields(recipe(), TINY), 3, tmp_path / "seeds")
     for trial, share in zip(sweep.trials, (1.0, 0.5), strict=False):
         run = Run.create(sweep.run(trial).path, trial.config)
         run.append([line(1), line(2)])

@@ -55,7 +55,7 @@ def test_without_ray_it_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_jobs_are_as_many_as_there_are_cores_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_cores", lambda: 8)
+    monkeypatch.setattr(module, "usable_cores", lambda: 8)
     for threads, jobs in ((1, 8), (3, 2), (16, 1)):
         sweep = Sweep(tmp_path / str(threads), Spec("x"), plan(parse_spec({"base": {**TINY, "threads": threads}})))
         started = next(events := run_sweep(sweep, SweepOptions(on="local"), "builtins:id"))

@@ -101,6 +101,10 @@ def test_trials_written_out_come_after_the_grid_and_have_all_columns() -> None:
         ({"base": {"core": ["gru"]}}, r"trial base: core: unknown value \['gru'\]"),
         ({"grid": {"policy.width": [8, 8]}}, "trials: 'policy.width=8' is not allowed twice"),
         ({"trials": [{}, {"core": "gru"}]}, "is not allowed twice"),
+        (
+            {"grid": {"seed": list(range(10**4)), "episodes": list(range(1, 99))}},
+            "trials: 980000 is not allowed; expected",
+        ),
         ({"base": {"episodes": 10}, "grid": {"algorithm": ["grpo"]}}, "trial algorithm=grpo: loss.num_generations: 16"),
     ],
 )

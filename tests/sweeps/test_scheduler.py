@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeping import TINY, UPDATES, fingerprint, processes, updates, wait_for, when, write_result
+from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates, wait_for, when, write_result
 
 from modelnative.errors import UserError
 from modelnative.runs.training import Training
@@ -25,15 +27,27 @@ from modelnative.sweeps.events import (
     TrialFinished,
     TrialStarted,
 )
-from modelnative.sweeps.executors import LocalExecutor, Outcome
+from modelnative.sweeps.executors import Outcome
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.options import SweepOptions, run_sweep
 from modelnative.sweeps.plan import Trial
+from modelnative.sweeps.results import cells
 from modelnative.sweeps.scheduler import run_trials
 from modelnative.sweeps.spec import parse_spec
 
 NOTHING = "builtins:id"  # called with the finished run
 CRASHED, REFUSED = Outcome(-9, "killed by SIGKILL"), Outcome(2, "it overflowed")
+NO_RESULT = Outcome(0, "exit code 0 without a result")
+DAMAGED = [
+    b"",
+    b"{",
+    b"[" * 3000,
+    b"\xff\xfe",
+    b"null",
+    b"{}",
+    b'{"evaluation": {"counts": [3], "greedy": true}}',
+    b'{"evaluation": {"counts": {}}, "sampled": "x", "updates": "many", "episodes": 1e999, "steps": null}',
+]
 
 
 def sweep_of(path: Path, **table: Any) -> Sweep:
@@ -60,7 +74,7 @@ class FakeExecutor:
         trial = self.running.pop(0)
         script = self.outcomes.get(trial.config.seed, [])
         outcome = script.pop(0) if script else Outcome(0)
-        if outcome.finished:
+        if outcome == Outcome(0):
             write_result(self.sweep.run(trial))
         return [(trial.name, outcome)]
 
@@ -107,6 +121,34 @@ def test_crashed_trials_are_retried_and_refused_ones_are_not(tmp_path: Path) -> 
     assert [row["reason"] for row in table] == ["", "it overflowed", rows[2].reason, ""]
     again = list(run_trials(sweep, FakeExecutor(sweep, 2, {}), retries=0))
     assert [event.trial.config.seed for event in only(again, TrialStarted)] == [1, 2], "failed trials are retried"
+
+
+def test_a_trial_that_exits_0_without_a_result_has_failed(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, seeds=3)
+    events = list(run_trials(sweep, FakeExecutor(sweep, 2, {0: [NO_RESULT], 1: [NO_RESULT, NO_RESULT]}), retries=1))
+    rows = events[-1].rows
+    assert [row.status for row in rows] == ["finished", "failed", "finished"]
+    assert rows[1].reason == "crashed 2 times, last: exit code 0 without a result"
+    (cell,) = cells(rows)
+    assert (cell.solved, cell.trials) == (2, 3)
+    with open(sweep.results_path, newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["finished", "failed", "finished"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_result_fails_its_trial_only(content: bytes, tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, seeds=2)
+    path = sweep.run(sweep.trials[0]).result_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    rows = list(run_trials(sweep, FakeExecutor(sweep, 1, {0: [REFUSED]}), retries=0))[-1].rows
+    assert [row.status for row in rows] == ["failed", "finished"]
+    assert rows[0].reason.startswith(f"{path}: damaged (")
+    assert "\n" not in rows[0].reason
+    assert path.read_bytes() == content, "it is left as it is"
+    path.unlink()
+    rows = list(run_trials(sweep, FakeExecutor(sweep, 1, {}), retries=0))[-1].rows
+    assert [row.status for row in rows] == ["finished", "finished"]
 
 
 def test_a_crash_after_the_result_is_ignored(tmp_path: Path) -> None:
@@ -175,7 +217,7 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path) -> Non
     bad, good = events[-1].rows
     assert (bad.status, good.status) == ("failed", "finished")
     assert bad.reason.startswith("optimizer.learning_rate: 1000.0 made the numbers overflow at update ")
-    assert sweep.log_path(bad.trial).read_text().strip() == bad.reason
+    assert (sweep.path / "logs" / f"{bad.trial}.log").read_text().strip() == bad.reason
 
 
 def test_a_trial_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
@@ -208,18 +250,23 @@ def test_ctrl_c_stops_the_trials_with_checkpoints_and_they_continue(tmp_path: Pa
     assert started == stopped, "each continues with the update after the one that it stopped at"
 
 
+DRIVER = """
+import sys, time
+from pathlib import Path
+from modelnative.sweeps.executors import LocalExecutor
+from modelnative.sweeps.folder import Sweep
+sweep = Sweep.open(Path(sys.argv[1]))
+LocalExecutor(sweep, 1, "builtins:id").start(sweep.trials[0])
+time.sleep(600)
+"""
+
+
 def test_trials_stop_when_the_sweep_is_killed(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path, base={**TINY, "updates": 10_000})
-    trial = sweep.trials[0]
-    parent = os.fork()
-    if not parent:
-        LocalExecutor(sweep, 1, NOTHING).start(trial)
-        signal.pause()
-        os._exit(1)
-    wait_for(lambda: len(sweep.run(trial).checkpoints()) >= 2)
-    assert len(processes(sweep.path)) == 1
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    wait_for(lambda: not processes(sweep.path), 30)
-    newest = int(sweep.run(trial).checkpoints()[-1].stem)
-    assert newest == len(sweep.run(trial).metrics()), "it ended with a checkpoint of its last update"
+    sweep = sweep_of(tmp_path, base={**TINY, "updates": 10_000, "checkpoint_every": 5000})
+    run = sweep.run(sweep.trials[0])
+    with subprocess.Popen([sys.executable, "-u", "-c", DRIVER, str(sweep.path)], env=environment()) as parent:
+        wait_for(lambda: updates(run) >= 3)
+        parent.send_signal(signal.SIGKILL)
+    wait_for(lambda: not [pid for pid in processes(sweep.path) if pid != parent.pid], 30)
+    newest = int(run.checkpoints()[-1].stem)
+    assert newest == len(run.metrics()) >= 3, "it ended with a checkpoint of its last update"

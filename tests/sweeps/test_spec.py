@@ -45,9 +45,9 @@ def test_json_is_as_good_and_a_spec_reads_what_it_writes(tmp_path: Path) -> None
     path.write_text(TOML)
     spec = read_spec(path)
     other = tmp_path / "other.json"
-    other.write_text(json.dumps(spec.as_dict()))
+    other.write_text(json.dumps(vars(spec)))
     assert read_spec(other) == spec
-    assert parse_spec(spec.as_dict()) == spec
+    assert parse_spec(vars(spec)) == spec
 
 
 def test_seeds_may_be_a_number() -> None:
@@ -62,7 +62,8 @@ def test_seeds_may_be_a_number() -> None:
         ({"name": "a/b"}, "name: 'a/b' is not allowed; expected letters"),
         ({"name": ".."}, "name: '..' is not allowed"),
         ({"name": 3}, "name: 3 is not allowed"),
-        ({"seeds": 0}, "seeds: 0 is not allowed; expected how many, from 1 on"),
+        ({"seeds": 0}, "seeds: 0 is not allowed; expected how many, from 1 to 10,000"),
+        ({"seeds": 10**19}, "seeds: 10000000000000000000 is not allowed"),
         ({"seeds": True}, "seeds: True is not allowed"),
         ({"seeds": "ten"}, "seeds: 'ten' is not allowed"),
         ({"seeds": [1, 1]}, r"seeds: \[1, 1\] is not allowed; expected each seed once"),
@@ -71,17 +72,18 @@ def test_seeds_may_be_a_number() -> None:
         ({"seeds": 2, "base": {"seed": 1}}, "base.seed: 1 is not allowed beside seeds"),
         ({"seeds": 2, "trials": [{"seed": 1}]}, "trials.seed: 1 is not allowed beside seeds"),
         ({"base": 3}, "base: 3 is not allowed; expected a table"),
-        ({"base": {"sed": 3}}, "base: unknown value 'sed'; did you mean 'seed'?"),
-        ({"base": {"policy": 3}}, "base.policy: 3 is not allowed; name a field of it"),
-        ({"base": {"policy": {"widht": 3}}}, "base.policy: unknown value 'widht'; did you mean 'width'?"),
-        ({"base": {"seed.x": 3}}, "base.seed.x: not a field; seed has no fields of its own"),
+        ({"base": {"sed": 3}}, "base: unknown field 'sed'; did you mean 'seed'"),
+        ({"base": {"policy": 3}}, "base: unknown field 'policy'; did you mean 'policy"),
+        ({"base": {"policy": {"widht": 3}}}, "base: unknown field 'policy.widht'; did you mean 'policy.width'?"),
+        ({"base": {"seed.x": 3}}, "base: unknown field 'seed.x'; did you mean 'seed'?"),
         ({"base": {"policy.width": 3, "policy": {"width": 4}}}, "base.policy.width: 4 is given beside 3"),
         ({"base": {"options": {"x": object()}}}, "base.options.x: .* is not allowed; expected text, a number"),
-        ({"grid": {"algoritm": ["ppo"]}}, "grid: unknown value 'algoritm'; did you mean 'algorithm'?"),
-        ({"grid": {"loss.epoch": [1]}}, "grid.loss: unknown value 'epoch'; did you mean 'epochs'?"),
+        ({"grid": {"algoritm": ["ppo"]}}, "grid: unknown field 'algoritm'; did you mean 'algorithm'?"),
+        ({"grid": {"loss.epoch": [1]}}, "grid: unknown field 'loss.epoch'; did you mean 'loss.epochs'?"),
+        ({"grid": {"zzz": [1]}}, "grid: unknown field 'zzz'; see: modelnative train --help"),
         ({"grid": {"algorithm": "ppo"}}, "grid.algorithm: 'ppo' is not allowed; expected a list of values to try"),
         ({"grid": {"algorithm": []}}, r"grid.algorithm: \[\] is not allowed; expected a list of values"),
-        ({"grid": {"options": [{"horizon": 12}]}}, "grid.options: .* is not allowed; name a field of it"),
+        ({"grid": {"options": [{"horizon": 12}]}}, "grid: unknown field 'options'; did you mean 'options.NAME'?"),
         ({"grid": {"options.horizon": [[12]]}}, "grid.options.horizon: .* is not allowed; expected plain values"),
         ({"trials": {"seed": 3}}, r"trials: {'seed': 3} is not allowed; expected a list of tables"),
         ({"trials": [3]}, "trials: 3 is not allowed; expected a table"),
@@ -90,6 +92,23 @@ def test_seeds_may_be_a_number() -> None:
 def test_mistakes_are_named(table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_spec(table)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("confidence", "target_success"),
+        ("loss.trace", "loss.gae_lambda"),
+        ("trace", "loss.gae_lambda"),
+        ("dials", "options"),
+        ("dials.feedback", "options"),
+        ("width", "policy.width"),
+    ],
+)
+def test_an_earlier_or_a_short_name_is_answered_with_the_name_of_today(old: str, new: str) -> None:
+    for table in ({"base": {old: 1}}, {"grid": {old: [1]}}, {"trials": [{old: 1}]}):
+        with pytest.raises(UserError, match=f"unknown field '{old}'; did you mean '{new}'?"):
+            parse_spec(table)
 
 
 @pytest.mark.parametrize("content", [b"seeds = ", b'{"seeds": ', b"\xff"])

@@ -51,12 +51,12 @@ def test_a_run_that_is_not_the_planned_one_is_refused(sweep: Sweep, capsys: pyte
     assert "not the configuration that the sweep planned for it" in capsys.readouterr().err
 
 
-def test_the_reason_of_a_crash_is_the_last_line(sweep: Sweep, tmp_path: Path) -> None:
-    process = TrialProcess(sweep.path, sweep.trials[0].name, tmp_path / "log", 1, "nowhere:nothing")
+def test_the_reason_of_a_crash_is_the_last_line(sweep: Sweep) -> None:
+    process = TrialProcess(sweep.path, sweep.trials[0], "nowhere:nothing")
     outcome = None
     while outcome is None:
         outcome = process.wait(60)
     assert outcome == Outcome(1, "ModuleNotFoundError: No module named 'nowhere'")
     assert not outcome.refused
     assert sweep.finished(sweep.trials[0]), "the training itself is finished"
-    assert (tmp_path / "log").read_text().startswith("Traceback")
+    assert process.log.read_text().startswith("Traceback")

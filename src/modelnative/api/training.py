@@ -21,7 +21,6 @@ from modelnative.runs.training import Training
 from modelnative.studio.report import write_report
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.options import SweepOptions
-from modelnative.sweeps.seeds import seeds_sweep
 from modelnative.tasks import TASKS, make_task, task_name
 from modelnative.tasks.contract.task import AnyTask, require
 from modelnative.tasks.importing import require_not_importing
@@ -133,7 +132,7 @@ def train(
             allowed = "no object beside seeds, which train in other processes; name it: module:Name"
             require(value is None, name, type(value).__name__, allowed)
         path = Path(out) if out is not None else new_folder(config, f"{seeds}-seeds")
-        return follow_sweep(seeds_sweep(config, seeds, path), SweepOptions(on="local"), False, callbacks)
+        return follow_sweep(Sweep.of_seeds(config, seeds, path), SweepOptions(on="local"), False, callbacks)
     made = None if task is None or isinstance(task, str) else task
     if made is not None:
         make_task(config.task, **config.options)  # a run whose task its name does not make is refused before it starts

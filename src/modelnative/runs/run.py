@@ -119,8 +119,12 @@ class Run:
         """Find a run.
 
         Raises:
-            UserError: the folder is not a run's, or its configuration is damaged.
+            UserError: the folder is not a run's, holds several runs, or its configuration is damaged.
         """
+        several = sorted((p.parent for p in path.glob("trials/*/config.json")), key=lambda p: (len(p.name), p.name))
+        if several:
+            first = ", ".join(map(str, several[:3])) + (", …" if len(several) > 3 else "")
+            raise UserError(f"run: {str(path)!r} holds {len(several)} runs; name one of them: {first}")
         if not (path / "config.json").is_file():
             if (path / "run.lock").exists():
                 why = f"its training was killed before it began; begin it with: modelnative train --out {path}"

@@ -15,7 +15,6 @@ from modelnative.speed.processes import (
     MeasurementEvent,
     MeasurementPlan,
     PeakMemory,
-    config_fields,
     matmul_name,
     measure_in_processes,
 )
@@ -103,7 +102,7 @@ class BenchResult:
         counts = list(dict.fromkeys(rate.processes for rate in self.rates))
         return {
             "machine": machine(),
-            "config": config_fields(self.config),
+            "config": self.config.model_dump(),
             "seconds": self.seconds,
             "rates": [rate.as_dict() for rate in self.rates],
             "matmul": {str(count): self.matmul(count).as_dict() for count in counts},

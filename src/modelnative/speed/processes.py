@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import subprocess
@@ -17,9 +16,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from pydantic import TypeAdapter
 
 from modelnative.errors import UserError
 from modelnative.speed.environment import environment_speed
@@ -27,8 +27,7 @@ from modelnative.speed.throughput import Throughput
 from modelnative.speed.training import PARTS, matmul_rates, training_rates
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
-from modelnative.training.parallel import Group
-from modelnative.training.recipes import recipe
+from modelnative.training.parallel import Group, child_environment
 from modelnative.training.trainer import Trainer
 
 REFERENCE_WIDTH = 64  # its matrix product is measured on every machine, so that machines can be compared
@@ -50,15 +49,6 @@ class MeasurementPlan:
     seconds: float
     compiled: bool = False
     threads: int = 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; `of` reads it."""
-        return {**vars(self), "config": config_fields(self.config)}
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> MeasurementPlan:
-        """The inverse of `as_dict`."""
-        return cls(**{**values, "config": with_fields(recipe(), values["config"])})
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,8 @@ class BenchMessage:
 
 
 MeasurementEvent = Throughput | PeakMemory | BenchMessage
+PLAN_JSON = TypeAdapter(MeasurementPlan)
+EVENT_JSON: TypeAdapter[MeasurementEvent] = TypeAdapter(MeasurementEvent)
 
 
 def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable[[MeasurementEvent], None]) -> None:
@@ -92,25 +84,14 @@ def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable
         UserError: a process has failed.
     """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [
-        sys.executable,
-        *(launcher if processes > 1 else []),
-        "-m",
-        __name__,
-        json.dumps(plan.as_dict()),
-    ]
-    environment = {
-        **os.environ,
-        # The processes can import what this one can, such as a task in the current folder.
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "OMP_NUM_THREADS": "1",
-    }
+    argument = PLAN_JSON.dump_json(plan).decode()
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", __name__, argument]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         child = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment,
+            env=child_environment(threads=1),
             text=True,
             start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
         )
@@ -118,7 +99,10 @@ def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable
             assert child.stdout is not None
             for line in child.stdout:
                 if line.startswith("{"):  # a task may print, too
-                    report(_parse_event(json.loads(line)))
+                    event = EVENT_JSON.validate_json(line)
+                    if isinstance(event, BenchMessage) and event.kind == "error":
+                        raise UserError(event.text)
+                    report(event)
             code = child.wait()
         finally:
             _terminate(child)
@@ -129,16 +113,6 @@ def measure_in_processes(plan: MeasurementPlan, processes: int, report: Callable
             raise UserError(
                 f"bench: a measuring process ended with exit code {code} ({reason[0] if reason else 'no message'})"
             )
-
-
-def _parse_event(line: dict[str, Any]) -> MeasurementEvent:
-    if "rates" in line:
-        return Throughput.of(line)
-    if "peak" in line:
-        return PeakMemory(**line)
-    if line["kind"] == "error":
-        raise UserError(line["text"])
-    return BenchMessage(**line)
 
 
 def _terminate(child: subprocess.Popen[str]) -> None:
@@ -210,11 +184,6 @@ def matmul_name(width: int) -> str:
     return f"matrix product, width {width}"
 
 
-def config_fields(config: TrainConfig) -> dict[str, Any]:
-    """The fields of a configuration, JSON-ready."""
-    return config.model_dump()
-
-
 def peak_memory() -> int:
     """The peak memory of this process in bytes; 0 where the system does not report it."""
     if sys.platform == "win32":
@@ -229,7 +198,7 @@ def main(argv: list[str]) -> int:
     """Run one of the processes."""
     is_leader = os.environ.get("RANK", "0") == "0"
     try:
-        for event in measure(MeasurementPlan.of(json.loads(argv[0]))):
+        for event in measure(PLAN_JSON.validate_json(argv[0])):
             if is_leader:
                 print_line(event)
     except UserError as error:
@@ -241,7 +210,7 @@ def main(argv: list[str]) -> int:
 
 def print_line(event: MeasurementEvent) -> None:
     """Print an event as one line of JSON and flush."""
-    sys.stdout.write(json.dumps(vars(event)) + "\n")
+    sys.stdout.write(EVENT_JSON.dump_json(event).decode() + "\n")
     sys.stdout.flush()
 
 

@@ -58,13 +58,9 @@ def profile_updates(config: TrainConfig, updates: int = 3) -> list[ProfiledOpera
     try:
         trainer = Trainer(make_task(config.task, **config.options), config)
         trainer.update()
-        profile = torch.profiler.profile(activities=[ProfilerActivity.CPU])
-        with _without_stderr():
-            profile.start()
-        for _ in range(updates):
-            trainer.update()
-        with _without_stderr():
-            profile.stop()
+        with _without_stderr(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
+            for _ in range(updates):
+                trainer.update()
     finally:
         torch.set_num_threads(threads)
     averages = profile.key_averages()

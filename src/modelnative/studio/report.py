@@ -79,8 +79,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
         UserError: the file cannot be written.
     """
     finished = [row for row in rows if row.costs]
-    rates = list(dict.fromkeys(name for row in rows for name in row.rates if name.startswith("greedy.")))
-    stages = [name.partition(".")[2] for name in rates]
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.greedy))
     runs = [sweep.run(trial) for trial in sweep.trials]
     metrics = [run.metrics() for run in runs]
     updates = [[float(line["update"]) for line in lines] for lines in metrics]
@@ -95,13 +94,13 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
         config=runs[0].config,
         fields=_fields(next(run for run in runs if run.result_path.exists())) if finished else [],
         rows=rows,
-        stages=list(zip(stages, rates, strict=True)),
+        stages=stages,
         summary=seeds_summary(rows),
         solved=all(row.solved for row in rows),
         medians={name: statistics.median(row.costs[name] for row in finished) for name in ("updates", "seconds")}
         if finished
         else None,
-        median_rate=lambda name: statistics.median(row.rates[name] for row in finished),
+        median_rate=lambda stage: statistics.median(row.greedy[stage] for row in finished),
         verdict=verdict,
         floor=floor,
         charts=drawings,

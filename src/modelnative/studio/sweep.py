@@ -14,21 +14,8 @@ from rich.text import Text
 from modelnative.evidence.evaluate import floor
 from modelnative.studio.live import View, clock, rate
 from modelnative.studio.tables import table
-from modelnative.sweeps.events import (
-    SweepEvent,
-    SweepFinished,
-    SweepInterrupted,
-    SweepProgress,
-    SweepStarted,
-    SweepStopping,
-    TrialCrashed,
-    TrialFailed,
-    TrialFinished,
-    TrialProgress,
-    TrialStarted,
-)
+from modelnative.sweeps import events
 from modelnative.sweeps.folder import Sweep
-from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.results import MIN_SEEDS, Cell, Row, cells, text
 
 MAX_RUNNING = 8  # running trials that are shown; a cluster may have hundreds
@@ -44,34 +31,34 @@ class SweepView(View):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
-        self.started: SweepStarted | None = None
+        self.started: events.SweepStarted | None = None
         self.unfinished = 0
         self._ended = 0
         self._seconds_left: float | None = None
 
-    def __call__(self, event: SweepEvent) -> None:
+    def __call__(self, event: events.SweepEvent) -> None:
         """Show an event."""
-        if isinstance(event, SweepStarted):
+        if isinstance(event, events.SweepStarted):
             self.started, self._ended, self._drawn = event, event.finished, time.perf_counter()
             self._print(headline(event))
             self._start()
-        elif isinstance(event, TrialStarted):
+        elif isinstance(event, events.TrialStarted):
             if self.live is None or event.update:
                 self._print(f"start    {event.trial.name}{f', from update {event.update}' if event.update else ''}")
-        elif isinstance(event, TrialCrashed):
+        elif isinstance(event, events.TrialCrashed):
             retries = f"{event.retries_left} retries left" if event.retries_left != 1 else "1 retry left"
             self._print(f"crashed  {event.trial.name}: {event.reason}; it is retried ({retries} after that)")
-        elif isinstance(event, (TrialFinished, TrialFailed)):
+        elif isinstance(event, (events.TrialFinished, events.TrialFailed)):
             self._ended += 1
             self._print(f"{event.row.status:<8} {event.trial.name}: {outcome(event.row)}  {self._counts()}")
-        elif isinstance(event, SweepProgress):
+        elif isinstance(event, events.SweepProgress):
             self._progress(event)
-        elif isinstance(event, SweepStopping):
+        elif isinstance(event, events.SweepStopping):
             self.signal = event.signal
             self._print("stopping: each trial finishes its update and writes a checkpoint; Ctrl-C again kills them")
-        elif isinstance(event, SweepInterrupted):
+        elif isinstance(event, events.SweepInterrupted):
             self.signal, self.unfinished = event.signal, event.unfinished
-        elif isinstance(event, SweepFinished):
+        elif isinstance(event, events.SweepFinished):
             self.close()
 
     def interrupt_message(self) -> str:
@@ -84,7 +71,7 @@ class SweepView(View):
             return f"killed; each trial keeps its newest checkpoint; {command}"
         return f"stopped with {self.unfinished} of {len(sweep.trials)} trials unfinished; {command}"
 
-    def _progress(self, event: SweepProgress) -> None:
+    def _progress(self, event: events.SweepProgress) -> None:
         self._seconds_left = event.seconds_left
         if self.live is not None:
             self._draw(picture(event))
@@ -101,7 +88,7 @@ class SweepView(View):
         return f"[{self._ended} of {total}{left}]"
 
 
-def headline(event: SweepStarted) -> str:
+def headline(event: events.SweepStarted) -> str:
     """What is run, in one line."""
     sweep = event.sweep
     done = f", {event.finished} of them finished already" if event.finished else ""
@@ -112,18 +99,18 @@ def outcome(row: Row) -> str:
     """How a trial ended, in a few words."""
     if row.success is None:
         return row.reason
-    stages = " ".join(f"{n.partition('.')[2]}={floor(r)}" for n, r in row.rates.items() if n.startswith("greedy."))
-    return f"{stages}, {'solved' if row.solved else 'not solved'}, {row.costs['seconds']:.1f} s"
+    stages = " ".join(f"{stage}={floor(rate)}" for stage, rate in row.greedy.items())
+    return f"{stages}, {verdict(row)}, {row.costs['seconds']:.1f} s"
 
 
-def newest(trial: TrialProgress) -> str:
+def newest(trial: events.TrialProgress) -> str:
     """The newest update of a running trial, and the success of each stage."""
     if not trial.update:
         return "starting"
     return " ".join([f"update {trial.update}, success", *(rate(value).strip() for value in trial.success)])
 
 
-def picture(progress: SweepProgress) -> Group:
+def picture(progress: events.SweepProgress) -> Group:
     """The progress of a sweep."""
     ended = progress.finished + progress.failed
     trials = Table.grid(padding=(0, 1))
@@ -148,16 +135,10 @@ def plan_table(sweep: Sweep) -> Table:
     shown = table("trial", *fields, "now")
     for trial in sweep.trials:
         values = (text(trial.fields[name]) for name in fields)
-        shown.add_row(trial.name.rpartition("-")[2], *values, next_step(sweep, trial))
+        update = sweep.checkpoint(trial)
+        step = "finished" if sweep.finished(trial) else f"continues from update {update}" if update else "starts"
+        shown.add_row(trial.name.rpartition("-")[2], *values, step)
     return shown
-
-
-def next_step(sweep: Sweep, trial: Trial) -> str:
-    """What a call would do with a trial."""
-    if sweep.finished(trial):
-        return "finished"
-    paths = sweep.run(trial).checkpoints()
-    return f"continues from update {int(paths[-1].stem)}" if paths else "starts"
 
 
 # After
@@ -186,11 +167,11 @@ def comparison_table(grouped: Sequence[Cell]) -> Table:
 
 def seeds_table(rows: Sequence[Row]) -> Table:
     """One row for each seed of a sweep over seeds."""
-    stages = list(dict.fromkeys(name for row in rows for name in row.rates if name.startswith("greedy.")))
-    numbers = ("seed", "updates", "seconds", *(name.partition(".")[2] for name in stages))
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.greedy))
+    numbers = ("seed", "updates", "seconds", *stages)
     shown = table("seed", "verdict", *numbers[1:], right=numbers)
     for row in rows:
-        rates = (floor(row.rates[name]) if name in row.rates else "–" for name in stages)
+        rates = (floor(row.greedy[stage]) if row.greedy else "–" for stage in stages)
         costs = (f"{row.costs['updates']}", f"{row.costs['seconds']:.1f}") if row.costs else ("–", "–")
         shown.add_row(str(row.seed), verdict(row), *costs, *rates)
     return shown

@@ -14,18 +14,14 @@ DOT, BAR = "#5b7fd1", "#d1495b"
 DOT_OFFSET = 0.24  # greatest distance of a dot from the line of its combination
 
 
-def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> list[Path]:
+def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> None:
     """Draw `comparison.svg` and `comparison.png`.
 
     Raises:
         UserError: a file cannot be written.
     """
-    paths = []
     for kind in ("svg", "png"):
-        path = folder / f"comparison.{kind}"
-        write(path, draw(title, cells, kind))
-        paths.append(path)
-    return paths
+        write(folder / f"comparison.{kind}", draw(title, cells, kind))
 
 
 def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
@@ -44,25 +40,20 @@ def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
         figure = Figure(figsize=(11, 1.6 + 0.38 * len(cells)), layout="constrained", dpi=120)
         solved, success, seconds = figure.subplots(1, 3, sharey=True)
         for place, cell in enumerate(cells):
-            low, high = cell.interval
-            solved.plot([low, high], [place, place], color=BAR, linewidth=2)
-            solved.plot([cell.solved / cell.trials], [place], "|", color=BAR, markersize=12, markeredgewidth=2)
-            solved.annotate(f"{cell.solved} of {cell.trials}", (1.03, place), va="center", annotation_clip=False)
             _dots(success, place, [row.success for row in cell.rows if row.success is not None])
             _dots(seconds, place, cell.seconds)
-            if cell.median is not None:
-                seconds.plot([cell.median], [place], "|", color=BAR, markersize=12, markeredgewidth=2)
-            if cell.median_interval is not None:
-                seconds.plot(cell.median_interval, [place, place], color=BAR, linewidth=2)
+            _interval(solved, place, cell.solved / cell.trials, cell.interval)
+            _interval(seconds, place, cell.median, cell.median_interval)
+            solved.annotate(f"{cell.solved} of {cell.trials}", (1.03, place), va="center", annotation_clip=False)
         solved.set_yticks(range(len(cells)), [cell.label for cell in cells])
         solved.set_ylim(len(cells) - 0.5, -0.5)
-        solved.set_xlim(-0.02, 1.02)
-        success.set_xlim(-0.02, 1.02)
-        seconds.set_xlim(left=0)
-        solved.set_title("solved every problem\n(share of trials, 95% Wilson)", fontsize=9)
-        success.set_title("success over all problems\n(one dot per seed)", fontsize=9)
-        seconds.set_title("seconds of training\n(one dot per seed; median, 95% bootstrap)", fontsize=9)
-        for axes in (solved, success, seconds):
+        for axes, right, heading in (
+            (solved, 1.02, "solved every problem\n(share of trials, 95% Wilson)"),
+            (success, 1.02, "success over all problems\n(one dot per seed)"),
+            (seconds, None, "seconds of training\n(one dot per seed; median, 95% bootstrap)"),
+        ):
+            axes.set_xlim(0 if right is None else -0.02, right)
+            axes.set_title(heading, fontsize=9)
             axes.grid(alpha=0.2, linewidth=0.6)
         few = min((cell.trials for cell in cells), default=MIN_SEEDS)
         warning = (
@@ -72,6 +63,14 @@ def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
+
+
+def _interval(axes: Any, place: int, middle: float | None, ends: tuple[float, float] | None) -> None:
+    """Draw an interval and the value in it, as far as they are known."""
+    if ends is not None:
+        axes.plot(ends, [place, place], color=BAR, linewidth=2)
+    if middle is not None:
+        axes.plot([middle], [place], "|", color=BAR, markersize=12, markeredgewidth=2)
 
 
 def _dots(axes: Any, place: int, values: Sequence[float]) -> None:

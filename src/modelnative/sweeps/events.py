@@ -9,8 +9,12 @@ from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.results import Row
 
 
+class SweepEvent:
+    """Base class of what happens during a sweep."""
+
+
 @dataclass(frozen=True)
-class SweepStarted:
+class SweepStarted(SweepEvent):
     """The first event.
 
     Attributes:
@@ -27,7 +31,7 @@ class SweepStarted:
 
 
 @dataclass(frozen=True)
-class TrialStarted:
+class TrialStarted(SweepEvent):
     """The process of a trial was started. Its training continues from `update`; 0 means from the beginning."""
 
     trial: Trial
@@ -35,7 +39,7 @@ class TrialStarted:
 
 
 @dataclass(frozen=True)
-class TrialCrashed:
+class TrialCrashed(SweepEvent):
     """The process of a trial crashed or was killed. It will be retried; `retries_left` retries remain after that."""
 
     trial: Trial
@@ -44,7 +48,7 @@ class TrialCrashed:
 
 
 @dataclass(frozen=True)
-class TrialFinished:
+class TrialFinished(SweepEvent):
     """A trial has its result, and the table contains it."""
 
     trial: Trial
@@ -52,7 +56,7 @@ class TrialFinished:
 
 
 @dataclass(frozen=True)
-class TrialFailed:
+class TrialFailed(SweepEvent):
     """A trial has failed and will not be retried. `row.reason` says why."""
 
     trial: Trial
@@ -68,7 +72,7 @@ class TrialProgress:
 
 
 @dataclass(frozen=True)
-class SweepProgress:
+class SweepProgress(SweepEvent):
     """Sent about twice a second.
 
     Attributes:
@@ -85,14 +89,14 @@ class SweepProgress:
 
 
 @dataclass(frozen=True)
-class SweepStopping:
+class SweepStopping(SweepEvent):
     """A signal was received. Each running trial finishes its update and writes a checkpoint."""
 
     signal: int
 
 
 @dataclass(frozen=True)
-class SweepInterrupted:
+class SweepInterrupted(SweepEvent):
     """The last event after a signal: every trial has stopped; `unfinished` of them can be continued."""
 
     sweep: Sweep
@@ -101,21 +105,8 @@ class SweepInterrupted:
 
 
 @dataclass(frozen=True)
-class SweepFinished:
+class SweepFinished(SweepEvent):
     """The last event: every trial has finished or failed."""
 
     sweep: Sweep
     rows: tuple[Row, ...]
-
-
-SweepEvent = (
-    SweepStarted
-    | TrialStarted
-    | TrialCrashed
-    | TrialFinished
-    | TrialFailed
-    | SweepProgress
-    | SweepStopping
-    | SweepInterrupted
-    | SweepFinished
-)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.folder import Sweep, tail
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.worker import FINISHED, REFUSED, STOPPED
+from modelnative.training.parallel import child_environment
 
 CODE = "import sys; from modelnative.sweeps.worker import main; sys.exit(main(sys.argv[1:]))"
 POLL_SECONDS = 0.05
@@ -25,16 +25,11 @@ class Outcome:
 
     Attributes:
         code: exit code; a negative number is the signal that killed the process.
-        reason: one line, if the trial did not finish.
+        reason: one line. It counts only if the trial has no result, which an exit code of 0 does not prove.
     """
 
     code: int
     reason: str = ""
-
-    @property
-    def finished(self) -> bool:
-        """The trial has its result."""
-        return self.code == FINISHED
 
     @property
     def refused(self) -> bool:
@@ -75,29 +70,21 @@ class TrialProcess:
     """One trial in a child process. The trial stops when its standard input closes, which includes our own death.
 
     Args:
-        folder: the sweep folder.
-        name: the name of the trial.
-        log: file for the output of the process.
-        threads: CPU threads.
+        folder: the sweep folder; the output of the process is appended to `logs/NAME.log` in it.
+        trial: the trial.
         after_run: `module:function`; the child process calls it with the finished run.
     """
 
-    def __init__(self, folder: Path, name: str, log: Path, threads: int, after_run: str) -> None:
-        self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            # The trial can import what this process can, such as a task next to the user's script.
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "OMP_NUM_THREADS": str(threads),  # limits verification too, which would use all cores
-        }
-        with open(log, "ab") as file:
+    def __init__(self, folder: Path, trial: Trial, after_run: str) -> None:
+        self.log = folder / "logs" / f"{trial.name}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", CODE, str(folder), name, after_run],
+                [sys.executable, "-c", CODE, str(folder), trial.name, after_run],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
-                env=environment,
+                env=child_environment(trial.config.threads),  # verification, too, uses no more threads
                 # Ctrl-C must reach the sweep only, which then stops its trials. The first is for POSIX.
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -112,8 +99,8 @@ class TrialProcess:
         self.stop()
         if code < 0:
             return Outcome(code, f"killed by {_signal_name(-code)}")
-        last = _last_line(self.log)
-        return Outcome(code, "" if code == FINISHED else last or f"exit code {code}")
+        lines = [" ".join(line.split()) for line in tail(self.log) if line.strip()]
+        return Outcome(code, lines[-1] if lines and code != FINISHED else f"exit code {code} without a result")
 
     def stop(self) -> None:
         """Ask the trial to stop after the current update."""
@@ -144,9 +131,7 @@ class LocalExecutor:
         self._running: dict[str, TrialProcess] = {}
 
     def start(self, trial: Trial) -> None:
-        self._running[trial.name] = TrialProcess(
-            self._sweep.path, trial.name, self._sweep.log_path(trial.name), trial.config.threads, self._after_run
-        )
+        self._running[trial.name] = TrialProcess(self._sweep.path, trial, self._after_run)
 
     def poll(self, seconds: float) -> list[tuple[str, Outcome]]:
         deadline = time.monotonic() + seconds
@@ -173,10 +158,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # real-time signals have no name
         return f"signal {number}"
-
-
-def _last_line(log: Path) -> str:
-    with open(log, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-        lines = file.read().decode(errors="replace").split("\n")
-    return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")

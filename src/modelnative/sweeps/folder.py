@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, require
 from modelnative.runs.files import FORMAT, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
-from modelnative.sweeps.spec import Spec, differences, parse_spec
+from modelnative.sweeps.spec import MAX_TRIALS, Spec, differences, parse_spec
 from modelnative.training.config import TrainConfig, with_fields
 
 MAX_DIFFERENCES = 3  # that an error names
@@ -48,9 +49,36 @@ class Sweep:
         """
         if cls.exists(path):
             return cls.open(path, spec)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if _in_use(path):
             raise UserError(f"out: {str(path)!r} exists already and is not a sweep; choose another folder")
         return cls(path, spec, plan(spec))
+
+    @classmethod
+    def of_seeds(cls, config: TrainConfig, seeds: int, path: Path) -> Sweep:
+        """A sweep with one trial for each of the seeds `config.seed`, `config.seed + 1`, …; nothing is written yet.
+
+        The run of seed N is in `path/trials/seed-N`. Each trial has one thread unless `config.threads` says otherwise.
+        Its weights are bit-identical to those of the same training alone.
+
+        Raises:
+            UserError: a field is not allowed, or `path` exists already.
+
+        Example:
+            >>> sweep = Sweep.of_seeds(TrainConfig(seed=3), 2, Path("runs/two"))
+            >>> [(trial.name, trial.config.seed, trial.config.threads) for trial in sweep.trials]
+            [('seed-3', 3, 1), ('seed-4', 4, 1)]
+        """
+        require(1 <= seeds <= MAX_TRIALS, "seeds", seeds, f"from 1 to {MAX_TRIALS:,}")
+        if _in_use(path):
+            raise UserError(
+                f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
+                f"modelnative resume {path}"
+            )
+        fields = config.model_dump()
+        first = fields.pop("seed")
+        name = re.sub(r"[^\w.-]", ".", config.task)
+        spec = parse_spec({"name": name, "seeds": list(range(first, first + seeds)), "base": fields})
+        return cls(path, spec, tuple(replace(trial, name=f"seed-{trial.config.seed}") for trial in plan(spec)))
 
     def write(self) -> None:
         """Write `sweep.json`, unless it exists.
@@ -60,7 +88,7 @@ class Sweep:
         """
         if not self.exists(self.path):
             trials = [{"name": t.name, "fields": t.fields, "config": t.config.model_dump()} for t in self.trials]
-            write_json(self.path / "sweep.json", {"format": FORMAT, "spec": self.spec.as_dict(), "trials": trials})
+            write_json(self.path / "sweep.json", {"format": FORMAT, "spec": vars(self.spec), "trials": trials})
 
     @classmethod
     def open(cls, path: Path, spec: Spec | None = None) -> Sweep:
@@ -139,13 +167,13 @@ class Sweep:
         """The run of a trial, whether or not it exists yet."""
         return Run(self.path / "trials" / trial.name, trial.config)
 
-    def log_path(self, name: str) -> Path:
-        """The log of a trial."""
-        return self.path / "logs" / f"{name}.log"
-
     def finished(self, trial: Trial) -> bool:
         """Whether the trial has its result."""
         return self.run(trial).result_path.exists()
+
+    def checkpoint(self, trial: Trial) -> int:
+        """The update of a trial's newest checkpoint; 0 without one."""
+        return max((int(path.stem) for path in self.run(trial).checkpoints()), default=0)
 
     @contextmanager
     def lock(self, name: str, timeout: float = 0.0) -> Iterator[None]:
@@ -168,3 +196,17 @@ class Sweep:
         except Timeout:
             found = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise UserError(f"{path}: held by {found}; wait until it ends, or stop it") from None
+
+
+def _in_use(path: Path) -> bool:
+    """Whether anything but an empty folder is there. What a kill before `sweep.json` leaves behind does not count."""
+    return path.exists() and (not path.is_dir() or any(file.name != "sweep.json.partial" for file in path.iterdir()))
+
+
+def tail(path: Path) -> list[str]:
+    """The last lines of a file that may be long and may grow; empty if it does not exist."""
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+        return file.read().decode(errors="replace").split("\n")

@@ -71,14 +71,7 @@ class RayExecutor:
 
     def start(self, trial: Trial) -> None:
         task = self._task.options(name=trial.name, num_cpus=trial.config.threads, num_gpus=_gpus(trial), max_retries=0)
-        reference = task.remote(
-            str(self._sweep.path),
-            trial.name,
-            str(self._sweep.log_path(trial.name)),
-            trial.config.threads,
-            self._after_run,
-        )
-        self._running[reference] = trial.name
+        self._running[task.remote(self._sweep.path, trial, self._after_run)] = trial.name
 
     def poll(self, seconds: float) -> list[tuple[str, Outcome]]:
         if not self._running:
@@ -89,8 +82,8 @@ class RayExecutor:
 
     def _outcome(self, reference: Any) -> Outcome:
         try:
-            code, reason = self._ray.get(reference)
-            return Outcome(code, reason)
+            outcome: Outcome = self._ray.get(reference)
+            return outcome
         except self._ray.exceptions.TaskCancelledError:
             return Outcome(STOPPED)
         except self._ray.exceptions.RayTaskError as error:  # its last line is the exception inside the task
@@ -152,11 +145,11 @@ def _no_cluster(address: str, reason: str) -> UserError:
     )
 
 
-def _run_trial(folder: str, name: str, log: str, threads: int, after_run: str) -> tuple[int, str]:
+def _run_trial(folder: Path, trial: Trial, after_run: str) -> Outcome:
     """The body of a Ray task: runs one trial until it ends or the task is cancelled."""
     # A shell starts background jobs with SIGINT ignored. Ray's processes inherit that and could not be cancelled.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = TrialProcess(Path(folder), name, Path(log), threads, after_run)
+    process = TrialProcess(folder, trial, after_run)
     while True:
         try:
             outcome = process.wait(1.0)
@@ -164,4 +157,4 @@ def _run_trial(folder: str, name: str, log: str, threads: int, after_run: str) -
             process.stop()
             outcome = None
         if outcome is not None:
-            return outcome.code, outcome.reason
+            return outcome

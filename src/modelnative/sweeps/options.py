@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import UserError, choose, require
 from modelnative.sweeps.events import SweepEvent
 from modelnative.sweeps.executors import Executor, LocalExecutor
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.on_ray import INSTALL, RayExecutor, installed
 from modelnative.sweeps.plan import check
 from modelnative.sweeps.scheduler import run_trials
+from modelnative.training.parallel import usable_cores
 
 PLACES = ("auto", "local", "ray")
 
@@ -44,10 +44,8 @@ class SweepOptions:
 def check_all(sweep: Sweep, options: SweepOptions) -> None:
     """Raise a `UserError` unless every option and every trial is allowed. Nothing is written."""
     choose("on", options.on, PLACES)
-    if options.jobs is not None and options.jobs < 1:
-        raise UserError(f"jobs: {options.jobs!r} is not allowed; expected at least 1")
-    if options.retries < 0:
-        raise UserError(f"retries: {options.retries!r} is not allowed; expected 0 or more")
+    require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "at least 1")
+    require(options.retries >= 0, "retries", options.retries, "0 or more")
     if options.address is not None and options.on == "local":
         raise UserError(f"address: {options.address!r} is not allowed with --on local; expected --on ray")
     if options.place == "ray" and not installed():
@@ -80,12 +78,7 @@ def _executor(sweep: Sweep, options: SweepOptions, after_run: str) -> Executor:
     if options.place == "ray":
         return RayExecutor(sweep, options.address, options.jobs, after_run)
     threads = max(trial.config.threads for trial in sweep.trials)
-    executor = LocalExecutor(sweep, options.jobs or max(1, _cores() // threads), after_run)
+    executor = LocalExecutor(sweep, options.jobs or max(1, usable_cores() // threads), after_run)
     if options.on == "auto":
         executor.place = f"in local processes, as Ray is not installed ({INSTALL})"
     return executor
-
-
-def _cores() -> int:
-    """The cores that this process may use; in a container these can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

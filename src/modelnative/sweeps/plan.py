@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, require
 from modelnative.policies.config_model import nested
-from modelnative.sweeps.spec import Fields, Spec
+from modelnative.sweeps.spec import MAX_TRIALS, Fields, Spec
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
@@ -46,25 +47,23 @@ def plan(spec: Spec) -> tuple[Trial, ...]:
         >>> [trial.name.rpartition("-")[0] for trial in plan(spec)]
         ['policy.width=16,seed=0', 'policy.width=32,seed=0', 'policy.width=16,seed=1', 'policy.width=32,seed=1']
     """
-    cells: list[Fields] = [
-        dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())
-    ]
-    if spec.trials and not spec.grid:
-        cells = []  # the empty product is one cell, which was not asked for
-    cells += spec.trials
+    count = (math.prod(map(len, spec.grid.values())) + len(spec.trials)) * max(1, len(spec.seeds))
+    require(count <= MAX_TRIALS, "trials", count, f"at most {MAX_TRIALS:,} from grid, trials and seeds")
+    # Without a grid, the product is one empty cell; it is the only trial if none is listed.
+    product = itertools.product(*spec.grid.values()) if spec.grid or not spec.trials else ()
+    cells = [*(dict(zip(spec.grid, values, strict=True)) for values in product), *spec.trials]
     # All cells of a seed come before the next seed, so that a sweep that is half done can already be compared.
     seeds: Sequence[Fields] = [{"seed": seed} for seed in spec.seeds] or [{}]
     wanted = [{**cell, **seed} for seed in seeds for cell in cells]
     varied = list(dict.fromkeys(name for fields in wanted for name in fields))
     trials = [_trial(spec.base, fields, varied) for fields in wanted]
-    seen: dict[str, Trial] = {}
+    seen: set[str] = set()
     for trial in trials:
-        key = _canonical(trial.config)
-        if key in seen:
+        if (config := _canonical(trial.config)) in seen:
             raise UserError(
                 f"trials: {_label(trial.fields)!r} is not allowed twice; expected each trial to differ from all others"
             )
-        seen[key] = trial
+        seen.add(config)
     return tuple(trials)
 
 
@@ -77,18 +76,14 @@ def check(trials: Sequence[Trial], *, devices: bool = True) -> None:
     from modelnative.runs.training import require_device
     from modelnative.tasks import make_task
 
-    seen = set()
-    for trial in trials:
-        config = trial.config
-        key = (config.task, json.dumps(config.options, sort_keys=True), config.device)
-        if key not in seen:
-            seen.add(key)
-            try:
-                make_task(config.task, **config.options)
-                if devices:
-                    require_device(config.device)
-            except UserError as error:
-                raise UserError(f"trial {_label(trial.fields)}: {error}") from error
+    distinct = {json.dumps([t.config.task, t.config.options, t.config.device], sort_keys=True): t for t in trials}
+    for trial in distinct.values():
+        try:
+            make_task(trial.config.task, **trial.config.options)
+            if devices:
+                require_device(trial.config.device)
+        except UserError as error:
+            raise UserError(f"trial {_label(trial.fields)}: {error}") from error
 
 
 def field_of(config: TrainConfig, name: str) -> Any:

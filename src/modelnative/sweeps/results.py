@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import statistics
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from modelnative.evidence.evaluate import Evaluation
 from modelnative.evidence.statistics import median_interval, wilson
-from modelnative.runs.files import read_json, write
+from modelnative.runs.files import write
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.spec import Fields
@@ -51,6 +55,11 @@ class Row:
         """The fields without the seed."""
         return {name: value for name, value in self.fields.items() if name != "seed"}
 
+    @property
+    def greedy(self) -> dict[str, float]:
+        """The success rate of the greedy policy over all problems, by stage."""
+        return {n.removeprefix("greedy."): rate for n, rate in self.rates.items() if n.startswith("greedy.")}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -85,30 +94,54 @@ class Cell:
         return " ".join(f"{name}={text(value)}" for name, value in self.fields.items()) or "all trials"
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a row needs of `result.json`."""
+
+    evaluation: Evaluation
+    sampled: Evaluation
+    updates: int
+    episodes: int
+    steps: int
+    seconds: float
+
+
+RESULT_JSON = TypeAdapter(_Result)
+
+
 def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
-    """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good."""
-    run = sweep.run(trial)
-    if not run.result_path.exists():
-        status = "failed" if failure else "unfinished"
-        return Row(trial.name, trial.fields, trial.config.seed, status, failure)
-    result = read_json(run.result_path)
-    greedy, sampled = result["evaluation"]["counts"], result["sampled"]["counts"]
-    stages = list(dict.fromkeys(count["stage"] for count in greedy))
-    heldout = [count for count in greedy if count["split"] == "heldout"]
-    rates = {
-        f"{kind}.{stage}": _rate([count for count in counts if count["stage"] == stage])
-        for kind, counts in (("greedy", greedy), ("heldout", heldout), ("sampled", sampled))
-        for stage in stages
+    """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good.
+
+    A trial whose `result.json` is damaged has failed, too.
+    """
+    row = Row(trial.name, trial.fields, trial.config.seed, "failed" if failure else "unfinished", failure)
+    path = sweep.run(trial).result_path
+    if not path.exists():
+        return row
+    try:
+        result = RESULT_JSON.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())[:100]
+        reason = f"{path}: damaged ({cause}); delete it, and resume writes it again"
+        return dataclasses.replace(row, status="failed", reason=reason)
+    greedy, sampled = result.evaluation, result.sampled
+    totals = {
+        f"{kind}.{stage}": evaluation.total(stage, split)
+        for kind, evaluation, split in (
+            ("greedy", greedy, None),
+            ("heldout", greedy, "heldout"),
+            ("sampled", sampled, None),
+        )
+        for stage in dict.fromkeys(count.stage for count in greedy.counts)
     }
-    return Row(
-        trial.name,
-        trial.fields,
-        trial.config.seed,
-        "finished",
-        solved=result["evaluation"]["perfect"],
-        success=_rate(greedy),
-        rates=rates,
-        costs={name: result[name] for name in COSTS},
+    return dataclasses.replace(
+        row,
+        status="finished",
+        reason="",
+        solved=greedy.perfect,
+        success=greedy.total().rate,
+        rates={name: count.rate for name, count in totals.items() if count.problems},
+        costs={name: getattr(result, name) for name in COSTS},
     )
 
 
@@ -118,24 +151,15 @@ def write_results(sweep: Sweep, rows: Sequence[Row]) -> None:
     Raises:
         UserError: the disk is full or read-only. The old table is unchanged.
     """
-    fields = list(dict.fromkeys(name for row in rows for name in row.cell))
-    rates = list(dict.fromkeys(name for row in rows for name in row.rates))
+    fields = dict.fromkeys(name for row in rows for name in row.cell)
+    rates = dict.fromkeys(name for row in rows for name in row.rates)
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(["trial", *fields, "seed", "status", "solved", "success", *rates, *COSTS, "reason"])
     for row in rows:
-        table.writerow(
-            [
-                row.trial,
-                *("" if row.cell[name] is None else text(row.cell[name]) for name in fields),
-                row.seed,
-                row.status,
-                *("" if value is None else text(value) for value in (row.solved, row.success)),
-                *(row.rates.get(name, "") for name in rates),
-                *(row.costs.get(name, "") for name in COSTS),
-                row.reason,
-            ]
-        )
+        own, shares, costs = map(row.cell.get, fields), map(row.rates.get, rates), map(row.costs.get, COSTS)
+        values = [row.trial, *own, row.seed, row.status, row.solved, row.success, *shares, *costs, row.reason]
+        table.writerow(["" if value is None else text(value) for value in values])
     write(sweep.results_path, buffer.getvalue().encode())
 
 
@@ -169,8 +193,3 @@ def _cell(rows: list[Row]) -> Cell:
 def text(value: Any) -> str:
     """The value of a field as it is written in a spec."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _rate(counts: list[dict[str, Any]]) -> float:
-    problems = sum(count["problems"] for count in counts)
-    return sum(count["successes"] for count in counts) / problems if problems else 1.0

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 
 from modelnative.runs.run import Run
 from modelnative.runs.signals import collect_signals
-from modelnative.sweeps.events import (
-    SweepEvent,
-    SweepFinished,
-    SweepInterrupted,
-    SweepProgress,
-    SweepStarted,
-    SweepStopping,
-    TrialCrashed,
-    TrialFailed,
-    TrialFinished,
-    TrialProgress,
-    TrialStarted,
-)
+from modelnative.sweeps import events
 from modelnative.sweeps.executors import Executor, Outcome
-from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.folder import Sweep, tail
 from modelnative.sweeps.results import read_row, write_results
 
-PROGRESS_SECONDS = 0.5  # between two SweepProgress events
+PROGRESS_SECONDS = 0.5  # between two `SweepProgress` events
 
 
-def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Iterator[SweepEvent]:
+def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Iterator[events.SweepEvent]:
     """Run all trials that are not finished.
 
     Ctrl-C and SIGTERM stop the trials after their current update, with checkpoints; a second Ctrl-C kills them.
@@ -51,48 +39,45 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Iterator[Sweep
     durations: list[float] = []
     stopping = False
 
-    def progress() -> SweepProgress:
-        status = Counter(row.status for row in rows.values())
-        newest = {name: _newest(sweep.run(trials[name])) for name in running}
-        left = _seconds_left(durations, list(running.values()), len(waiting), executor.jobs)
-        return SweepProgress(len(rows), status["finished"], status["failed"], newest, left)
-
     with collect_signals() as received:
         write_results(sweep, list(rows.values()))
-        yield SweepStarted(sweep, len(rows) - len(waiting), executor.jobs, executor.place)
+        yield events.SweepStarted(sweep, len(rows) - len(waiting), executor.jobs, executor.place)
         while running or (waiting and not stopping):
             if received and not stopping:
                 stopping = True
                 executor.stop()
-                yield SweepStopping(received[0])
+                yield events.SweepStopping(received[0])
                 continue
             while waiting and len(running) < executor.jobs and not stopping:
                 trial = waiting.popleft()
                 executor.start(trial)
                 running[trial.name] = time.monotonic()
-                yield TrialStarted(trial, _checkpoint(sweep.run(trial)))
+                yield events.TrialStarted(trial, sweep.checkpoint(trial))
             for name, outcome in executor.poll(PROGRESS_SECONDS):
                 trial, seconds = trials[name], time.monotonic() - running.pop(name)
-                if not outcome.finished and not outcome.refused and not sweep.finished(trial):
+                if not outcome.refused and not sweep.finished(trial):
                     if stopping:
                         continue  # a later call continues it
                     crashes[name] += 1
                     reason = "stopped by a signal from outside" if outcome.stopped else outcome.reason
                     if crashes[name] <= retries:
                         waiting.appendleft(trial)  # trials with a checkpoint come before new ones
-                        yield TrialCrashed(trial, reason, retries - crashes[name])
+                        yield events.TrialCrashed(trial, reason, retries - crashes[name])
                         continue
                     outcome = Outcome(outcome.code, f"crashed {crashes[name]} times, last: {reason}")
                 row = rows[name] = read_row(sweep, trial, failure=outcome.reason)
                 durations.append(seconds)
                 write_results(sweep, list(rows.values()))
-                yield TrialFinished(trial, row) if row.status == "finished" else TrialFailed(trial, row)
-            yield progress()
+                yield events.TrialFinished(trial, row) if row.status == "finished" else events.TrialFailed(trial, row)
+            status = Counter(row.status for row in rows.values())
+            newest = {name: _newest(sweep.run(trials[name])) for name in running}
+            left = _seconds_left(durations, list(running.values()), len(waiting), executor.jobs)
+            yield events.SweepProgress(len(rows), status["finished"], status["failed"], newest, left)
         unfinished = sum(row.status == "unfinished" for row in rows.values())
         if stopping and unfinished:
-            yield SweepInterrupted(sweep, received[0], unfinished)
+            yield events.SweepInterrupted(sweep, received[0], unfinished)
         else:
-            yield SweepFinished(sweep, tuple(rows.values()))
+            yield events.SweepFinished(sweep, tuple(rows.values()))
 
 
 def _seconds_left(durations: list[float], started: list[float], waiting: int, jobs: int) -> float | None:
@@ -105,24 +90,10 @@ def _seconds_left(durations: list[float], started: list[float], waiting: int, jo
     return max([*rest, 0.0, (sum(rest) + mean * waiting) / workers])
 
 
-def _checkpoint(run: Run) -> int:
-    """The update of the newest checkpoint."""
-    paths = run.checkpoints()
-    return int(paths[-1].stem) if paths else 0
-
-
-def _newest(run: Run) -> TrialProgress:
-    """The last complete line of a run's metrics; reads only the end of the file."""
-    try:
-        with open(run.metrics_path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return TrialProgress()
-    for line in reversed(lines[:-1]):  # after the last line break, a line may be incomplete
-        try:
+def _newest(run: Run) -> events.TrialProgress:
+    """The last complete line of a run's metrics."""
+    for line in reversed(tail(run.metrics_path)[:-1]):  # after the last line break, a line may be incomplete
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             metrics = json.loads(line)
-            return TrialProgress(metrics["update"], tuple(metrics["success"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return TrialProgress()
+            return events.TrialProgress(metrics["update"], tuple(metrics["success"]))
+    return events.TrialProgress()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from modelnative.errors import UserError, choose
-from modelnative.policies.config_model import read_table
+from modelnative.errors import UserError, choose, require
+from modelnative.policies.config_model import leaf_fields, read_table
+from modelnative.runs.upgrade import earlier_names
 from modelnative.training.config import TrainConfig
 
+MAX_TRIALS = 10_000
 PARTS = ("name", "seeds", "base", "grid", "trials")
+FIELDS = [name for name, _ in leaf_fields(TrainConfig) if name != "options"]  # its fields are those of the task
 Fields = dict[str, Any]  # by dotted name: {"policy.width": 32}
 
 
@@ -35,16 +37,6 @@ class Spec:
     grid: dict[str, list[Any]] = field(default_factory=dict)
     trials: tuple[Fields, ...] = ()
     seeds: tuple[int, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; `parse_spec` reads it."""
-        return {
-            "name": self.name,
-            "seeds": list(self.seeds),
-            "base": self.base,
-            "grid": self.grid,
-            "trials": list(self.trials),
-        }
 
 
 def read_spec(path: Path) -> Spec:
@@ -67,15 +59,17 @@ def parse_spec(table: dict[str, Any]) -> Spec:
         Spec(name='sweep', base={}, grid={'policy.width': [16, 32]}, trials=(), seeds=(0, 1))
         >>> parse_spec({"grid": {"policy.widht": [16, 32]}})
         Traceback (most recent call last):
-        modelnative.errors.UserError: grid.policy: unknown value 'widht'; did you mean 'width'? Allowed: width, ...
+        modelnative.errors.UserError: grid: unknown field 'policy.widht'; did you mean 'policy.width'? see: ...
     """
     for part in table:
         choose("spec", part, PARTS)
+    trials = table.get("trials", ())
+    require(isinstance(trials, (list, tuple)), "trials", trials, "a list of tables, each written under [[trials]]")
     spec = Spec(
         name=_name(table.get("name", "sweep")),
         base=_fields("base", table.get("base", {})),
         grid=_grid(table.get("grid", {})),
-        trials=_trials(table.get("trials", [])),
+        trials=tuple(_fields("trials", trial) for trial in trials),
         seeds=_seeds(table.get("seeds", [])),
     )
     for where, fields in (("base", spec.base), ("grid", spec.grid), *(("trials", t) for t in spec.trials)):
@@ -103,81 +97,60 @@ def sweep_schema() -> dict[str, Any]:
 def differences(ours: Spec, theirs: Spec) -> list[str]:
     """Where two specs differ apart from their names: `entry: value instead of value`."""
 
-    def flat(spec: Spec) -> dict[str, Any]:
-        entries = {f"base.{name}": value for name, value in spec.base.items()}
-        entries |= {f"grid.{name}": values for name, values in spec.grid.items()}
-        return {"seeds": list(spec.seeds), **entries, "trials": list(spec.trials)}
+    def entries(spec: Spec) -> dict[str, str]:
+        fields = {f"{part}.{name}": value for part in ("base", "grid") for name, value in vars(spec)[part].items()}
+        values = {"seeds": spec.seeds, **fields, "trials": spec.trials}
+        return {name: json.dumps(value) for name, value in values.items()}  # as JSON, because True == 1 == 1.0
 
-    a, b = flat(ours), flat(theirs)
-    missing = object()
-
-    def text(value: Any) -> str:
-        return "nothing" if value is missing else json.dumps(value)
-
-    pairs = {name: (a.get(name, missing), b.get(name, missing)) for name in {**a, **b}}
-    # As JSON, because True == 1 == 1.0.
-    return [f"{name}: {text(x)} instead of {text(y)}" for name, (x, y) in pairs.items() if text(x) != text(y)]
+    a, b = entries(ours), entries(theirs)
+    changed = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+    return [f"{name}: {a.get(name, 'nothing')} instead of {b.get(name, 'nothing')}" for name in changed]
 
 
 def _name(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) and value.strip("."):
-        return value
-    raise UserError(f"name: {value!r} is not allowed; expected letters, digits, dots, dashes and underscores")
+    legal = isinstance(value, str) and re.fullmatch(r"[\w.-]+", value) and value.strip(".")
+    require(bool(legal), "name", value, "letters, digits, dots, dashes and underscores")
+    return str(value)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    seeds = range(value) if whole else value
-    if (whole and value < 1) or not isinstance(seeds, (list, range)) or any(type(seed) is not int for seed in seeds):
-        raise UserError(f"seeds: {value!r} is not allowed; expected how many, from 1 on, or a list of whole numbers")
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds: {value!r} is not allowed; expected each seed once")
+    seeds = range(value) if type(value) is int and 0 < value <= MAX_TRIALS else value
+    legal = isinstance(seeds, (list, tuple, range)) and all(type(seed) is int for seed in seeds)
+    require(legal, "seeds", value, f"how many, from 1 to {MAX_TRIALS:,}, or a list of whole numbers")
+    require(len(set(seeds)) == len(seeds), "seeds", value, "each seed once")
     return tuple(seeds)
-
-
-def _trials(value: Any) -> tuple[Fields, ...]:
-    if not isinstance(value, list):
-        raise UserError(f"trials: {value!r} is not allowed; expected a list of tables, each written under [[trials]]")
-    return tuple(_fields("trials", table) for table in value)
 
 
 def _grid(value: Any) -> dict[str, list[Any]]:
     grid = _fields("grid", value)
     for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"grid.{name}: {values!r} is not allowed; expected a list of values to try")
-        if any(isinstance(v, (dict, list)) for v in values):
-            raise UserError(f"grid.{name}: {values!r} is not allowed; expected plain values")
+        require(isinstance(values, list) and bool(values), f"grid.{name}", values, "a list of values to try")
+        require(not any(isinstance(v, (dict, list)) for v in values), f"grid.{name}", values, "plain values")
     return grid
 
 
 def _fields(where: str, value: Any) -> Fields:
-    """A table of fields, flat; each is known to be a field."""
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {value!r} is not allowed; expected a table of fields")
-    known = {name: getattr(TrainConfig(), name) for name in TrainConfig.model_fields}
+    """A table of fields by their dotted names, each of which is known to be a field."""
+    require(isinstance(value, dict), where, value, "a table of fields")
     flat: Fields = {}
-    for name, content in value.items():
-        group, _, leaf = name.partition(".")
-        choose(where, group, known)
-        inner = list(type(known[group]).model_fields) if isinstance(known[group], BaseModel) else None
-        if inner is None and group != "options":
-            if leaf:
-                raise UserError(f"{where}.{name}: not a field; {group} has no fields of its own")
-            found = {name: content}
-        elif leaf:
-            found = {name: content}
-        elif isinstance(content, dict):
-            found = {f"{group}.{key}": entry for key, entry in content.items()}
-        else:
-            raise UserError(f"{where}.{group}: {content!r} is not allowed; name a field of it, such as {group}.NAME")
-        for key, entry in found.items():
-            if inner is not None:
-                choose(f"{where}.{group}", key.partition(".")[2], inner)
+    for group, content in value.items():
+        nested = isinstance(content, dict) and "." not in group
+        entries = {f"{group}.{leaf}": entry for leaf, entry in content.items()} if nested else {group: content}
+        for name, entry in entries.items():
+            if name not in FIELDS and not name.startswith("options."):
+                raise UserError(f"{where}: unknown field {name!r}{_hint(name)} see: modelnative train --help")
             for plain in entry if isinstance(entry, list) else [entry]:
-                if not isinstance(plain, (str, int, float, list, dict, type(None))):
-                    raise UserError(f"{where}.{key}: {plain!r} is not allowed; expected text, a number, true or false")
-            if key in flat:
-                raise UserError(f"{where}.{key}: {entry!r} is given beside {flat[key]!r}; give one of the two")
-            flat[key] = entry
+                legal = isinstance(plain, (str, int, float, list, dict, type(None)))
+                require(legal, f"{where}.{name}", plain, "text, a number, true or false")
+            if name in flat:
+                raise UserError(f"{where}.{name}: {entry!r} is given beside {flat[name]!r}; give one of the two")
+            flat[name] = entry
     return flat
+
+
+def _hint(unknown: str) -> str:
+    """The field that an unknown name most likely means: by spelling, by its last part, or by an earlier name."""
+    names = {**{name.rpartition(".")[2]: name for name in FIELDS}, **{name: name for name in FIELDS}}
+    names |= {"options": "options.NAME", **earlier_names()}
+    near = [*difflib.get_close_matches(unknown, names), *difflib.get_close_matches(unknown.partition(".")[0], names)]
+    return f"; did you mean {names[near[0]]!r}?" if near else ";"

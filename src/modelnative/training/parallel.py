@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +39,18 @@ PRIVATE = ("token", "feedback", "action", "behavior_log_prob")
 def cores(limit: int = 8) -> int:
     """How many cores this process may use: OMP_NUM_THREADS if it is set, else all; at most `limit`."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(limit, int(wanted) if wanted.isdigit() and int(wanted) else usable)
+    return min(limit, int(wanted) if wanted.isdigit() and int(wanted) else usable_cores())
+
+
+def usable_cores() -> int:
+    """The cores that this process may use; in a container these can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """The environment of a child process of `threads` CPU threads, which can import what this process can."""
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # such as a task next to the user's script
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
 
 
 class Pool:

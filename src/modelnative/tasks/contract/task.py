@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError, choose
+from modelnative.errors import require as require
 from modelnative.tasks.contract.batch import Batch
 
 Split = Literal["all", "train", "heldout"]
@@ -283,12 +284,6 @@ def mixed(key: Tensor) -> Tensor:
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """The logical (unsigned) right shift of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def require(condition: bool, field: str, value: object, allowed: str) -> None:
-    """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
-    if not condition:
-        raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
 
 
 def replace(state: S, **changes: Tensor) -> S:
