@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from modelnative.tasks.arithmetic.task import COUNTS, CTX, Arithmetic
+from modelnative.tasks.arithmetic.problems import CTX
+from modelnative.tasks.arithmetic.task import COUNTS, Arithmetic
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "peers" / "worlds.py"
 
@@ -114,7 +115,7 @@ def test_the_verdict_of_a_peer_counts_every_problem(worlds: ModuleType) -> None:
             number = torch.zeros_like(stage)
             for place in range(5):
                 number = torch.where(place < count, number * 10 + places[:, place], number)
-            program = task.oracle(task.space.problems(stage, number))
+            program = task.oracle(task.problems(stage, number))
             return torch.where(stage == 2, 17, program[:, memory]), memory + 1
 
     rates = worlds.verify(Oracle())

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.native.calculator import DIGITS
-from modelnative.tasks.arithmetic.task import ADD, ANS, COUNTS, CTX, EOS, LIMIT, MUL, RCL, STO, SUB, Arithmetic
+from modelnative.tasks.arithmetic.problems import ADD, ANS, CTX, EOS, MUL, RCL, STO, SUB
+from modelnative.tasks.arithmetic.task import COUNTS, Arithmetic
+from modelnative.tasks.calculator import LIMIT
 
 HIDDEN = 64
 ACTIONS = 18
@@ -222,7 +224,7 @@ def display(value: int | None) -> tuple[int, ...]:
 @lru_cache(maxsize=len(COUNTS))
 def training_numbers(stage: int) -> list[int]:
     """The numbers of a stage's training problems; one list for all the worlds of a process."""
-    return Arithmetic().space.numbers(stage, "train").tolist()
+    return Arithmetic().numbers(stage, "train").tolist()
 
 
 class Peer(ABC):

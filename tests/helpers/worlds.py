@@ -25,10 +25,10 @@ class Small(Arithmetic):
             yield from self.enumerate(stage, "train", chunk)
             yield from self.enumerate(stage, "heldout", chunk)
         else:
-            numbers = self.space.numbers(stage, split)
+            numbers = self.numbers(stage, split)
             picked = numbers[torch.linspace(0, len(numbers) - 1, SMALL).long()]
             for part in picked.split(chunk):
-                yield self.space.problems(torch.full_like(part, stage), part)
+                yield self.problems(torch.full_like(part, stage), part)
 
     def count(self, stage: int, split: Split = "all") -> int:
         return sum(len(problems) for problems in self.enumerate(stage, split))
@@ -57,7 +57,7 @@ class Scripted(nn.Module):
         number = torch.zeros_like(stage)
         for place in range(5):
             number = torch.where(place < count, number * 10 + digits[:, place], number)
-        program = self.task.oracle(self.task.space.problems(stage, number)).clone()
+        program = self.task.oracle(self.task.problems(stage, number)).clone()
         end = self.task.spec.vocabulary.index("ANS")
         answers = program == end
         program[answers & (digits[:, :1] % 2 == 1)] = self.task.spec.end

@@ -13,7 +13,8 @@ from modelnative.policies.config import CORES, PolicyConfig
 from modelnative.policies.contract import Policy, PolicyOutput, forward_rollout, select_rows
 from modelnative.policies.policy import TokenPolicy
 from modelnative.policies.registry import make_policy
-from modelnative.tasks.arithmetic.task import CTX, Arithmetic
+from modelnative.tasks.arithmetic.problems import CTX
+from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training.config import LossConfig
 from modelnative.training.loss import LossTokens, LossWeights, policy_loss
 from modelnative.training.rollout import Plan, play

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from modelnative.speed.environment import COMPILE_OPTIONS, ORACLE_BATCHES, EpisodeLoop, environment_speed, play_segment
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticProblems, ArithmeticState
+from modelnative.tasks.arithmetic.problems import ArithmeticProblems
+from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticState
 from modelnative.tasks.calculator import EMPTY
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Step

@@ -14,7 +14,8 @@ from modelnative.policies.config import CORES
 from modelnative.policies.contract import Policy, PolicyOutput
 from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
-from modelnative.tasks.arithmetic.task import ANS, EOS, Arithmetic
+from modelnative.tasks.arithmetic.problems import ANS, EOS
+from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length
 from modelnative.tasks.tutorial.task import Tutorial

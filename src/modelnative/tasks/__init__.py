@@ -30,24 +30,17 @@ class Entry(NamedTuple):
     summary: str
 
 
-TASKS: dict[str, Entry] = {
-    "arithmetic": Entry(
-        "modelnative.tasks.arithmetic.task:Arithmetic", "a pocket calculator: 111,000 problems in 3 stages"
-    ),
-    "expressions": Entry(
-        "modelnative.tasks.expressions.task:Expressions", "evaluate infix expressions with K memory cells"
-    ),
-    "countdown": Entry(
-        "modelnative.tasks.countdown.task:Countdown", "reach the target from 3 to 6 numbers, each used once"
-    ),
-    "hops": Entry("modelnative.tasks.hops.task:Hops", "follow a hidden map for h hops through a tool"),
-    "recall": Entry("modelnative.tasks.recall.task:Recall", "type a cue again after 1 to 1,000 distractors"),
-    "dictionary": Entry(
-        "modelnative.tasks.dictionary.task:Dictionary", "remember pairs and answer queries, with or without a store"
-    ),
-    "tutorial": Entry(
-        "modelnative.tasks.tutorial.task:Tutorial", "the environment and score of the published tutorial"
-    ),
+SUMMARIES = {
+    "arithmetic": "a pocket calculator: 111,000 problems in 3 stages",
+    "expressions": "evaluate infix expressions with K memory cells",
+    "countdown": "reach the target from 3 to 6 numbers, each used once",
+    "hops": "follow a hidden map for h hops through a tool",
+    "recall": "type a cue again after 1 to 1,000 distractors",
+    "dictionary": "remember pairs and answer queries, with or without a store",
+    "tutorial": "the environment and score of the published tutorial",
+}
+TASKS = {
+    name: Entry(f"modelnative.tasks.{name}.task:{name.capitalize()}", summary) for name, summary in SUMMARIES.items()
 }
 
 

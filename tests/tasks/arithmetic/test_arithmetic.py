@@ -9,7 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelnative.errors import UserError
-from modelnative.tasks.arithmetic.task import LIMIT, VOCABULARY, Arithmetic, ArithmeticProblems
+from modelnative.tasks.arithmetic.problems import VOCABULARY, ArithmeticProblems
+from modelnative.tasks.arithmetic.task import Arithmetic
+from modelnative.tasks.calculator import LIMIT
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import program_length, replace
 
@@ -121,7 +123,7 @@ def compare(given: list[tuple[int, tuple[int, ...]]], programs: list[list[str]])
         assert step.success.tolist() == [r.success for r in references]
         assert step.done.tolist() == [r.done for r in references]
         assert step.reward.tolist() == pytest.approx([r.success + r.milestones for r in references], abs=1e-6)
-    records = task.records(task.space.recall(state.key), state)
+    records = task.records(task.recall(state.key), state)
     for (stage, operands), program, reference, record in zip(given, programs, references, records, strict=True):
         ending = next((key for key in program if key in ("ANS", "EOS")), None)
         answer = reference.value if ending == "ANS" else None

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.arithmetic.task import ANS, EOS, Arithmetic, ArithmeticProblems, ArithmeticState
+from modelnative.tasks.arithmetic.problems import ANS, EOS, ArithmeticProblems
+from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticState
 from modelnative.tasks.contract.check import TaskError, check_task
 from modelnative.tasks.contract.task import Split, Step, Task
 
@@ -263,7 +264,7 @@ class StepLeaks(Honest):
 
 class FeedbackLeaks(Honest):
     def feedback(self, state: ArithmeticState) -> Tensor:
-        neighbour = self.space.recall(state.key).operands[:, :1].roll(1, 0)
+        neighbour = self.recall(state.key).operands[:, :1].roll(1, 0)
         return torch.cat([super().feedback(state)[:, 1:], neighbour], 1)
 
 

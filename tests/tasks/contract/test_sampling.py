@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelnative.errors import UserError
-from modelnative.tasks.contract.sampling import content_key, draw_within, numbers_within
+from modelnative.tasks.contract.sampling import content_key, draw_within
 from modelnative.tasks.contract.task import Problems, in_split
 
 
@@ -36,8 +36,8 @@ def test_an_empty_split_is_named():
         same = torch.full_like(stage, train)
         return Problems(stage, same[:, None], same)
 
-    with pytest.raises(UserError, match="heldout"):
-        draw_within("heldout", torch.zeros(2, dtype=torch.int64), draw)
+    with pytest.raises(UserError, match="split: 'heldout' has no problem of stage 7"):
+        draw_within("heldout", torch.full((2,), 7), draw)
 
 
 def test_keys_tell_contents_apart():
@@ -61,9 +61,10 @@ def drawn_numbers(split, stage, seed=0):
     def draw(stage):
         unit = torch.rand(len(stage), generator=generator, dtype=torch.float64)
         number = (unit * SIZES[stage]).long()
-        return torch.stack([number // 10, number % 10], 1)
+        numbers = torch.stack([number // 10, number % 10], 1)
+        return Problems(stage, numbers, number_key(stage, numbers))
 
-    return numbers_within(split, stage, draw, number_key)
+    return draw_within(split, stage, draw, copies=6).context
 
 
 @pytest.mark.parametrize("split", ["all", "train", "heldout"])
@@ -83,16 +84,13 @@ def test_numbers_stay_in_the_split_and_are_uniform_there(split):
         assert abs(chi - (len(inside) - 1)) < 5 * (2 * len(inside)) ** 0.5
 
 
-def test_single_numbers():
+@pytest.mark.parametrize("copies", [1, 6])
+def test_single_numbers(copies):
     generator = torch.Generator().manual_seed(0)
-    stage = torch.zeros(5000, dtype=torch.int64)
-    numbers = numbers_within(
-        "heldout", stage, lambda s: torch.randint(1000, s.shape, generator=generator), lambda s, x: s + x
-    )
-    assert torch.equal(numbers.unique(), torch.arange(1000)[in_split(torch.arange(1000), "heldout")])
 
+    def draw(stage):
+        number = torch.randint(1000, stage.shape, generator=generator)
+        return Problems(stage, number, number)
 
-def test_an_empty_split_is_named_for_numbers():
-    train = int(torch.arange(1000)[in_split(torch.arange(1000), "train")][0])
-    with pytest.raises(UserError, match="split: 'heldout' has no problem of stage 7"):
-        numbers_within("heldout", torch.full((2,), 7), lambda s: torch.full_like(s, train), lambda s, x: x)
+    problems = draw_within("heldout", torch.zeros(5000, dtype=torch.int64), draw, copies)
+    assert torch.equal(problems.context.unique(), torch.arange(1000)[in_split(torch.arange(1000), "heldout")])

@@ -168,12 +168,12 @@ def test_keys_against_the_reference(options: dict[str, object]) -> None:
         action = torch.randint(10, len(names), (n,), generator=generator)
         ends = (action == task.ans) | (action == task.eos)
         action = torch.where(ends & (torch.rand(n, generator=generator) < 0.8), 3, action)
-        if t < task.numbers:  # a third of the episodes go as they should
+        if t < task.most:  # a third of the episodes go as they should
             action = torch.where(torch.arange(n) < 100, plan[:, t], action)
         if task.tries > 1:  # as does this, once all was taken back, unless that was begun with before
             undoes = torch.tensor(10 <= t < 14).expand(n) | (torch.rand(n, generator=generator) < 0.3)
             action = torch.where(torch.arange(n) >= 200, torch.where(undoes, task.undo, action), action)
-            if 14 <= t < 14 + task.numbers:
+            if 14 <= t < 14 + task.most:
                 action = torch.where(torch.arange(n) >= 200, plan[:, t - 14], action)
         step = task.step(state, action)
         state = step.state
@@ -183,7 +183,7 @@ def test_keys_against_the_reference(options: dict[str, object]) -> None:
             computed += len(reference.before) > made
             refused += running and names[key][1:2] in OPERATORS and len(reference.before) == made
             registers = task.registers(state, i)
-            slots = {name: registers.pop(name) for name in "ABCDEF"[: task.numbers]}
+            slots = {name: registers.pop(name) for name in "ABCDEF"[: task.most]}
             assert {name: int(value) for name, value in slots.items() if value} == reference.slots
             expected = {"display": str(reference.display or "")}
             if task.shown != "last":
@@ -198,7 +198,7 @@ def test_keys_against_the_reference(options: dict[str, object]) -> None:
                 sign = names.index("-") if reference.rest.startswith("-") else task.eos
                 digits = map(int, reference.rest.lstrip("-").rjust(3, "0"))
                 shown[-1] += [sign, *digits] if reference.rest else [task.eos] * 4
-                for slot in "ABCDEF"[: task.numbers]:
+                for slot in "ABCDEF"[: task.most]:
                     shown[-1] += spelled(reference.slots.get(slot, 0), task.eos)
             if task.shown == "tried":
                 keys = [key for key in names if key[1:2] and key[1] in OPERATORS]

@@ -275,7 +275,7 @@ def test_parse_says_what_is_expected(text: str) -> None:
 
 def test_too_many_to_list() -> None:
     with pytest.raises(
-        UserError, match=r"stage: 'H6' has 2.09e\+13 problems, too many to list; expected at most 500000"
+        UserError, match=r"stage: 'H6' has 2.09e\+13 problems, too many to list; expected at most 500,000"
     ):
         Hops().count(5)
 

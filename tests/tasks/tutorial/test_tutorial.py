@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.arithmetic.problems import ArithmeticProblems
-from modelnative.tasks.arithmetic.task import ADD, ANS, EOS, MUL, RCL, STO, SUB, VOCABULARY
+from modelnative.tasks.arithmetic.problems import ADD, ANS, EOS, MUL, RCL, STO, SUB, VOCABULARY, ArithmeticProblems
 from modelnative.tasks.contract.check import check_task
 from modelnative.tasks.contract.task import program_length
 from modelnative.tasks.tutorial.task import PROGRAMS, READ, Tutorial, TutorialState, published_score
@@ -38,7 +37,7 @@ def test_the_published_world_on_12_000_recorded_answers() -> None:
     task = Tutorial(horizon=READ)
     stage = torch.tensor([row["stage"] for row in rows])
     number = torch.tensor([row["operands"] for row in rows]) @ 10 ** torch.arange(4, -1, -1)
-    state = task.begin(task.space.problems(stage, number))
+    state = task.begin(task.problems(stage, number))
     length = torch.tensor([len(row["actions"]) for row in rows])
     actions = torch.tensor([(row["actions"] + [EOS] * READ)[:READ] for row in rows])
     reward, paid = torch.zeros(len(rows), dtype=torch.float64), torch.zeros(len(rows))

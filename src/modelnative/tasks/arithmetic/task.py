@@ -10,17 +10,21 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modelnative.errors import choose
-from modelnative.tasks.arithmetic.problems import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
-from modelnative.tasks.calculator import EMPTY, LIMIT, PLACES, CalculatorState, PocketCalculator
+from modelnative.tasks.arithmetic.problems import (
+    ADD,
+    EOS,
+    MUL,
+    OPERANDS,
+    STO,
+    VOCABULARY,
+    ArithmeticProblems,
+    OperandTask,
+)
+from modelnative.tasks.calculator import PLACES, CalculatorState, PocketCalculator
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import State, Step, TaskSpec, replace, require
+from modelnative.tasks.contract.task import State, Step, replace, require
 
-__all__ = ["EMPTY", "LIMIT", "Arithmetic", "ArithmeticState"]
-
-CTX, MUL, ADD, SUB, ANS, STO, RCL, EOS = range(10, 18)
-VOCABULARY = (*"0123456789", "CTX", "MUL", "ADD", "SUB", "ANS", "STO", "RCL", "EOS")
-STAGES = ("T0", "T1", "T2")
 COUNTS = (3, 4, 5)  # operands of each stage
 PROGRAMS = (
     "a MUL b ADD c ANS",
@@ -44,19 +48,6 @@ class ArithmeticState(State):
     target: Tensor
     calculator: CalculatorState
     earned: Tensor
-
-
-@dataclass
-class ProgramTables(Batch):
-    """The oracle's programs.
-
-    Attributes:
-        tokens: int64 [3, horizon], the tokens; −1 in place of an operand.
-        operands: int64 [3, horizon], the index of that operand.
-    """
-
-    tokens: Tensor
-    operands: Tensor
 
 
 class Arithmetic(OperandTask[ArithmeticState]):
@@ -97,30 +88,17 @@ class Arithmetic(OperandTask[ArithmeticState]):
         self.closed_loop = feedback == "display"
         self.reward = reward
         self.gamma = gamma
-        self.space = OperandSpace(COUNTS, mark=CTX, pad=EOS)
         self.machine = PocketCalculator(memories=1)
-        self.programs = PerDevice(lambda device: _program_tables(horizon).to(device))
-        self.spec = TaskSpec(
-            name="arithmetic",
-            vocabulary=VOCABULARY,
-            stages=STAGES,
-            context_length=len(OPERANDS) + 1,
-            feedback_width=PLACES if self.closed_loop else 0,
-            horizon=horizon,
-            start=CTX,
-            end=EOS,
-            positions=tuple(OPERANDS),
-        )
+        self.programs = PerDevice(lambda device: tuple(part.to(device) for part in _program_tables(horizon)))
+        super().__init__("arithmetic", COUNTS, horizon, PLACES if self.closed_loop else 0)
 
     def options(self) -> dict[str, Any]:
         feedback = "display" if self.closed_loop else "none"
         return {"feedback": feedback, "reward": self.reward, "horizon": self.spec.horizon, "gamma": self.gamma}
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
-        tables = self.programs(problems.stage.device)
-        tokens = tables.tokens.index_select(0, problems.stage)
-        operands = problems.operands.gather(1, tables.operands.index_select(0, problems.stage))
-        return torch.where(tokens < 0, operands, tokens)
+        tokens, operands = (table.index_select(0, problems.stage) for table in self.programs(problems.stage.device))
+        return torch.where(tokens < 0, problems.operands.gather(1, operands), tokens)
 
     # Episodes
 
@@ -134,7 +112,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
         after = ArithmeticState(done, state.key, state.target, calculator, state.earned)
         reward = success.float()
         if self.reward == "milestone":
-            paid = ~state.done[:, None] & _milestones(self.space.recall(state.key), calculator) & ~state.earned
+            paid = ~state.done[:, None] & _milestones(self.recall(state.key), calculator) & ~state.earned
             after = replace(after, earned=state.earned | paid)
             reward = reward + MILESTONE * paid.sum(1)
         elif self.reward == "potential":
@@ -148,7 +126,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
         return self.machine.display(state.calculator.value)
 
     def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
-        return self.space.records(problems, state.calculator.value, state.calculator.answered)
+        return self.answer_records(problems, state.calculator.value, state.calculator.answered)
 
     def registers(self, state: ArithmeticState, i: int) -> dict[str, str]:
         shown = self.machine.registers(state.calculator, i)
@@ -156,7 +134,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
 
     def _potential(self, state: ArithmeticState) -> Tensor:
         """Φ: float32 [n]; 0 where an episode has ended; at its start −1, or more where an operand 0 is a shortcut."""
-        program = self.oracle(self.space.recall(state.key))
+        program = self.oracle(self.recall(state.key))
         n, length = len(state), (program != EOS).sum(1)
         # STO empties entry and operator, so that after it the whole program succeeds from any state with a value.
         reset = torch.cat([torch.full_like(program[:, :1], STO), program], 1)
@@ -188,7 +166,11 @@ def _milestones(problems: ArithmeticProblems, state: CalculatorState) -> Tensor:
     )
 
 
-def _program_tables(horizon: int) -> ProgramTables:
+def _program_tables(horizon: int) -> tuple[Tensor, Tensor]:
+    """The oracle's programs: tokens, with −1 in place of an operand, and the index of that operand.
+
+    Both are int64 [3, horizon].
+    """
     tokens = torch.full((len(PROGRAMS), horizon), EOS)
     operands = torch.zeros_like(tokens)
     for s, program in enumerate(PROGRAMS):
@@ -197,4 +179,4 @@ def _program_tables(horizon: int) -> ProgramTables:
                 tokens[s, t], operands[s, t] = -1, OPERANDS.index(word)
             else:
                 tokens[s, t] = VOCABULARY.index(word)
-    return ProgramTables(tokens, operands)
+    return tokens, operands

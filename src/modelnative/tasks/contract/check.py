@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -58,15 +57,17 @@ def check_task(task: AnyTask, *, samples: int = 256, seed: int = 0, limit: int =
     _check_texts(task, problems)
     if task.has_oracle:
         for index in range(len(task.spec.stages)):
-            for chunk in _stage_problems(task, index, generator, samples, limit):
+            chunks = _enumerated(task, index, "all", limit)
+            if chunks is None:
+                chunks = [task.sample(torch.full((samples,), index), generator, split) for split in SPLITS]
+            for chunk in chunks:
                 check_oracle(task, chunk, index)
 
 
 def _check_spec(task: AnyTask) -> None:
     expect(isinstance(task, Task), f"{type(task).__name__} is not a subclass of Task")
-    expect(
-        isinstance(getattr(task, "spec", None), TaskSpec), "spec: expected self.spec = TaskSpec(...), set in __init__"
-    )
+    has_spec = isinstance(getattr(task, "spec", None), TaskSpec)
+    expect(has_spec, "spec: expected self.spec = TaskSpec(...), set in __init__")
     for name in vars(Task):
         hidden = callable(getattr(Task, name)) and not callable(getattr(task, name))
         expect(not hidden, f"{name}: is an attribute that hides the method Task.{name}; rename it")
@@ -80,10 +81,7 @@ def _check_spec(task: AnyTask) -> None:
         value = getattr(spec, field)
         expect(isinstance(value, int) and value >= least, f"spec.{field}: expected an integer >= {least}, got {value}")
     expect(len(spec.solvable) in (0, len(spec.stages)), "spec.solvable: expected one entry for each stage, or none")
-    try:
-        json.dumps(task.options())
-    except TypeError as error:
-        raise TaskError(f"options: {error}") from error
+    _check_json(task.options(), "options")
 
 
 def _check_sampling(task: AnyTask, stage: Tensor, seed: int) -> Problems:
@@ -100,37 +98,21 @@ def _check_sampling(task: AnyTask, stage: Tensor, seed: int) -> Problems:
 
 
 def _check_problems(task: AnyTask, problems: Problems, n: int, source: str) -> None:
-    spec = task.spec
     expect_tensor(problems.stage, (n,), torch.int64, f"{source}: stage")
-    expect_tensor(problems.context, (n, spec.context_length), torch.int64, f"{source}: context")
+    expect_tokens(task, problems.context, (n, task.spec.context_length), f"{source}: context")
     expect_tensor(problems.key, (n,), torch.int64, f"{source}: key")
-    expect_tokens(task, problems.context, f"{source}: context")
     expect_length(problems, n, source)
-
-
-def _stage_problems(
-    task: AnyTask, stage: int, generator: torch.Generator, samples: int, limit: int
-) -> Iterator[Problems]:
-    """Yield all problems of a stage if they are few enough, otherwise samples."""
-    chunks = _enumerated(task, stage, "all", limit)
-    if chunks is None:
-        chunks = [task.sample(torch.full((samples,), stage), generator, split) for split in SPLITS]
-    yield from chunks
 
 
 def _enumerated(task: AnyTask, stage: int, split: Split, limit: int) -> list[Problems] | None:
     """Return all chunks of a stage; None if it cannot be listed or has more than `limit` problems."""
-    if not task.can_enumerate:
-        return None
     chunks: list[Problems] = []
-    total = 0
     try:
         for chunk in task.enumerate(stage, split):
             chunks.append(chunk)
-            total += len(chunk)
-            if total > limit:
+            if sum(map(len, chunks)) > limit:
                 return None
-    except UserError:
+    except UserError:  # also from a task that does not define it
         return None
     return chunks
 
@@ -151,15 +133,12 @@ def _check_splits(task: AnyTask, generator: torch.Generator, samples: int, limit
                 expect(bool(inside.all()), f"sample: draws problems of {name} outside the split {split!r}")
         for split, key in keys.items():
             expect(len(key.unique()) == len(key), f"enumerate({name}, {split!r}): yields a key twice")
-            expect(
-                task.count(index, split) == len(key),
-                f"count({name}, {split!r}): {task.count(index, split)}, but {len(key)} problems are enumerated",
-            )
-        if "train" in drawn and "heldout" in drawn:
-            for sides in (keys, {split: problems.key for split, problems in drawn.items()}):
-                if "train" in sides and "heldout" in sides:
-                    shared = torch.isin(sides["train"], sides["heldout"]).any()
-                    expect(not bool(shared), f"splits: train and heldout share problems of {name}")
+            count = task.count(index, split)
+            expect(count == len(key), f"count({name}, {split!r}): {count}, but {len(key)} problems are enumerated")
+        for sides in (keys, {split: problems.key for split, problems in drawn.items()}):
+            if "train" in sides and "heldout" in sides:
+                shared = torch.isin(sides["train"], sides["heldout"]).any()
+                expect(not bool(shared), f"splits: train and heldout share problems of {name}")
         if "all" in keys:
             parts = [keys[split] for split in ("train", "heldout") if split in keys]
             covered = torch.equal(torch.cat(parts).sort().values, keys["all"].sort().values)
@@ -213,7 +192,11 @@ def _check_texts(task: AnyTask, problems: Problems) -> None:
             if task.defines("render"):
                 same = same and task.render(again, 0) == task.render(problems, i)
             expect(same, f"records: parse returns another problem for {record['problem']!r}")
+    _check_json(records, "records")
+
+
+def _check_json(value: object, what: str) -> None:
     try:
-        json.dumps(records)
+        json.dumps(value)
     except TypeError as error:
-        raise TaskError(f"records: {error}") from error
+        raise TaskError(f"{what}: {error}") from error

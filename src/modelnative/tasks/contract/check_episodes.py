@@ -7,13 +7,12 @@ import torch
 from modelnative.tasks.contract.expectations import (
     TaskError,
     expect,
-    expect_feedback,
     expect_independent,
     expect_length,
-    expect_program,
     expect_pure,
     expect_same,
     expect_tensor,
+    expect_tokens,
 )
 from modelnative.tasks.contract.task import AnyTask, Problems, State, Step, program_length
 
@@ -36,14 +35,14 @@ def check_episodes(task: AnyTask, problems: Problems, generator: torch.Generator
     expect_independent(task.begin(problems[donor]), state, perturbed, "begin")
     if task.has_oracle:
         program = task.oracle(problems)
-        expect_program(task, program, n)
+        expect_tokens(task, program, (n, spec.horizon), "oracle")
         expect_pure(task.oracle, problems, "oracle")
         expect_independent(task.oracle(problems[donor]), program, perturbed, "oracle")
     else:
         program = torch.randint(len(spec.vocabulary), (n, spec.horizon), generator=generator)
     plan = torch.cat([program, torch.full((n, 2), spec.end)], 1)
     shown = task.feedback(state)
-    expect_feedback(task, shown, n, "feedback of the first state")
+    expect_tokens(task, shown, (n, spec.feedback_width), "feedback of the first state")
     expect_pure(task.feedback, state, "feedback")
     expect_independent(task.feedback(state[donor]), shown, perturbed, "feedback")
 
@@ -60,15 +59,11 @@ def check_episodes(task: AnyTask, problems: Problems, generator: torch.Generator
 
 
 def _check_shapes(task: AnyTask, step: Step[State], n: int) -> None:
-    for name, dtype in (
-        ("reward", torch.float32),
-        ("done", torch.bool),
-        ("success", torch.bool),
-        ("invalid", torch.bool),
-    ):
+    for name in ("reward", "done", "success", "invalid"):
+        dtype = torch.float32 if name == "reward" else torch.bool
         expect_tensor(getattr(step, name), (n,), dtype, f"step: {name}")
     expect(bool(step.reward.isfinite().all()), "step: a reward is not finite")
-    expect_feedback(task, step.feedback, n, "step: feedback")
+    expect_tokens(task, step.feedback, (n, task.spec.feedback_width), "step: feedback")
     expect_length(step.state, n, "step: state")
 
 
@@ -77,11 +72,14 @@ def _check_step(task: AnyTask, state: State, step: Step[State], t: int) -> None:
     expect(torch.equal(task.feedback(step.state), step.feedback), f"step: feedback is not `feedback(state)` {at}")
     expect(torch.equal(step.done, step.state.done), f"step: done is not `state.done` {at}")
     over = state.done
-    expect(bool(step.done[over].all()), f"step: an episode that was done is not done {at}")
-    expect(not bool(step.reward[over].any()), f"step: an episode that was done earns a reward {at}")
-    expect(not bool(step.success[over].any()), f"step: an episode that was done succeeds again {at}")
-    expect(not bool(step.invalid[over].any()), f"step: an action after the end counts as invalid {at}")
-    expect(not bool((step.success & ~step.done).any()), f"step: success without the end of the episode {at}")
+    for wrong, what in (
+        (~step.done[over], "an episode that was done is not done"),
+        (step.reward[over], "an episode that was done earns a reward"),
+        (step.success[over], "an episode that was done succeeds again"),
+        (step.invalid[over], "an action after the end counts as invalid"),
+        (step.success & ~step.done, "success without the end of the episode"),
+    ):
+        expect(not bool(wrong.any()), f"step: {what} {at}")
     for still, cause in ((over, "an action after the end"), (step.invalid, "an invalid action")):
         # Feedback is a function of the state (checked above), so it does not change either.
         expect_same(step.state[still], state[still], f"step: {cause} changes the state {at}")
@@ -91,13 +89,11 @@ def check_oracle(task: AnyTask, problems: Problems, stage: int) -> None:
     """The oracle succeeds on all problems of a stage that is declared solvable."""
     n, spec, name = len(problems), task.spec, task.spec.stages[stage]
     program = task.oracle(problems)
-    expect_program(task, program, n)
+    expect_tokens(task, program, (n, spec.horizon), "oracle")
     length = program_length(program, spec.end)
     tail = torch.arange(spec.horizon) >= length[:, None]
-    expect(
-        bool((program[tail] == spec.end).all()),
-        f"oracle: a program of {name} contains the end token before its last action",
-    )
+    padded = bool((program[tail] == spec.end).all())
+    expect(padded, f"oracle: a program of {name} contains the end token before its last action")
     if spec.solvable and not spec.solvable[stage]:
         return
     state = task.begin(problems)

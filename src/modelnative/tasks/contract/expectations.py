@@ -44,16 +44,11 @@ def all_tensors(value: Batch | Tensor) -> list[Tensor]:
     return [tensor for field in value.fields() for tensor in all_tensors(field)]
 
 
-def expect_program(task: AnyTask, program: Tensor, n: int) -> None:
-    """The tensor has the shape, dtype and tokens of an oracle program."""
-    expect_tensor(program, (n, task.spec.horizon), torch.int64, "oracle")
-    expect_tokens(task, program, "oracle")
-
-
-def expect_feedback(task: AnyTask, feedback: Tensor, n: int, what: str) -> None:
-    """The tensor has the shape, dtype and tokens of feedback."""
-    expect_tensor(feedback, (n, task.spec.feedback_width), torch.int64, what)
-    expect_tokens(task, feedback, what)
+def expect_tokens(task: AnyTask, tokens: Tensor, shape: tuple[int, ...], what: str) -> None:
+    """The value is an int64 tensor with this shape that holds tokens of the vocabulary."""
+    expect_tensor(tokens, shape, torch.int64, what)
+    known = ((tokens >= 0) & (tokens < len(task.spec.vocabulary))).all()
+    expect(bool(known), f"{what}: contains ids that are not in the vocabulary")
 
 
 def expect_tensor(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, what: str) -> None:
@@ -61,12 +56,6 @@ def expect_tensor(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, wh
     expect(isinstance(tensor, Tensor), f"{what}: expected a tensor, got {type(tensor).__name__}")
     expect(tensor.dtype == dtype, f"{what}: expected {dtype}, got {tensor.dtype}")
     expect(tensor.shape == shape, f"{what}: expected shape {list(shape)}, got {list(tensor.shape)}")
-
-
-def expect_tokens(task: AnyTask, tokens: Tensor, what: str) -> None:
-    """All numbers are tokens of the vocabulary."""
-    known = ((tokens >= 0) & (tokens < len(task.spec.vocabulary))).all()
-    expect(bool(known), f"{what}: contains ids that are not in the vocabulary")
 
 
 def expect_length(batch: Batch, n: int, what: str) -> None:

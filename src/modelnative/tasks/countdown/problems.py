@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import choose
-from modelnative.tasks.contract.sampling import StageTables
 from modelnative.tasks.contract.task import SPLITS, Split, in_split, mixed
 from modelnative.tasks.countdown.solver import solve
 
@@ -30,34 +29,23 @@ class TargetSpace:
     def __init__(self, numbers: int, largest: int, targets: int, operators: str, solutions: int) -> None:
         self.numbers, self.largest, self.targets = numbers, largest, targets
         self.operators, self.solutions = operators, solutions
-        self._all: dict[int, tuple[Tensor, Tensor]] = {}
-        self._tables = StageTables(
-            [f"C{count}" for count in range(LEAST, numbers + 1)],
-            lambda stage, split: torch.stack(self.part(stage, split), 1),
-        )
+        self._all: dict[int, Tensor] = {}
 
-    def part(self, stage: int, split: Split) -> tuple[Tensor, Tensor]:
-        """Return the problems of a stage and split: keys in ascending order, and solutions, both int64 [size]."""
+    def part(self, stage: int, split: Split) -> Tensor:
+        """Return the problems of a stage and split: key and solution, int64 [size, 2], with keys in ascending order."""
         choose("split", split, SPLITS)
         if stage not in self._all:
             solved = [self._solved(numbers) for numbers in self._choices(stage + LEAST).split(SOLVED)]
-            keys, order = torch.cat([keys for keys, _ in solved]).sort()
-            self._all[stage] = keys, torch.cat([solutions for _, solutions in solved])[order]
-        keys, solutions = self._all[stage]
-        inside = in_split(keys, split)
-        return keys[inside], solutions[inside]
+            problems = torch.cat(solved)
+            self._all[stage] = problems[problems[:, 0].argsort()]
+        problems = self._all[stage]
+        return problems[in_split(problems[:, 0], split)]
 
-    def sample(self, stage: Tensor, generator: torch.Generator, split: Split) -> tuple[Tensor, Tensor]:
-        """Draw a problem for each stage, int64 [n]: its key and its solution, both int64 [n]."""
-        key, solution = self._tables.draw(stage, generator, split).unbind(1)
-        return key.contiguous(), solution.contiguous()
-
-    def find(self, stage: int, numbers: list[int], target: int) -> tuple[Tensor, Tensor] | None:
-        """Return the key and the solution of one problem, both int64 [1]; None if there is no such problem."""
-        keys, solutions = self.part(stage, "all")
+    def find(self, stage: int, numbers: list[int], target: int) -> Tensor:
+        """Return the key and the solution of one problem, int64 [1, 2]; no row if there is no such problem."""
+        problems = self.part(stage, "all")
         key = sum(number << NUMBER * i for i, number in enumerate(sorted(numbers))) << VALUE | target
-        row = (keys == key).nonzero()[:, 0]
-        return (keys[row], solutions[row]) if len(row) and target < 1 << VALUE else None
+        return problems[(problems[:, 0] == key) & (target < 1 << VALUE)]
 
     def _choices(self, count: int) -> Tensor:
         """The numbers of the problems: int64 [multisets, count], ascending."""
@@ -67,8 +55,8 @@ class TargetSpace:
         draws = mixed(torch.arange(CHOICES[count] * count).view(-1, count)) % self.largest
         return (draws + 1).sort(1).values.unique(dim=0)
 
-    def _solved(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and solutions of all problems with given numbers, int64 [n, count]."""
+    def _solved(self, numbers: Tensor) -> Tensor:
+        """The keys and solutions, int64 [m, 2], of all problems with given numbers, int64 [n, count]."""
         reached = solve(numbers, self.operators)
         ways = reached.ways.scatter(1, numbers, 0)[:, : self.targets + 1]
         row, target = ((ways > 0) & (ways <= self.solutions)).nonzero(as_tuple=True)
@@ -81,4 +69,4 @@ class TargetSpace:
             first, second = both.amin(1), both.amax(1)
             slots = torch.cat([slots, first[:, None]], 1)
             solution += (first + (operator << SLOT) + (second << SLOT + 2)) << OPERATION * k
-        return key, solution
+        return torch.stack([key, solution], 1)

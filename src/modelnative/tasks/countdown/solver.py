@@ -118,17 +118,12 @@ def _combine(
     a, b = one[0][:, :, None], other[0][:, None, :]
     trees = (one[1][:, :, None] * other[1][:, None, :]).flatten(1)
     both, high, low = (a > 0) & (b > 0), torch.maximum(a, b), torch.minimum(a, b)
+    quotient = high // low.clamp_min(1)
+    exact = torch.where(quotient * low == high, quotient, 0)
+    results = {"+": a + b, "-": high - low, "*": a * b, "/": exact}
     for operator in operators:
-        if operator == "+":
-            result, exists = a + b, both
-        elif operator == "-":
-            result, exists = high - low, both
-        elif operator == "*":
-            result, exists = a * b, both
-        else:
-            result = high // low.clamp_min(1)
-            exists = both & (result * low == high)
-        result = torch.where(exists & (result <= LIMIT), result, 0).flatten(1)
+        result = results[operator]
+        result = torch.where(both & (result <= LIMIT), result, 0).flatten(1)
         code = ((part << 2 | OPERATORS.index(operator)) << 2 * BITS) + (a << BITS) + b
         ways.scatter_add_(1, result, trees)
         how.scatter_reduce_(1, result, code.flatten(1), "amin")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -10,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import choose
+from modelnative.tasks.contract.sampling import NumberedTask, StageTables
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, replace, require
+from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSpec, replace, require
 from modelnative.tasks.countdown.problems import LEAST, MOST, NUMBER, OPERATION, VALUE, TargetSpace
 from modelnative.tasks.countdown.solver import LIMIT, OPERATORS
 from modelnative.tasks.countdown.tables import ANSWERED, DIGITS, ENDED, CountdownTables, make_tables
@@ -63,7 +63,7 @@ class CountdownState(State):
     target: Tensor
 
 
-class Countdown(Task[CountdownProblems, CountdownState]):
+class Countdown(NumberedTask[CountdownProblems, CountdownState]):
     """Reach the target from all numbers, each used exactly once (stages C3, C4, … have 3, 4, … numbers).
 
     The numbers are in the slots A, B, … in ascending order. Each operation is one key, such as B*D: it empties both
@@ -126,7 +126,7 @@ class Countdown(Task[CountdownProblems, CountdownState]):
         require(1 <= tries <= 1000, "tries", tries, "1 to 1000")
         choose("feedback", feedback, FEEDBACK)
         require(tries > 1 or feedback != "tried", "tries", tries, "2 to 1000 with feedback=tried")
-        self.numbers, self.operators = numbers, "".join(o for o in OPERATORS if o in operators)
+        self.most, self.operators = numbers, "".join(o for o in OPERATORS if o in operators)
         self.space = TargetSpace(numbers, largest, targets, self.operators, solutions)
         self.tries, self.shown, self.slots = tries, feedback, "ABCDEF"[:numbers]
         pairs = combinations(range(numbers), 2)
@@ -154,53 +154,47 @@ class Countdown(Task[CountdownProblems, CountdownState]):
             end=self.eos,
             positions=tuple(places),
         )
+        self.drawn = StageTables(self.spec.stages, self.numbers)
 
     def options(self) -> dict[str, Any]:
         space = self.space
-        options = {"numbers": self.numbers, "largest": space.largest, "targets": space.targets}
+        options = {"numbers": self.most, "largest": space.largest, "targets": space.targets}
         limits = {"operators": self.operators, "solutions": space.solutions, "tries": self.tries}
         return {**options, **limits, "feedback": self.shown}
 
     # Problems
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> CountdownProblems:
-        return self._problems(stage, *self.space.sample(stage, generator, split))
+        return self.problems(stage, self.drawn.draw(stage, generator, split))
 
-    def _problems(self, stage: Tensor, key: Tensor, solution: Tensor) -> CountdownProblems:
+    def numbers(self, stage: int, split: Split) -> Tensor:
+        return self.space.part(stage, split)
+
+    def problems(self, stage: Tensor, numbers: Tensor) -> CountdownProblems:
+        key, solution = (column.contiguous() for column in numbers.unbind(1))
         tables = self.tables(key.device)
         target = key & (1 << VALUE) - 1
-        shifts = VALUE + NUMBER * torch.arange(self.numbers, device=key.device)
-        numbers = key[:, None] >> shifts & (1 << NUMBER) - 1
-        digits = tables.numbers.index_select(0, numbers.flatten()).view(len(key), -1)
+        shifts = VALUE + NUMBER * torch.arange(self.most, device=key.device)
+        given = key[:, None] >> shifts & (1 << NUMBER) - 1
+        digits = tables.numbers.index_select(0, given.flatten()).view(len(key), -1)
         mark = torch.full_like(key, self.ctx)[:, None]
         context = torch.cat([tables.targets.index_select(0, target), mark, digits], 1)
-        return CountdownProblems(stage, context, key, numbers, target, solution)
-
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[CountdownProblems]:
-        keys, solutions = self.space.part(stage, split)
-        for key, solution in zip(keys.split(chunk), solutions.split(chunk), strict=True):
-            if len(key):
-                yield self._problems(torch.full_like(key, stage), key, solution)
-
-    def count(self, stage: int, split: Split = "all") -> int:
-        return len(self.space.part(stage, split)[0])
+        return CountdownProblems(stage, context, key, given, target, solution)
 
     def parse(self, stage: int, text: str) -> CountdownProblems:
         count, words = stage + LEAST, text.replace("=", " ").replace(",", " ").split()
         values = [int(word) if word.isascii() and word.isdigit() and len(word) <= DIGITS else 0 for word in words]
         numbers, target = sorted(values[:-1]), values[-1] if values else 0
-        if len(values) != count + 1 or not 0 < numbers[0] <= numbers[-1] <= self.space.largest:
-            raise UserError(
-                f"problem: {text!r} is not allowed; expected {count} numbers from 1 to {self.space.largest} and a "
-                f"target for stage {self.spec.stages[stage]}, such as {' '.join('1234567'[:count]) + ' = 10'!r}"
-            )
+        right = len(values) == count + 1 and 0 < numbers[0] <= numbers[-1] <= self.space.largest
+        allowed = f"{count} numbers from 1 to {self.space.largest} and a target for stage {self.spec.stages[stage]}"
+        require(right, "problem", text, f"{allowed}, such as {' '.join('1234567'[:count]) + ' = 10'!r}")
         found = self.space.find(stage, numbers, target)
-        if found is None:
-            raise UserError(
-                f"problem: {text!r} is not allowed; expected a target up to {self.space.targets}, not among the "
-                f"numbers, that 1 to {self.space.solutions} expressions reach, with numbers that the task contains"
-            )
-        return self._problems(torch.tensor([stage]), *found)
+        allowed = (
+            f"a target up to {self.space.targets}, not among the numbers, that 1 to {self.space.solutions} expressions "
+            "reach, with numbers that the task contains"
+        )
+        require(len(found) > 0, "problem", text, allowed)
+        return self.problems(torch.tensor([stage]), found)
 
     def render(self, problems: CountdownProblems, i: int) -> str:
         numbers = " ".join(str(number) for number in problems.numbers[i].tolist() if number)
@@ -218,11 +212,11 @@ class Countdown(Task[CountdownProblems, CountdownState]):
 
     def begin(self, problems: CountdownProblems) -> CountdownState:
         zero = torch.zeros_like(problems.stage)
-        levels = zero[:, None].repeat(1, self.numbers)
+        levels = zero[:, None].repeat(1, self.most)
         return CountdownState(
             done=zero > 0,
             over=zero,
-            values=(problems.numbers << VALUE * torch.arange(self.numbers, device=zero.device)).sum(1),
+            values=(problems.numbers << VALUE * torch.arange(self.most, device=zero.device)).sum(1),
             made=zero,
             to_make=problems.stage + LEAST - 1,
             last=zero,
@@ -269,14 +263,14 @@ class Countdown(Task[CountdownProblems, CountdownState]):
             bit: int64 [n], the bit of the operation of the key; 0 for other keys.
             computes, undoes: bool [n], whether the key makes an operation, or takes one back.
         """
-        place = torch.arange(self.numbers, device=bit.device)
+        place = torch.arange(self.most, device=bit.device)
         here, ahead = place == state.made[:, None], place == after.made[:, None]
         tried = torch.where(here, state.tried | bit[:, None], state.tried)
         slip = (after.over == 0) & ~computes & ~undoes & (tried == state.tried).all(1)
         slips = state.slips + slip.long()
         over = torch.where(slip & (slips == SLIPS), ENDED, after.over)
         made = after.made - undoes.long()
-        before = state.before.gather(1, made.clamp_max(self.numbers - 2)[:, None])[:, 0]
+        before = state.before.gather(1, made.clamp_max(self.most - 2)[:, None])[:, 0]
         return replace(
             after,
             done=over > 0,
@@ -308,7 +302,7 @@ class Countdown(Task[CountdownProblems, CountdownState]):
         shown = [tables.digits.index_select(0, state.last)]
         if self.shown != "last":
             missing = torch.where(state.last > 0, state.target - state.last + LIMIT, 2 * LIMIT + 1)
-            shifts = VALUE * torch.arange(self.numbers, device=missing.device)
+            shifts = VALUE * torch.arange(self.most, device=missing.device)
             values = state.values[:, None] >> shifts & (1 << VALUE) - 1
             board = tables.digits.index_select(0, values.flatten()).view(len(missing), -1)
             shown += [tables.missing.index_select(0, missing), board]

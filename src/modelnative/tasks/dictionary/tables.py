@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from modelnative.tasks.dictionary.packed import PackedOrders, orders
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.dictionary.packed import order
 
 SYMBOLS = 16  # number of keys and of values
 KEYS = "abcdefghijklmnop"
@@ -23,7 +23,7 @@ HOLDS, WRITES, MOVES, ANSWERS = 8, 16, 32, 64
 
 
 @dataclass
-class DictionaryTables:
+class DictionaryTables(Batch):
     """Lookup tables.
 
     Attributes:
@@ -32,7 +32,6 @@ class DictionaryTables:
         orders: int64 [stages], number of orders of keys and queries.
         choices, first: int64 [stages], number of orders of the queries, and the index of the first one in `places`.
         places: int64, words of the indices of the queried pairs, stage after stage.
-        keys: unpacks the number of an order of keys to a word.
         moves: int64, the effect of a key with the store, for each (mode, whether a value is queried, key).
         token, word, shift: int64 [stages, horizon], the oracle's program: a token, or the symbol at bit `shift` of one
             of the words keys, values, queried keys and queried values (0 to 3; −1 for a token).
@@ -45,36 +44,28 @@ class DictionaryTables:
     choices: Tensor
     first: Tensor
     places: Tensor
-    keys: PackedOrders
     moves: Tensor
     token: Tensor
     word: Tensor
     shift: Tensor
 
 
-def make_tables(
-    pairs: tuple[int, ...], queries: tuple[int, ...], horizon: int, store: bool, device: torch.device
-) -> DictionaryTables:
-    """Make the tables of the stages with `pairs` and `queries`, on `device`."""
-    choices = [math.perm(k, q) for k, q in zip(pairs, queries, strict=True)]
-    places = [orders(k, q)[0] for k, q in zip(pairs, queries, strict=True)]
-    programs = [_program(k, q, store) for k, q in zip(pairs, queries, strict=True)]
+def make_tables(pairs: tuple[int, ...], queries: tuple[int, ...], horizon: int, store: bool) -> DictionaryTables:
+    """Make the tables of the stages with `pairs` and `queries`, on the CPU."""
+    stages = list(zip(pairs, queries, strict=True))
+    choices = torch.tensor([math.perm(k, q) for k, q in stages])
+    programs = [_program(k, q, store) for k, q in stages]
     padded = torch.tensor([program + [(EOS, -1, 0)] * (horizon - len(program)) for program in programs])
-    token, word, shift = (column.contiguous().to(device) for column in padded.unbind(2))
-
-    def column(numbers: Iterable[int]) -> Tensor:
-        return torch.tensor(list(numbers), device=device)
-
+    token, word, shift = padded.permute(2, 0, 1).contiguous()
     return DictionaryTables(
-        pairs=column(pairs),
-        queries=column(queries),
-        mask=column((1 << 4 * k) - 1 if k < SYMBOLS else -1 for k in pairs),
-        orders=column(math.perm(SYMBOLS, k) * c for k, c in zip(pairs, choices, strict=True)),
-        choices=column(choices),
-        first=column(sum(choices[:s]) for s in range(len(pairs))),
-        places=torch.cat(places).to(device),
-        keys=PackedOrders(pairs[-1], device),
-        moves=_moves().to(device),
+        pairs=torch.tensor(pairs),
+        queries=torch.tensor(queries),
+        mask=torch.tensor([(1 << 4 * k) - 1 if k < SYMBOLS else -1 for k in pairs]),
+        orders=torch.tensor([math.perm(SYMBOLS, k) for k in pairs]) * choices,
+        choices=choices,
+        first=choices.cumsum(0) - choices,
+        places=torch.cat([order(torch.arange(math.perm(k, q)), k, q) for k, q in stages]),
+        moves=_moves(),
         token=token,
         word=word,
         shift=shift,

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError
-from modelnative.tasks.contract.sampling import numbers_within
+from modelnative.tasks.contract.sampling import NumberedTask, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import (
     Problems,
     Split,
     State,
     Step,
-    Task,
     TaskSpec,
     in_split,
     mixed,
     replace,
     require,
 )
-from modelnative.tasks.dictionary.packed import gathered, rank, signed
+from modelnative.tasks.dictionary.packed import gathered, order, rank, signed
 from modelnative.tasks.dictionary.tables import (
     ANSWERS,
     ASK,
@@ -51,6 +48,7 @@ from modelnative.tasks.dictionary.tables import (
 
 PAIRS = (1, 2, 4, 8, 16)  # of the stages, up to the option
 ORDERS = 1 << 16  # largest number of orders of the queries
+COPIES = 6  # draws for each rejected problem; all of them are held out one time in 16,000
 LISTED = 200_000  # largest number of problems of a stage that is listed
 
 
@@ -97,7 +95,7 @@ class DictionaryState(State):
     filled: Tensor
 
 
-class Dictionary(Task[DictionaryProblems, DictionaryState]):
+class Dictionary(NumberedTask[DictionaryProblems, DictionaryState]):
     """Remember K pairs of a key and a value and answer queries for the values of some keys (associative recall).
 
     This is multi-query associative recall (MQAR; Arora et al., 2023) as episodes. The feedback shows one pair at a
@@ -157,24 +155,21 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
         self.most = queries
         self.pairs = (*(count for count in PAIRS if count < pairs), pairs)
         self.queries = tuple(min(queries, count) for count in self.pairs)
-        self.tables = PerDevice(lambda device: make_tables(self.pairs, self.queries, self.spec.horizon, store, device))
+        horizon = (4 * pairs + 3 * self.queries[-1]) if store else pairs + self.queries[-1]
+        self.tables = PerDevice(lambda device: make_tables(self.pairs, self.queries, horizon, store).to(device))
         self.spec = TaskSpec(
             name="dictionary",
             vocabulary=VOCABULARY if store else VOCABULARY[:PUT],
             stages=tuple(f"K{count}" for count in self.pairs),
             context_length=1,
             feedback_width=2,
-            horizon=max(self._length(stage) for stage in range(len(self.pairs))),
+            horizon=horizon,
             start=CTX,
             end=EOS,
         )
 
     def options(self) -> dict[str, Any]:
         return {"pairs": self.pairs[-1], "queries": self.most, "store": self.store}
-
-    def _length(self, stage: int) -> int:
-        """Length of the oracle's program."""
-        return self.pairs[stage] * (4 if self.store else 1) + self.queries[stage] * (3 if self.store else 1)
 
     # Episodes
 
@@ -233,25 +228,16 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> DictionaryProblems:
         tables = self.tables(stage.device)
 
-        def draw(stage: Tensor) -> Tensor:
-            order = torch.randint(1 << 62, stage.shape, generator=generator, device=stage.device)
+        def draw(stage: Tensor) -> Problems:
+            orders = torch.randint(1 << 62, stage.shape, generator=generator, device=stage.device)
             values = torch.randint(-(1 << 63), (1 << 63) - 1, stage.shape, generator=generator, device=stage.device)
             # There are at most 2⁶⁰ orders, far fewer by default: the remainder of a number below 2⁶² is almost uniform.
-            order = order % tables.orders.index_select(0, stage)
-            return torch.stack([order, values & tables.mask.index_select(0, stage)], 1)
+            orders = orders % tables.orders.index_select(0, stage)
+            values = values & tables.mask.index_select(0, stage)
+            key = _key(tables.pairs.index_select(0, stage), orders, values)
+            return Problems(stage, torch.stack([orders, values], 1), key)
 
-        def key(stage: Tensor, numbers: Tensor) -> Tensor:
-            return _key(tables.pairs.index_select(0, stage), *numbers.unbind(1))
-
-        return self._problems(stage, *numbers_within(split, stage, draw, key).unbind(1))
-
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[DictionaryProblems]:
-        for numbers in self._all(stage, split).split(chunk):
-            count = 4 * self.pairs[stage]
-            yield self._problems(torch.full_like(numbers, stage), numbers >> count, numbers & (1 << count) - 1)
-
-    def count(self, stage: int, split: Split = "all") -> int:
-        return len(self._all(stage, split))
+        return self.problems(stage, draw_within(split, stage, draw, COPIES).context)
 
     def parse(self, stage: int, text: str) -> DictionaryProblems:
         count, query_count = self.pairs[stage], self.queries[stage]
@@ -260,15 +246,16 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
         keys = [KEYS.index(match[1]) for match in found if match]
         places = [keys.index(KEYS.index(q)) for q in queries.split() if q in KEYS and KEYS.find(q) in keys]
         right = len(keys) == len(found) == count and len(places) == len(queries.split()) == query_count
-        if not right or len(set(keys)) < count or len(set(places)) < query_count:
-            example = " ".join(f"{key}={7 + 2 * i % 9}" for i, key in enumerate(KEYS[:count]))
-            raise UserError(
-                f"problem: {text!r} is not allowed; expected {count} pairs of different keys a to p, values 0 to 15, "
-                f"a question mark, and {query_count} of the keys, such as '{example} ? {' '.join(KEYS[:query_count])}'"
-            )
+        right = right and len(set(keys)) == count and len(set(places)) == query_count
+        example = " ".join(f"{key}={7 + 2 * i % 9}" for i, key in enumerate(KEYS[:count]))
+        allowed = (
+            f"{count} pairs of different keys a to p, values 0 to 15, a question mark, and {query_count} of the keys, "
+            f"such as '{example} ? {' '.join(KEYS[:query_count])}'"
+        )
+        require(right, "problem", text, allowed)
         code = rank(keys, SYMBOLS) * math.perm(count, query_count) + rank(places, count)
         values = sum(int(match[2]) << 4 * i for i, match in enumerate(found) if match)
-        return self._problems(torch.tensor([stage]), torch.tensor([code]), torch.tensor([signed(values)]))
+        return self.problems(torch.tensor([stage]), torch.tensor([[code, signed(values)]]))
 
     def render(self, problems: DictionaryProblems, i: int) -> str:
         pairs, queries, _ = self._read(*(int(x[i]) for x in _words(problems)))
@@ -303,31 +290,29 @@ class Dictionary(Task[DictionaryProblems, DictionaryState]):
         queried = [pairs[places >> 4 * q & 15] for q in range(self.queries[stage])]
         return pairs, [key for key, _ in queried], [value for _, value in queried]
 
-    def _problems(self, stage: Tensor, order: Tensor, values: Tensor) -> DictionaryProblems:
-        """Return problems from stages, numbers of orders (of keys and queries), and words of values, int64 [n] each."""
+    def problems(self, stage: Tensor, numbers: Tensor) -> DictionaryProblems:
+        """See `NumberedTask.problems`; a row has the number of the orders of keys and queries, and a word of values."""
         tables = self.tables(stage.device)
+        orders, values = numbers.unbind(1)
         queries = tables.choices.index_select(0, stage)
-        rest = order // queries
-        query_order = order - rest * queries + tables.first.index_select(0, stage)
+        rest = orders // queries
+        query_order = orders - rest * queries + tables.first.index_select(0, stage)
         return DictionaryProblems(
             stage=stage,
             context=torch.full_like(stage, CTX)[:, None],
-            key=_key(tables.pairs.index_select(0, stage), order, values),
-            keys=tables.keys(rest) & tables.mask.index_select(0, stage),
+            key=_key(tables.pairs.index_select(0, stage), orders, values),
+            keys=order(rest, SYMBOLS, self.pairs[-1]) & tables.mask.index_select(0, stage),
             values=values,
             places=tables.places.index_select(0, query_order),
         )
 
-    def _all(self, stage: int, split: Split) -> Tensor:
-        """The problems of a stage and split, each as one number: order · 16^K + values; int64, ascending."""
+    def numbers(self, stage: int, split: Split) -> Tensor:
         count = self.pairs[stage]
         total = math.perm(SYMBOLS, count) * math.perm(count, self.queries[stage]) * SYMBOLS**count
-        if total > LISTED:
-            name = self.spec.stages[stage]
-            raise UserError(f"stage: {name!r} has {total:,} problems, too many to list; expected at most {LISTED:,}")
+        require_listable(self.spec.stages[stage], total, LISTED)
         number = torch.arange(total)
-        key = _key(torch.tensor(count), number >> 4 * count, number & (1 << 4 * count) - 1)
-        return number[in_split(key, split)]
+        orders, values = number >> 4 * count, number & (1 << 4 * count) - 1
+        return torch.stack([orders, values], 1)[in_split(_key(torch.tensor(count), orders, values), split)]
 
 
 def _words(problems: DictionaryProblems) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -59,16 +59,11 @@ def program_lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: in
     order = shapes.order.long()
     slots = Slots(order, shapes.low.long(), widths[:, :, None].expand(-1, -1, cells + 1))
     subtracts = (in_postorder(order, operators) == SUB)[:, :, None]
-    left_leaf, right_leaf = (
-        (shapes.low == shapes.order).t()[:, :, None],
-        (shapes.high == shapes.order + 1).t()[:, :, None],
-    )
+    left_leaf, right_leaf = (leaf[:, :, None] for leaf in shapes.leaves())
     free = torch.arange(cells + 1, device=order.device)
     # Additional keys of a right operand that is stored before a SUB, and of one stored while the left one is stored.
     once, twice = (torch.where(subtracts, torch.where(free >= least, 2, NEVER), 0) for least in (1, 2))
-    lefts: list[Tensor] = []
-    rights: list[Tensor] = []
-    turns: list[Tensor] = []
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for k in range(len(subtracts)):
         left, right = slots.pair(k)
         left_after, right_after = (pad(t[:, :-1], (1, 0), value=NEVER) for t in (left, right))  # with one cell less
@@ -78,9 +73,9 @@ def program_lengths(shapes: Shapes, operators: Tensor, widths: Tensor, cells: in
         right_first = torch.where(left_leaf[k], plain + once[k], right + left_after + 3)
         turned = (right_first < left_first) & ~right_leaf[k]
         slots.join(k, torch.where(turned, right_first, left_first).clamp_max(NEVER))
-        for column, value in ((lefts, left), (rights, right), (turns, turned)):
-            column.append(value)
-    return ProgramLengths(torch.stack(lefts), torch.stack(rights), torch.stack(turns), slots.whole())
+        rows.append((left, right, turned))
+    lefts, rights, turns = map(torch.stack, zip(*rows, strict=True))
+    return ProgramLengths(lefts, rights, turns, slots.whole())
 
 
 @dataclass
@@ -111,7 +106,7 @@ def shortest_program(shapes: Shapes, operators: Tensor, widths: Tensor, cells: i
     size = program_lengths(shapes, operators, widths, cells)
     order, low = shapes.order.long(), shapes.low.long()
     codes = in_postorder(order, operators)
-    left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
+    left_leaf, right_leaf = shapes.leaves()
     # Each slot holds the place of the subtree's first key and the number of cells in use at that time.
     slots = Slots(order, low, torch.tensor([past, 0], device=order.device).repeat(n, most + 1, 1))
     slots.slots[slots.root] = 0

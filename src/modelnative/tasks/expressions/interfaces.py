@@ -1,14 +1,28 @@
-"""The tools of `expressions`: a calculator and the text in the context, or a calculator and paper."""
+"""The tools of `expressions`: a calculator and the text in the context, or a calculator and paper.
+
+Both interfaces have these attributes: `vocabulary`, the keys and all tokens that are shown, of which the last one is
+EOS; `start`, the token before the first key; `width`, tokens of feedback; `horizon`, the maximum number of keys;
+`text_in_context`, whether the context holds the expression.
+
+Trees are given as `shapes` (n rows), operator codes int64 [n, most] and operands int64 [n, most + 1], both in reading
+order. `state` is a batch of n rows; its type depends on the interface. Both have these methods:
+
+| method | returns |
+|---|---|
+| `begin(shapes, operators, operands)` | the state before the first key |
+| `press(state, key, target)` | the state after a key, int64 [n]; `done`, `success` and `invalid` as in `Step`, \
+bool [n] each; `target`, int64 [n], are the right answers |
+| `feedback(state)` | the tokens that are shown: int64 [n, width] |
+| `program(shapes, operators, operands)` | a program that evaluates each tree: int64 [n, horizon], padded with EOS |
+| `registers(state, i)` | see `Task.registers` |
+"""
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelnative.tasks.calculator import ANS, CTX, PLACES, STO, PocketCalculator
+from modelnative.tasks.calculator import ANS, CTX, PLACES, STO, CalculatorState, PocketCalculator
 from modelnative.tasks.expressions import paper
 from modelnative.tasks.expressions.calculator_oracle import shortest_program
 from modelnative.tasks.expressions.infix import figures, widths
@@ -16,57 +30,7 @@ from modelnative.tasks.expressions.paper_oracle import paper_program
 from modelnative.tasks.expressions.trees import SUB, Shapes
 
 
-class Interface(ABC):
-    """The keys and their effects, the feedback, and a program for every tree.
-
-    Trees are given as `shapes` (n rows), operator codes int64 [n, most] and operands int64 [n, most + 1], both in
-    reading order. `state` is a batch of n rows; its type depends on the interface.
-
-    Attributes:
-        vocabulary: the keys and all tokens that are shown; the last one is EOS.
-        start: the token before the first key.
-        width: tokens of feedback.
-        horizon: maximum number of keys.
-        text_in_context: whether the context holds the expression.
-    """
-
-    vocabulary: tuple[str, ...]
-    start: int
-    width: int
-    horizon: int
-    text_in_context: bool
-
-    @abstractmethod
-    def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
-        """Return the state before the first key."""
-
-    @abstractmethod
-    def press(self, state: Any, key: Tensor, target: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Press one key of each episode.
-
-        Args:
-            state: the state before the key.
-            key: int64 [n].
-            target: int64 [n], the right answers.
-
-        Returns:
-            The state after the key; `done`, `success` and `invalid` as in `Step`, bool [n] each.
-        """
-
-    @abstractmethod
-    def feedback(self, state: Any) -> Tensor:
-        """Return the tokens that are shown: int64 [n, width]."""
-
-    @abstractmethod
-    def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
-        """Return a program that evaluates each tree: int64 [n, horizon], padded with EOS."""
-
-    @abstractmethod
-    def registers(self, state: Any, i: int) -> dict[str, str]:
-        """See `Task.registers`."""
-
-
-class CalculatorInterface(Interface):
+class CalculatorInterface:
     """The calculator, with the text in the context and, if `shown`, the display as feedback."""
 
     start, text_in_context = CTX, True
@@ -75,14 +39,12 @@ class CalculatorInterface(Interface):
         self.machine, self.vocabulary, self.width = machine, machine.vocabulary, PLACES if shown else 0
         # The longest program stores the result of every operator but the root.
         self.horizon = 4 * operators + (machine.digits - 1) * (operators + 1)
+        self.press, self.registers = machine.press, machine.registers
 
-    def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
+    def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> CalculatorState:
         return self.machine.empty(operators[:, 0])
 
-    def press(self, state: Any, key: Tensor, target: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
-        return self.machine.press(state, key, target)
-
-    def feedback(self, state: Any) -> Tensor:
+    def feedback(self, state: CalculatorState) -> Tensor:
         return self.machine.display(state.value) if self.width else state.value.new_empty(len(state), 0)
 
     def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
@@ -97,11 +59,8 @@ class CalculatorInterface(Interface):
         program.scatter_(1, keys.place, token)
         return program.scatter(1, keys.end[:, None], ANS)[:, : self.horizon]
 
-    def registers(self, state: Any, i: int) -> dict[str, str]:
-        return self.machine.registers(state, i)
 
-
-class PaperInterface(Interface):
+class PaperInterface:
     """A calculator and a sheet of paper with the text (`paper`).
 
     Args:
@@ -110,28 +69,25 @@ class PaperInterface(Interface):
     """
 
     vocabulary, start, width, text_in_context = paper.VOCABULARY, paper.CTX, paper.WINDOW, False
+    feedback, registers = staticmethod(paper.window), staticmethod(paper.registers)
 
     def __init__(self, operators: int, memories: int) -> None:
         self.memories, self.horizon = memories, paper.BUDGET * operators
         self.most_cells = memories or 1 + operators // 3
 
-    def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Any:
+    def begin(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> paper.PaperState:
         return paper.begin(shapes, operators, operands, self._cells(operators))
 
-    def press(self, state: Any, key: Tensor, target: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+    def press(
+        self, state: paper.PaperState, key: Tensor, target: Tensor
+    ) -> tuple[paper.PaperState, Tensor, Tensor, Tensor]:
         after = paper.press(state, key)
         success = after.answered & (state.keys_left > 0) & (after.value == target)
         # No key is invalid: each uses up one of the keys that are left.
         return after, torch.eq(after.keys_left, 0), success, torch.zeros_like(success)
 
-    def feedback(self, state: Any) -> Tensor:
-        return paper.window(state)
-
     def program(self, shapes: Shapes, operators: Tensor, operands: Tensor) -> Tensor:
         return paper_program(shapes, operators, self._cells(operators), self.most_cells, self.horizon)
-
-    def registers(self, state: Any, i: int) -> dict[str, str]:
-        return paper.registers(state, i)
 
     def _cells(self, operators: Tensor) -> Tensor:
         """Memory cells for each tree: int64 [n]."""

@@ -55,7 +55,7 @@ def paper_program(shapes: Shapes, operators: Tensor, cells: Tensor, most_cells: 
     """
     n, most = operators.shape
     codes = in_postorder(shapes.order.long(), operators)
-    left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
+    left_leaf, right_leaf = shapes.leaves()
     nodes, keys, starts = _measured(shapes, codes, most_cells)
     count, start = (x.gather(1, cells[:, None])[:, 0] for x in (keys, starts))
     writer = _ProgramWriter(n, length, operators.device)
@@ -103,18 +103,16 @@ def _measured(shapes: Shapes, codes: Tensor, most_cells: int) -> tuple[list[Node
     columns = torch.stack([torch.ones_like(leaf), leaf, torch.zeros_like(leaf)], 2)
     slots = Slots(order, shapes.low.long(), columns[:, :, None].repeat(1, 1, most_cells + 1, 1))
     free = torch.arange(most_cells + 1, device=order.device)
-    nodes = []
+    leaves, nodes = shapes.leaves(), []
     for k in range(order.shape[1]):
         left, right = slots.pair(k)
-        left_leaf, right_leaf = (x[:, k, None] for x in (shapes.low == shapes.order, shapes.high == shapes.order + 1))
+        left_leaf, right_leaf = (leaf[k][:, None] for leaf in leaves)
         # With one cell less; the column for 0 cells is never used.
         less_left, less_right = (torch.cat([x[:, :1], x[:, :-1]], 1) for x in (left, right))
         subtracts, middle = (codes[k] == SUB)[:, None], order[:, k, None]
         turned = ((right[..., 2] <= free) & (left[..., 2] < free) | left_leaf) & ~right_leaf
-        first, second = (
-            torch.where(turned[..., None], right, left),
-            torch.where(turned[..., None], less_left, less_right),
-        )
+        turn = turned[..., None]
+        first, second = torch.where(turn, right, left), torch.where(turn, less_left, less_right)
         steps = torch.where(turned, middle + 1 - second[..., 1], second[..., 1] - middle)
         node = NodePlan(turned, first[..., 0], second[..., 0], steps)
         alone = first[..., 0] + 2 + 2 * (subtracts & turned)
@@ -134,9 +132,7 @@ class _ProgramWriter:
     def __init__(self, n: int, length: int, device: torch.device) -> None:
         self.past = length  # the place of keys that are not written
         self.keys = torch.full((n, length + 1), EOS, device=device)
-        self.moving = torch.zeros(
-            n, length + 1, dtype=torch.int64, device=device
-        )  # its cumulative sum is 1 for NEXT, −1 for PREV
+        self.moving = torch.zeros_like(self.keys)  # its cumulative sum is 1 for NEXT, −1 for PREV
 
     def put(self, place: Tensor, key: Tensor | int, there: Tensor) -> None:
         """Write a key at `place`, int64 [n], in the rows of `there`, bool [n]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,13 +12,12 @@ from torch.nn.functional import pad
 
 from modelnative.errors import UserError, choose
 from modelnative.tasks.calculator import CTX, LIMIT, PocketCalculator
-from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.sampling import TRIES, content_key, uniform_rows
+from modelnative.tasks.contract.sampling import TRIES, StageTables, content_key, empty_split, require_listable
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.expressions import trees
 from modelnative.tasks.expressions.infix import figures, infix, parse_infix, widths
-from modelnative.tasks.expressions.interfaces import CalculatorInterface, Interface, PaperInterface
+from modelnative.tasks.expressions.interfaces import CalculatorInterface, PaperInterface
 
 LISTED = 1_000_000  # largest number of problems of a stage that `enumerate` lists
 REDRAWN = 2048  # trees drawn at once to replace rejected ones
@@ -50,18 +49,6 @@ class ExpressionState(State):
 
     target: Tensor
     tool: Any
-
-
-@dataclass
-class DrawnTrees(Batch):
-    """Trees with the fields of `ExpressionProblems`, and `fits`, bool [n]: whether the tree is admitted."""
-
-    shape: Tensor
-    operators: Tensor
-    operands: Tensor
-    key: Tensor
-    target: Tensor
-    fits: Tensor
 
 
 class Expressions(Task[ExpressionProblems, ExpressionState]):
@@ -128,12 +115,11 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
         self.needs = min(needs, memories or CELLS)
         machine = PocketCalculator(max(1, memories), digits, others=("(", ")"))
         self.letters = machine.vocabulary  # of the text
-        self.interface: Interface = CalculatorInterface(machine, operators, feedback != "none")
-        if on_paper:
-            self.interface = PaperInterface(operators, memories)
+        calculator = CalculatorInterface(machine, operators, feedback != "none")
+        self.interface: Any = PaperInterface(operators, memories) if on_paper else calculator
         # The longest text has brackets around every operator but the root.
         self.text_length = 4 * operators + (digits - 1) * (operators + 1)
-        self.tables = PerDevice(self._make_tables)
+        self.shapes = PerDevice(lambda device: trees.all_shapes(operators).to(device))
         self.spec = TaskSpec(
             name="expressions",
             vocabulary=self.interface.vocabulary,
@@ -144,6 +130,7 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
             start=self.interface.start,
             end=len(self.interface.vocabulary) - 1,
         )
+        self.selected = StageTables(self.spec.stages, lambda stage, _: self._selected_shapes(stage))
 
     def options(self) -> dict[str, Any]:
         return {**self.chosen, "shapes": self.choice, "feedback": self.shown}
@@ -151,46 +138,34 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
     # Problems
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ExpressionProblems:
-        tables = self.tables(stage.device)
-        place = uniform_rows(stage, tables.first, tables.count, generator)
-        drawn = self._draw(tables.chosen.index_select(0, place), stage, generator, split)
+        problems, fits = self._draw(stage, self.selected.draw(stage, generator, "all"), generator, split)
         for _ in range(TRIES):
-            again = (~drawn.fits).nonzero()[:, 0]
+            again = (~fits).nonzero()[:, 0]
             if not len(again):
-                return self._problems(stage, drawn)
+                return self._with_context(problems)
             # The fewer rows are left, the more often each is drawn; its first draw that fits is used.
             times = max(1, REDRAWN // len(again))
-            rows = again.repeat_interleave(times)
-            more = self._draw(drawn.shape.index_select(0, rows), stage.index_select(0, rows), generator, split)
-            first = more.fits.view(-1, times).byte().argmax(1)
-            best = torch.arange(0, len(rows), times, device=rows.device) + first
-            drawn = drawn.put(again, more[best])
-        shape = int(drawn.shape[again[0]])
-        raise UserError(
-            f"split: {split!r} has no problem of shape {shape}, or too few; expected more problems in the split"
-        )
+            rows = problems[again.repeat_interleave(times)]
+            more, fitting = self._draw(rows.stage, rows.shape, generator, split)
+            fitting = fitting.view(-1, times)
+            first = torch.arange(len(again), device=again.device) * times + fitting.byte().argmax(1)
+            problems, fits = problems.put(again, more[first]), fits.index_copy(0, again, fitting.any(1))
+        raise empty_split(split, self.spec.stages[int(stage[again[0]])])
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ExpressionProblems]:
-        name, n, high = self.spec.stages[stage], stage + 1, 10**self.digits - 1
-        tables = self.tables(torch.device("cpu"))
-        first, count = int(tables.first[stage]), int(tables.count[stage])
-        total = count * 3**n * high ** (n + 1)
-        if total > LISTED:
-            raise UserError(f"stage: {name!r} has {total:,} problems, too many to list; expected at most {LISTED:,}")
-        return self._listed(stage, split, chunk, tables.chosen[first : first + count], total)
-
-    def _listed(self, stage: int, split: Split, chunk: int, shapes: Tensor, total: int) -> Iterator[ExpressionProblems]:
-        n, high = stage + 1, 10**self.digits - 1
+        n, high, shapes = stage + 1, 10**self.digits - 1, self._selected_shapes(stage)
+        total = len(shapes) * 3**n * high ** (n + 1)
+        require_listable(self.spec.stages[stage], total, LISTED)
         for number in torch.arange(total).split(chunk):
             # The last operand changes fastest, then the other operands, the operators and the shape.
             operands = number[:, None] // high ** torch.arange(n, -1, -1) % high + 1
             rest = number // high ** (n + 1)
             operators = rest[:, None] // 3 ** torch.arange(n - 1, -1, -1) % 3 + 1
             missing = (0, self.most - n)
-            drawn = self._checked(shapes[rest // 3**n], pad(operators, missing), pad(operands, missing), split)
-            kept = drawn.fits.nonzero()[:, 0]
-            if len(kept):
-                yield self._problems(torch.full_like(kept, stage), drawn[kept])
+            trees_here = shapes[rest // 3**n], pad(operators, missing), pad(operands, missing)
+            problems, fits = self._checked(torch.full_like(number, stage), *trees_here, split)
+            if bool(fits.any()):
+                yield self._with_context(problems[fits])
 
     def parse(self, stage: int, text: str) -> ExpressionProblems:
         n, high = stage + 1, 10**self.digits - 1
@@ -204,10 +179,11 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
         require(right, "problem", text, expected)
         missing = self.most - n
         operators, operands = (pad(torch.tensor([row]), (0, missing)) for row in (tree.operators, tree.operands))
-        drawn = self._checked(torch.tensor([trees.shape_number(tree.splits)]), operators, operands, "all")
+        shape = torch.tensor([trees.shape_number(tree.splits)])
+        problems, fits = self._checked(torch.tensor([stage]), shape, operators, operands, "all")
         allowed = f"values under {LIMIT:,} in every step, and a tree that {self.needs} memory cells are enough for"
-        require(bool(drawn.fits.all()), "problem", text, allowed)
-        return self._problems(torch.tensor([stage]), drawn)
+        require(bool(fits.all()), "problem", text, allowed)
+        return self._with_context(problems)
 
     def render(self, problems: ExpressionProblems, i: int) -> str:
         return f"compute {self._texts(problems[i : i + 1])[0]}"
@@ -252,24 +228,26 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
     def registers(self, state: ExpressionState, i: int) -> dict[str, str]:
         return self.interface.registers(state.tool, i)
 
-    # Tables and batches of trees
+    # Batches of trees
 
-    def _make_tables(self, device: torch.device) -> ShapeTables:
-        chosen = trees.selected_shapes(self.most, self.needs, self.choice)
-        count = torch.tensor([len(part) for part in chosen])
-        return ShapeTables(trees.all_shapes(self.most), torch.cat(chosen), count.cumsum(0) - count, count).to(device)
+    def _selected_shapes(self, stage: int) -> Tensor:
+        return trees.selected_shapes(stage + 1, self.most, self.needs, self.choice)
 
-    def _draw(self, shape: Tensor, stage: Tensor, generator: torch.Generator, split: Split) -> DrawnTrees:
+    def _draw(
+        self, stage: Tensor, shape: Tensor, generator: torch.Generator, split: Split
+    ) -> tuple[ExpressionProblems, Tensor]:
         """Draw a tree of each shape, int64 [n]; trees outside the split are not admitted."""
         n, device = len(shape), shape.device
         place, size = torch.arange(self.most + 1, device=device), stage[:, None] + 1
         operators = torch.randint(1, 4, (n, self.most), generator=generator, device=device)
         operands = torch.randint(1, 10**self.digits, (n, self.most + 1), generator=generator, device=device)
-        return self._checked(shape, operators * (place[:-1] < size), operands * (place <= size), split)
+        return self._checked(stage, shape, operators * (place[:-1] < size), operands * (place <= size), split)
 
-    def _checked(self, shape: Tensor, operators: Tensor, operands: Tensor, split: Split) -> DrawnTrees:
-        """The trees with their keys and targets, and whether they are admitted."""
-        shapes = self.tables(shape.device).shapes
+    def _checked(
+        self, stage: Tensor, shape: Tensor, operators: Tensor, operands: Tensor, split: Split
+    ) -> tuple[ExpressionProblems, Tensor]:
+        """The problems, without their context, and whether they are admitted, bool [n]."""
+        shapes = self.shapes(shape.device)
         order, low = shapes.order.index_select(0, shape).long(), shapes.low.index_select(0, shape).long()
         target, fits = trees.evaluate(order, low, operators, operands, LIMIT)
         # Most shapes need few cells whatever their operators are; the others are checked with their operators.
@@ -279,7 +257,8 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
             needed = trees.cells_needed(rows, operators.index_select(0, tight))
             fits = fits.index_copy(0, tight, fits.index_select(0, tight) & (needed <= self.needs))
         key = self._key(shape, operators, operands)
-        return DrawnTrees(shape, operators, operands, key, target, fits & in_split(key, split))
+        none = shape.new_empty(len(shape), 0)
+        return ExpressionProblems(stage, none, key, shape, operators, operands, target), fits & in_split(key, split)
 
     def _key(self, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
         """The canonical key: int64 [n]."""
@@ -290,17 +269,16 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
             content.append((part * powers).sum(1))
         return content_key(torch.stack(content, 1))
 
-    def _problems(self, stage: Tensor, drawn: DrawnTrees) -> ExpressionProblems:
-        start = torch.full_like(stage, self.spec.start)[:, None]
-        context = (
-            self._text(stage, drawn.shape, drawn.operators, drawn.operands) if self.interface.text_in_context else start
-        )
-        return ExpressionProblems(stage, context, drawn.key, drawn.shape, drawn.operators, drawn.operands, drawn.target)
+    def _with_context(self, problems: ExpressionProblems) -> ExpressionProblems:
+        if not self.interface.text_in_context:
+            return replace(problems, context=torch.full_like(problems.stage, self.spec.start)[:, None])
+        return replace(problems, context=self._text(problems))
 
-    def _text(self, stage: Tensor, shape: Tensor, operators: Tensor, operands: Tensor) -> Tensor:
+    def _text(self, problems: ExpressionProblems) -> Tensor:
         """The texts, in `letters`: int64 [n, text_length]."""
+        stage, operators, operands = problems.stage, problems.operators, problems.operands
         count = widths(operands, self.digits)
-        layout = infix(self.tables(stage.device).shapes[shape], operators, count)
+        layout = infix(self._shapes(problems), operators, count)
         end = len(self.letters) - 1
         place, size = torch.arange(self.most + 1, device=stage.device), stage[:, None] + 1
         # A place that holds neither operand nor operator is "(" before an operand, ")" after it and EOS after the end.
@@ -317,24 +295,8 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
     def _texts(self, problems: ExpressionProblems) -> list[str]:
         """The infix texts, as `parse` accepts them."""
         words = dict(enumerate(self.letters)) | {CTX + code: sign for code, sign in enumerate(SIGNS)}
-        text = self._text(problems.stage, problems.shape, problems.operators, problems.operands)
-        return ["".join(words[token] for token in row if token != len(self.letters) - 1) for row in text.tolist()]
+        text = self._text(problems).tolist()
+        return ["".join(words[token] for token in row if token != len(self.letters) - 1) for row in text]
 
     def _shapes(self, problems: ExpressionProblems) -> trees.Shapes:
-        return self.tables(problems.shape.device).shapes[problems.shape]
-
-
-@dataclass
-class ShapeTables(Batch):
-    """The shapes that a task draws from.
-
-    Attributes:
-        shapes: all shapes, by number.
-        chosen: int64, the numbers of the shapes that are drawn, stage after stage.
-        first, count: int64 [stages], the index in `chosen` of the first shape of a stage, and the number of its shapes.
-    """
-
-    shapes: trees.Shapes
-    chosen: Tensor
-    first: Tensor
-    count: Tensor
+        return self.shapes(problems.shape.device)[problems.shape]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class Shapes(Batch):
     fewest: Tensor
     largest: Tensor
 
+    def leaves(self) -> tuple[Tensor, Tensor]:
+        """Whether the left and the right operand of each operator is a leaf: bool [most, s] each."""
+        return (self.low == self.order).t(), (self.high == self.order + 1).t()
+
 
 def catalan(n: int) -> int:
     """Number of shapes of n operators."""
@@ -81,24 +85,21 @@ def _joined(left: Shapes, right: Shapes, i: int, n: int) -> Shapes:
     def column(value: int) -> Tensor:
         return torch.full((rows, 1), value, dtype=torch.uint8)
 
-    order = torch.cat([a.order, b.order + (i + 1), column(i)], 1)
     root = torch.zeros(rows, n, dtype=torch.bool)  # the root of a subtree is the last of its operators
-    parent = torch.cat([a.parent, b.parent + (i + 1), column(n)], 1)
+    turned = torch.cat([a.right, b.right, root[:, :1]], 1)
     if i:
         root[:, i - 1] = True
     if i < n - 1:
-        root[:, n - 2] = True
-    turned = torch.cat([a.right, b.right, torch.zeros(rows, 1, dtype=torch.bool)], 1)
-    if i < n - 1:
-        turned[:, n - 2] = True
+        root[:, n - 2] = turned[:, n - 2] = True
+    leaves = torch.tensor(i == 0), torch.tensor(i == n - 1)
     return Shapes(
-        order=order,
+        order=torch.cat([a.order, b.order + (i + 1), column(i)], 1),
         low=torch.cat([a.low, b.low + (i + 1), column(0)], 1),
         high=torch.cat([a.high, b.high + (i + 1), column(n)], 1),
-        parent=parent.masked_fill(root, i),
+        parent=torch.cat([a.parent, b.parent + (i + 1), column(n)], 1).masked_fill(root, i),
         right=turned,
-        fewest=_cells(a.fewest, b.fewest, torch.tensor(i == 0), torch.tensor(i == n - 1), torch.tensor(True)),
-        largest=_cells(a.largest, b.largest, torch.tensor(i == 0), torch.tensor(i == n - 1), torch.tensor(False)),
+        fewest=_cells(a.fewest, b.fewest, *leaves, torch.tensor(True)),
+        largest=_cells(a.largest, b.largest, *leaves, torch.tensor(False)),
     )
 
 
@@ -110,21 +111,15 @@ def _cells(left: Tensor, right: Tensor, left_leaf: Tensor, right_leaf: Tensor, c
 
 
 def _padded(shapes: Shapes, most: int) -> Shapes:
-    rows, n = shapes.order.shape
-
-    def widened(tensor: Tensor, value: int) -> Tensor:
-        return torch.cat([tensor, torch.full((rows, most - n), value, dtype=tensor.dtype)], 1)
-
-    parent = widened(shapes.parent, most)
-    parent[:, n - 1] = most
-    return Shapes(
-        order=widened(shapes.order, most),
-        low=widened(shapes.low, most + 1),
-        high=widened(shapes.high, most + 1),
-        parent=parent,
-        right=widened(shapes.right, False),
-        fewest=shapes.fewest,
-        largest=shapes.largest,
+    n = shapes.order.shape[1]
+    missing, root = (0, most - n), torch.arange(n) == n - 1
+    return replace(
+        shapes,
+        order=pad(shapes.order, missing, value=most),
+        low=pad(shapes.low, missing, value=most + 1),
+        high=pad(shapes.high, missing, value=most + 1),
+        parent=pad(shapes.parent.masked_fill(root, most), missing, value=most),
+        right=pad(shapes.right, missing, value=False),
     )
 
 
@@ -135,25 +130,20 @@ def unseen(n: int) -> Tensor:
     return rank < len(number) // HELD_OUT
 
 
-def selected_shapes(most: int, needs: int, which: str) -> list[Tensor]:
-    """Select shapes of each size from 1 to `most` that `needs` memory cells are enough for.
+def selected_shapes(n: int, most: int, needs: int, which: str) -> Tensor:
+    """Return the numbers of the shapes of n operators that `needs` memory cells are enough for, int64.
 
     Args:
+        n: operators, 1 to `most`.
         most: see `all_shapes`.
         needs: memory cells; a shape may need no more if every operator commutes.
         which: "all", "seen" or "unseen"; sizes without unseen shapes always have all of them.
-
-    Returns:
-        For each size the numbers of the shapes, int64.
     """
-    shapes, numbers = all_shapes(most), []
-    for n in range(1, most + 1):
-        first, held_out = first_shape(n), unseen(n)
-        wanted = shapes.fewest[first : first + catalan(n)] <= needs
-        if which != "all" and bool(held_out.any()):
-            wanted &= held_out if which == "unseen" else ~held_out
-        numbers.append(first + wanted.nonzero()[:, 0])
-    return numbers
+    first, held_out = first_shape(n), unseen(n)
+    wanted = all_shapes(most).fewest[first : first + catalan(n)] <= needs
+    if which != "all" and bool(held_out.any()):
+        wanted &= held_out if which == "unseen" else ~held_out
+    return first + wanted.nonzero()[:, 0]
 
 
 def shape_number(splits: list[tuple[int, int]]) -> int:
@@ -248,7 +238,7 @@ def cells_needed(shapes: Shapes, operators: Tensor) -> Tensor:
     """
     order = shapes.order.long()
     slots = Slots(order, shapes.low.long(), pad(torch.zeros_like(operators), (0, 1)))
-    left_leaf, right_leaf = (shapes.low == shapes.order).t(), (shapes.high == shapes.order + 1).t()
+    left_leaf, right_leaf = shapes.leaves()
     commutes = in_postorder(order, operators) != SUB
     for k in range(len(commutes)):
         slots.join(k, _cells(*slots.pair(k), left_leaf[k], right_leaf[k], commutes[k]))

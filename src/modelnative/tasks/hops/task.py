@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import choose
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.sampling import content_key, draw_within
+from modelnative.tasks.contract.sampling import content_key, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import SPLITS, Problems, Split, State, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
@@ -226,9 +226,7 @@ class Hops(Task[HopsProblems, HopsState]):
         tables = self.tables(torch.device("cpu"))
         ways, first = int(tables.ways[stage]), int(tables.first[stage])
         total = ways * self.maps * self.size * math.factorial(self.size - 1) ** self.maps
-        if total > LISTED:
-            name = self.spec.stages[stage]
-            raise UserError(f"stage: {name!r} has {total:.3g} problems, too many to list; expected at most {LISTED}")
+        require_listable(self.spec.stages[stage], total, LISTED)
         for numbers in torch.arange(total).split(chunk):
             orders, rest = [], numbers
             for k in range(self.maps):
@@ -249,13 +247,14 @@ class Hops(Task[HopsProblems, HopsState]):
         parts = [numbers[k : k + self.size] for k in range(head, len(numbers), self.size)]
         cycles = [cycle(part, numbers[0] if len(numbers) > 0 else 0) for part in parts]
         tool = numbers[1] - 1 if self.maps > 1 and len(numbers) > 1 else 0
-        if len(parts) != self.maps or not 0 <= tool < self.maps or any(len(c) != self.size for c in cycles):
-            example = ", ".join([" ".join(str((i + 1) % self.size) for i in range(self.size))] * self.maps)
-            which, begin = ("", "0: ") if self.maps == 1 else (f", the map to follow (1 to {self.maps})", "0 1: ")
-            raise UserError(
-                f"problem: {text!r} is not allowed; expected the start node{which}, then for each map the nodes after "
-                f"each of its {self.size} nodes, all on one cycle, such as {begin + example!r}"
-            )
+        right = len(parts) == self.maps and 0 <= tool < self.maps and all(len(c) == self.size for c in cycles)
+        example = ", ".join([" ".join(str((i + 1) % self.size) for i in range(self.size))] * self.maps)
+        which, begin = ("", "0: ") if self.maps == 1 else (f", the map to follow (1 to {self.maps})", "0 1: ")
+        allowed = (
+            f"the start node{which}, then for each map the nodes after each of its {self.size} nodes, all on one "
+            f"cycle, such as {begin + example!r}"
+        )
+        require(right, "problem", text, allowed)
         cycles[0], cycles[tool] = cycles[tool], cycles[0]
         row = self.tables(torch.device("cpu")).first[[stage]]
         orders = [torch.tensor(cycle)[:, None] for cycle in cycles]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError
-from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.sampling import numbers_within
+from modelnative.tasks.contract.sampling import NumberedTask, StageTables, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, TaskSpec, in_split, mixed, require
+from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSpec, in_split, mixed, require
 
 LENGTHS = (1, 3, 10, 30, 100, 300, 1000)  # distractors of the stages, up to the option
 NAMES = "0123456789abcdefghijklmnopqrstuvwxyz"  # of the symbols
 CUES = 1 << 16  # largest number of different cues
 SEEDS = 1 << 32  # number of seeds; a seed has at most ten digits and is exact in JSON
 STRIDE = 1 << 10  # larger than the longest length, so that no two seeds share a hashed number
+COPIES = 6  # draws for each rejected problem; all of them are held out one time in 16,000
 LISTED = 1 << 16  # largest number of problems of a stage that is listed
 SHOWN = 12  # distractors in the text of a problem
 
@@ -54,7 +52,7 @@ class RecallState(State):
     typed: Tensor
 
 
-class Recall(Task[RecallProblems, RecallState]):
+class Recall(NumberedTask[RecallProblems, RecallState]):
     """Remember a cue over L distractors, then type it. The task measures how long a memory lasts.
 
     This is the passive T-maze (Ni et al., 2023) with distractors; bsuite's memory length (Osband et al., 2020) with
@@ -102,9 +100,12 @@ class Recall(Task[RecallProblems, RecallState]):
         self.cues = symbols**width
         self.lengths = (*(length for length in LENGTHS if length < longest), longest)
         self.ctx, self.wait, self.go, self.eos = range(symbols, symbols + 4)
-        self.tables = PerDevice(self._make_tables)
+        powers = symbols ** torch.arange(width - 1, -1, -1)
+        digits = torch.arange(self.cues)[:, None] // powers % symbols
+        go = torch.tensor([[self.go] + [self.eos] * (width - 1)])
+        self.display = PerDevice(torch.cat([digits, go]).to)  # the symbols of each number, then GO: [cues + 1, width]
+        self.start = PerDevice((-1 - torch.tensor(self.lengths)).to)  # minus the number of WAITs before GO: [stages]
         self._seeds: dict[int, Tensor] = {}
-        self._lists: dict[tuple[Split, torch.device], ListedCodes] = {}
         self.spec = TaskSpec(
             name="recall",
             vocabulary=(*NAMES[:symbols], "CTX", "WAIT", "GO", "EOS"),
@@ -115,6 +116,7 @@ class Recall(Task[RecallProblems, RecallState]):
             start=self.ctx,
             end=self.eos,
         )
+        self.listed = StageTables(self.spec.stages, self._listed)
 
     def options(self) -> dict[str, Any]:
         return {"longest": self.lengths[-1], "symbols": self.symbols, "width": self.width}
@@ -123,7 +125,7 @@ class Recall(Task[RecallProblems, RecallState]):
 
     def begin(self, problems: RecallProblems) -> RecallState:
         zero = torch.zeros_like(problems.stage)
-        time = self.tables(zero.device).start.index_select(0, problems.stage)
+        time = self.start(zero.device).index_select(0, problems.stage)
         return RecallState(zero.bool(), problems.cue, problems.seed * STRIDE, time, zero)
 
     def step(self, state: RecallState, action: Tensor) -> Step[RecallState]:
@@ -143,65 +145,41 @@ class Recall(Task[RecallProblems, RecallState]):
         shown = _remainder(mixed(state.number), self.cues)
         shown = torch.where(state.number & (STRIDE - 1) == 0, state.cue, shown)
         shown = shown.masked_fill(state.time >= 0, self.cues)
-        return self.tables(shown.device).display.index_select(0, shown)
+        return self.display(shown.device).index_select(0, shown)
 
     def oracle(self, problems: RecallProblems) -> Tensor:
-        tables = self.tables(problems.stage.device)
-        start = tables.start.index_select(0, problems.stage)[:, None]
+        start = self.start(problems.stage.device).index_select(0, problems.stage)[:, None]
         place = torch.arange(self.spec.horizon, device=start.device) + start
-        cue = tables.display.index_select(0, problems.cue).gather(1, place.clamp(0, self.width - 1))
+        cue = self.display(start.device).index_select(0, problems.cue).gather(1, place.clamp(0, self.width - 1))
         return torch.where(place < 0, self.wait, torch.where(place < self.width, cue, self.eos))
-
-    def _make_tables(self, device: torch.device) -> RecallTables:
-        powers = self.symbols ** torch.arange(self.width - 1, -1, -1)
-        digits = torch.arange(self.cues)[:, None] // powers % self.symbols
-        go = torch.tensor([[self.go] + [self.eos] * (self.width - 1)])
-        return RecallTables(torch.cat([digits, go]), -1 - torch.tensor(self.lengths)).to(device)
 
     # Problems
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> RecallProblems:
-        tables, lists = self.tables(stage.device), self._listed(split, stage.device)
+        start = self.start(stage.device)
 
-        def draw(stage: Tensor) -> Tensor:
-            return torch.randint(self.cues * SEEDS, stage.shape, generator=generator, device=stage.device)
+        def draw(stage: Tensor) -> Problems:
+            code = torch.randint(self.cues * SEEDS, stage.shape, generator=generator, device=stage.device)
+            return Problems(stage, code, _key(start.index_select(0, stage), code))
 
-        def key(stage: Tensor, code: Tensor) -> Tensor:
-            return _key(tables.start.index_select(0, stage), code)
-
-        code = numbers_within(split, stage, draw, key)
-        if lists.empty is not None and bool(torch.isin(stage, lists.empty).any()):
-            raise UserError(f"split: {split!r} has no problem of a stage; expected more than {self.symbols} symbols")
-        if lists.codes is not None:
-            size = lists.size.index_select(0, stage)
-            # The remainder of a division by at most 2¹⁶ of more than 2³² numbers is almost uniform.
-            place = code % size.clamp_min(1) + lists.first.index_select(0, stage)
-            code = torch.where(size > 0, lists.codes.index_select(0, place), code)
-        return self._problems(stage, code)
-
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[RecallProblems]:
-        for code in self._all(stage, split).split(chunk):
-            yield self._problems(torch.full_like(code, stage), code)
-
-    def count(self, stage: int, split: Split = "all") -> int:
-        return len(self._all(stage, split))
+        code = draw_within(split, stage, draw, COPIES).context
+        # The remainder of a division by at most 2¹⁶ of more than 2³² numbers is almost uniform.
+        listed = self.listed.pick(stage, split, lambda size: code % size)
+        return self.problems(stage, torch.where(listed < 0, code, listed))
 
     def parse(self, stage: int, text: str) -> RecallProblems:
         words = text.split()
         cue, seed = (*words, "0", "0")[:2]
         known = len(cue) == self.width and set(cue) <= set(NAMES[: self.symbols])
-        if not (0 < len(words) <= 2 and known and seed.isascii() and seed.isdigit() and int(seed) < SEEDS):
-            raise UserError(
-                f"problem: {text!r} is not allowed; expected a cue, {self.width} of {NAMES[: self.symbols]}, "
-                f"and optionally a seed of the distractors below 2^32, such as '{'1' * self.width} 17'"
-            )
+        right = 0 < len(words) <= 2 and known and seed.isascii() and seed.isdigit() and int(seed) < SEEDS
+        allowed = f"a cue, {self.width} of {NAMES[: self.symbols]}, and optionally a seed of the distractors below 2^32"
+        require(right, "problem", text, f"{allowed}, such as '{'1' * self.width} 17'")
         code = self._canonical(stage, int(seed)) * self.cues + int(cue, self.symbols)
-        return self._problems(torch.tensor([stage]), torch.tensor([code]))
+        return self.problems(torch.tensor([stage]), torch.tensor([code]))
 
     def render(self, problems: RecallProblems, i: int) -> str:
         length = self.lengths[int(problems.stage[i])]
-        row = _distractors(problems.seed[i : i + 1], min(length, SHOWN), self.cues)[0]
-        shown = " ".join([self._text(number) for number in row.tolist()] + ["..."] * (length > SHOWN))
+        shown = " ".join(self._shown(int(problems.seed[i]), min(length, SHOWN)) + ["..."] * (length > SHOWN))
         count = "1 distractor" if length == 1 else f"{length} distractors"
         return f"the cue {self._text(int(problems.cue[i]))}, {count}: {shown}, GO; type the cue"
 
@@ -236,17 +214,16 @@ class Recall(Task[RecallProblems, RecallState]):
         return "".join(NAMES[number // self.symbols**place % self.symbols] for place in reversed(range(self.width)))
 
     def _shown(self, seed: int, length: int) -> list[str]:
-        """Write all distractors of a seed with symbols."""
+        """Write the first distractors of a seed with symbols."""
         return [self._text(number) for number in _distractors(torch.tensor([seed]), length, self.cues)[0].tolist()]
 
     # The set of problems
 
-    def _problems(self, stage: Tensor, code: Tensor) -> RecallProblems:
-        """Return problems from stages and codes, int64 [n]; a code is seed · cues + cue."""
-        key = _key(self.tables(stage.device).start.index_select(0, stage), code)
-        return RecallProblems(
-            stage, torch.full_like(stage, self.ctx)[:, None], key, code % self.cues, code // self.cues
-        )
+    def problems(self, stage: Tensor, numbers: Tensor) -> RecallProblems:
+        """See `NumberedTask.problems`; the number of a problem is seed · cues + cue."""
+        key = _key(self.start(stage.device).index_select(0, stage), numbers)
+        context = torch.full_like(stage, self.ctx)[:, None]
+        return RecallProblems(stage, context, key, numbers % self.cues, numbers // self.cues)
 
     def _is_listed(self, stage: int) -> bool:
         return self.cues ** (self.lengths[stage] + 1) <= LISTED
@@ -269,58 +246,16 @@ class Recall(Task[RecallProblems, RecallState]):
             self._seeds[stage] = seeds
         return self._seeds[stage]
 
-    def _all(self, stage: int, split: Split) -> Tensor:
-        """The codes of a listed stage and split, ordered by distractors, then by cues: int64."""
+    def numbers(self, stage: int, split: Split) -> Tensor:
+        """See `NumberedTask.numbers`; the problems are ordered by distractors, then by cues."""
         if not self._is_listed(stage):
-            name = self.spec.stages[stage]
-            raise UserError(
-                f"stage: {name!r} has {self.cues * SEEDS:,} problems, too many to list; expected at most {LISTED:,}"
-            )
+            require_listable(self.spec.stages[stage], self.cues * SEEDS, LISTED)
         code = (self._seeds_of(stage)[:, None] * self.cues + torch.arange(self.cues)).flatten()
         return code[in_split(_key(torch.tensor(-1 - self.lengths[stage]), code), split)]
 
-    def _listed(self, split: Split, device: torch.device) -> ListedCodes:
-        """The problems of the listed stages, on `device`."""
-        if (split, device) not in self._lists:
-            parts = [self._all(s, split) for s in range(len(self.lengths)) if self._is_listed(s)]
-            none = [s for s, part in enumerate(parts) if not len(part)]  # the listed stages are the first ones
-            size = torch.tensor([len(part) for part in parts] + [0] * (len(self.lengths) - len(parts)))
-            self._lists[split, device] = ListedCodes(
-                codes=torch.cat(parts).to(device) if parts else None,
-                size=size.to(device),
-                first=((size.cumsum(0) - size) * (size > 0)).to(device),
-                empty=torch.tensor(none, device=device) if none else None,
-            )
-        return self._lists[split, device]
-
-
-@dataclass
-class RecallTables(Batch):
-    """Lookup tables.
-
-    Attributes:
-        display: int64 [cues + 1, width], the symbols of each number, then GO.
-        start: int64 [stages], minus the number of WAITs before GO.
-    """
-
-    display: Tensor
-    start: Tensor
-
-
-@dataclass
-class ListedCodes:
-    """The problems of the listed stages in a split.
-
-    Attributes:
-        codes: int64, stage after stage; None if no stage is listed.
-        size, first: int64 [stages], the number of codes of a stage (0 where it is not listed), and its first index.
-        empty: int64, listed stages without a problem in the split; None if there are none.
-    """
-
-    codes: Tensor | None
-    size: Tensor
-    first: Tensor
-    empty: Tensor | None
+    def _listed(self, stage: int, split: Split) -> Tensor:
+        """The numbers of a stage that can be listed; otherwise −1 alone."""
+        return self.numbers(stage, split) if self._is_listed(stage) else torch.tensor([-1])
 
 
 def _key(start: Tensor, code: Tensor) -> Tensor:

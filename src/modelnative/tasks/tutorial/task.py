@@ -8,9 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.tasks.arithmetic.problems import OPERANDS, ArithmeticProblems, OperandSpace, OperandTask
-from modelnative.tasks.arithmetic.task import ADD, ANS, CTX, EOS, MUL, RCL, STAGES, STO, SUB, VOCABULARY
-from modelnative.tasks.contract.task import State, Step, TaskSpec, replace, require
+from modelnative.tasks.arithmetic.problems import (
+    ADD,
+    ANS,
+    EOS,
+    MUL,
+    OPERANDS,
+    RCL,
+    STO,
+    SUB,
+    ArithmeticProblems,
+    OperandTask,
+)
+from modelnative.tasks.contract.task import State, Step, replace, require
 
 PROGRAMS = (
     "MUL ADD ANS",
@@ -79,19 +89,7 @@ class Tutorial(OperandTask[TutorialState]):
 
     def __init__(self, horizon: int = CHOSEN) -> None:
         require(horizon in (CHOSEN, READ), "horizon", horizon, f"{CHOSEN} or {READ}")
-        self.space = OperandSpace((len(OPERANDS),) * 3, mark=CTX, pad=EOS)
-        self.spec = TaskSpec(
-            name="tutorial",
-            vocabulary=VOCABULARY,
-            stages=STAGES,
-            context_length=len(OPERANDS) + 1,
-            feedback_width=0,
-            horizon=horizon,
-            start=CTX,
-            end=EOS,
-            positions=tuple(OPERANDS),
-            solvable=(True, True, False),
-        )
+        super().__init__("tutorial", (len(OPERANDS),) * 3, horizon, solvable=(True, True, False))
 
     def options(self) -> dict[str, Any]:
         return {"horizon": self.spec.horizon}
@@ -138,7 +136,7 @@ class Tutorial(OperandTask[TutorialState]):
         return state.last.new_empty(len(state), 0)
 
     def records(self, problems: ArithmeticProblems, state: TutorialState) -> list[dict[str, Any]]:
-        return self.space.records(problems, state.last, state.done & state.has_last)
+        return self.answer_records(problems, state.last, state.done & state.has_last)
 
     def registers(self, state: TutorialState, i: int) -> dict[str, str]:
         last = str(int(state.last[i])) if bool(state.has_last[i]) else ""
