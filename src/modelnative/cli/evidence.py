@@ -64,10 +64,7 @@ def explain(arguments: Sequence[str]) -> int:
     from modelnative.studio import tables
 
     explanation = api.explain(found.folder, stage=found.stage, problem=found.problem)
-    console = tables.console()
-    console.print(f"{explanation.stage}: {explanation.problem}", style="bold", markup=False)
-    console.print(tables.trajectory(explanation))
-    console.print(tables.verdict(explanation), markup=False)
+    tables.show(tables.explanation_page(explanation))
     return 0
 
 
@@ -78,9 +75,7 @@ def tasks(arguments: Sequence[str]) -> int:
     name = parser.read(arguments).name
     from modelnative.studio import tables
 
-    console = tables.console()
-    for part in tables.task_page(name) if name else [tables.task_list()]:
-        console.print(part)
+    tables.show(tables.task_page(name) if name else [tables.task_list()])
     return 0
 
 
@@ -116,9 +111,7 @@ def certify(arguments: Sequence[str]) -> int:
     elif found.markdown:
         print(pictures.markdown(certificate))
     else:
-        console = tables.console()
-        for part in pictures.page(certificate):
-            console.print(part)
+        tables.show(pictures.page(certificate))
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
@@ -134,7 +127,5 @@ def tutorial(arguments: Sequence[str]) -> int:
     from modelnative.studio import tables
     from modelnative.studio import tutorial as pictures
 
-    console = tables.console()
-    for part in pictures.page(api.tutorial(seed=found.seed, updates=found.updates)):
-        console.print(part)
+    tables.show(pictures.page(api.tutorial(seed=found.seed, updates=found.updates)))
     return 0

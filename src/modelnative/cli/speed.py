@@ -56,7 +56,5 @@ def bench(arguments: Sequence[str]) -> int:
     if found.json:
         print_json(values)
         return 0
-    console = tables.console()
-    for part in parts:
-        console.print(part)
+    tables.show(parts)
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from modelnative.evidence.statistics import wilson
 
 AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "memoryless", "blind")
 
 Level = Literal["defect", "warning", "note"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,10 +81,10 @@ def best_program(task: AnyTask, problems: Problems, length: int, proposals: Sequ
         proposals: the oracle's programs of some problems. The most frequent ones, and the program of the most frequent
             token at each position, are played first. The beam search prefers prefixes that many proposals share.
     """
-    tried = {program[:length] for program, _ in Counter(proposals).most_common(FIRST_PROPOSALS)}
-    longest = max(map(len, proposals), default=0)
-    tried.add(tuple(Counter(p[t] for p in proposals if len(p) > t).most_common(1)[0][0] for t in range(longest)))
-    tried = {program[:length] for program in tried if program}
+    frequent = [program for program, _ in Counter(proposals).most_common(FIRST_PROPOSALS)]
+    columns = itertools.zip_longest(*proposals)
+    typical = tuple(Counter(t for t in column if t is not None).most_common(1)[0][0] for column in columns)
+    tried = {program[:length] for program in (*frequent, typical) if program}
     pilot = problems[_evenly_spaced(len(problems), PILOT_PROBLEMS)]
     vocabulary = len(task.spec.vocabulary)
     search = ExactSearch(task, pilot, length, tried, PILOT_NODES)
@@ -131,8 +132,7 @@ class ExactSearch:
         self.best_successes, self.nodes = -1, 0
         self.seen: dict[int, list[tuple[int, int]]] = {}
         for program in sorted(tried):
-            if program:
-                self._keep_if_best(program, successes(task, problems, torch.tensor([program])))
+            self._keep_if_best(program, successes(task, problems, torch.tensor([program])))
 
     def run(self) -> bool:
         """Search; returns whether the search was completed, so that `best` is exact."""
@@ -251,7 +251,7 @@ def digest_rows(after: State, before: State) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(len(after), dtype=torch.int64)
-    for new, old, fixed in zip(_leaves(after), _leaves(before), _in_problem(after), strict=True):
+    for (new, fixed), (old, _) in zip(_leaves(after), _leaves(before), strict=True):
         rows = new.reshape(len(new), -1)
         factors = torch.randint(-(2**63), 2**63 - 1, (rows.shape[1],), generator=generator) | 1
         if fixed and new is old:
@@ -261,14 +261,11 @@ def digest_rows(after: State, before: State) -> Tensor:
     return total
 
 
-def _leaves(batch: Batch) -> list[Tensor]:
-    """All tensors of a batch and of the batches in it."""
-    parts = (_leaves(v) if isinstance(v, Batch) else [v] for v in batch.fields())
-    return [tensor for part in parts for tensor in part]
-
-
-def _in_problem(batch: Batch, inside: bool = False) -> list[bool]:
-    """For each tensor of `_leaves`, whether it belongs to a problem."""
+def _leaves(batch: Batch, inside: bool = False) -> Iterator[tuple[Tensor, bool]]:
+    """All tensors of a batch and of the batches in it, each with whether it belongs to a problem."""
     inside = inside or isinstance(batch, Problems)
-    parts = (_in_problem(v, inside) if isinstance(v, Batch) else [inside] for v in batch.fields())
-    return [flag for part in parts for flag in part]
+    for value in batch.fields():
+        if isinstance(value, Batch):
+            yield from _leaves(value, inside)
+        else:
+            yield value, inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
@@ -50,8 +51,7 @@ def _table(certificate: Certificate) -> Table:
     for column in shown.columns:
         column.overflow = "fold"  # a narrow terminal wraps cells and does not cut them
     for stage in certificate.stages:
-        cells = [_cell(rate, name != "oracle", "\n") for name, rate in _rates(stage).items()]
-        shown.add_row(Text(stage.stage, "bold"), _problems(stage), *cells, _overlap(stage))
+        shown.add_row(*_row(stage, "\n"))
     return shown
 
 
@@ -59,9 +59,7 @@ def markdown(certificate: Certificate) -> str:
     """A section of Markdown: the table of the terminal, and a list of details and findings."""
     header = ["stage", "problems", *COLUMNS, "overlap"]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for stage in certificate.stages:
-        cells = [_cell(rate, name != "oracle", " ").plain for name, rate in _rates(stage).items()]
-        rows.append([stage.stage, _problems(stage), *cells, _overlap(stage)])
+    rows += [[cell.plain for cell in _row(stage, " ")] for stage in certificate.stages]
     lines = [f"## {title(certificate)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     lines += [f"- {_escaped(line)}" for line in _details(certificate)]
     lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
@@ -79,20 +77,25 @@ def conclusion(certificate: Certificate) -> str:
     duration = f"{certificate.seconds:.0f} s"
     if certificate.interrupted:
         return f"Interrupted after {duration}: missing rates were not measured."
-    defects = sum(finding.level == "defect" for finding in certificate.findings)
-    if defects:
-        return f"Not certified: {defects} {'defect' if defects == 1 else 'defects'} ({duration})."
-    warnings = sum(finding.level == "warning" for finding in certificate.findings)
-    also = f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
+    levels = Counter(finding.level for finding in certificate.findings)
+    counted = {level: f"{n} {level}{'s' if n > 1 else ''}" for level, n in levels.items()}
+    if "defect" in counted:
+        return f"Not certified: {counted['defect']} ({duration})."
+    also = f", {counted['warning']}" if "warning" in counted else ""
     return f"Certified: no defect{also} ({duration})."
 
 
-def _rates(stage: StageCertificate) -> dict[str, SuccessRate | None]:
-    """For each column, the best of its agents."""
-    found = {
-        name: [stage.figures[agent] for agent in agents if agent in stage.figures] for name, agents in COLUMNS.items()
-    }
-    return {name: max(rates, key=lambda r: r.rate, default=None) for name, rates in found.items()}
+def _row(stage: StageCertificate, separator: str) -> list[Text]:
+    """The cells of a stage; a rate and its interval are separated."""
+    cells = [Text(stage.stage, "bold"), Text(f"{'' if stage.listed else 'of many '}{stage.problems:,}")]
+    for name, agents in COLUMNS.items():
+        rates = [stage.figures[agent] for agent in agents if agent in stage.figures]
+        best = max(rates, key=lambda rate: rate.rate, default=None)
+        cells.append(_cell(best, name != "oracle", separator))
+    overlap = MISSING
+    if stage.overlap is not None:
+        overlap = f"{stage.overlap.shared:,}{'' if stage.overlap.exact else ' (sampled)'}"
+    return [*cells, Text(overlap)]
 
 
 def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
@@ -105,16 +108,6 @@ def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
         text += f"{separator}[{min(f'{low:.3f}', floor(rate.rate))}, {high:.3f}]"
     level = "defect" if rate.rate >= DEFECT else "warning" if rate.rate >= WARNING else "note"
     return Text(text, STYLES[level] if should_fail and level != "note" else "", justify="right")
-
-
-def _problems(stage: StageCertificate) -> str:
-    return f"{'' if stage.listed else 'of many '}{stage.problems:,}"
-
-
-def _overlap(stage: StageCertificate) -> str:
-    if stage.overlap is None:
-        return MISSING
-    return f"{stage.overlap.shared:,}{'' if stage.overlap.exact else ' (sampled)'}"
 
 
 def _details(certificate: Certificate) -> Iterator[str]:

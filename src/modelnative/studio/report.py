@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation, floor
-from modelnative.evidence.explain import Explanation, explain_problem
+from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.problem_set import ProblemSet
 from modelnative.policies.contract import Policy
 from modelnative.runs.files import read_json, write
@@ -32,6 +33,16 @@ from modelnative.training.rollout import play
 
 POINTS = 400  # of a curve; longer curves are averaged
 STAGE_COLORS = ("#2a9d8f", "#e9a23b", "#d1495b", "#5b7fd1", "#8e6bbf")
+# Of all stages together: title, meaning, key in a line of the metrics, limits.
+CURVES: tuple[tuple[str, str, str, tuple[float, float] | None], ...] = (
+    ("Entropy", "of the token distribution, in nats", "entropy", None),
+    ("Approximate KL", "between old and new policy, in nats", "approximate_kl", None),
+    ("Clip fraction", "share of tokens whose ratio was clipped", "clip_fraction", None),
+    ("Explained variance", "of the returns, by the value head", "explained_variance", (-0.5, 1.0)),
+    ("Gradient norm", "before clipping", "gradient_norm", None),
+    ("Wasted actions", "per episode: actions without effect", "invalid", None),
+)
+Line = tuple[str, str, Sequence[float], Sequence[float | None]]  # of a drawing: label, color, x, y
 INK = "#010203"  # placeholder, replaced by the text color of the page
 EXAMPLES = 2  # trajectories per stage, failures first
 
@@ -55,7 +66,6 @@ def write_report(run: Run) -> Path:
         stages=task.spec.stages,
         evaluation=evaluation,
         trained=trained,
-        solved=trained.reaches(run.config.target_success),
         tested=[stage for stage in task.spec.stages if stage not in {count.stage for count in trained.counts}],
         drawn=list(dict.fromkeys(count.stage for count in evaluation.counts if not count.whole)),
         sampled=sampled,
@@ -134,12 +144,11 @@ def _page(name: str) -> Template:
 
 def _fields(run: Run) -> list[tuple[str, str]]:
     """The configuration as pairs of flag name and value."""
-    values = read_json(run.path / "config.json")
     flat: list[tuple[str, str]] = []
-    for name, value in values.items():
+    for name, value in run.config.model_dump().items():
         if isinstance(value, dict) and name != "options":
             flat += [(f"{name}.{inner}", str(v)) for inner, v in value.items()]
-        elif name != "format":
+        else:
             flat.append((name, str(value)))
     return flat
 
@@ -170,7 +179,7 @@ def _examples(policy: Policy, task: AnyTask, evaluation: Evaluation) -> list[tup
         count = evaluation.total(stage)
         if count.successes < count.problems:
             chosen = [*_failure(policy, task, s), *chosen][:EXAMPLES]
-        examples.append((stage, [explain_problem(policy, task, problem) for problem in chosen]))
+        examples.append((stage, [explain(policy, task, problem) for problem in chosen]))
     return examples
 
 
@@ -189,42 +198,26 @@ def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
 
 def charts(metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: bool) -> list[tuple[str, str, Markup]]:
     """Learning curves: title, meaning, SVG. The hint frontier is shown only if the curriculum gives hints."""
-    if not metrics:
-        return []
     update = [float(line["update"]) for line in metrics]
 
-    def curve(name: str) -> list[float | None]:
-        return [line[name] for line in metrics]
+    def per_stage(value: Callable[[dict[str, Any], int], float | None]) -> list[Line]:
+        colors = itertools.cycle(STAGE_COLORS)
+        return [(stage, next(colors), update, [value(line, s) for line in metrics]) for s, stage in enumerate(stages)]
 
-    per_stage = list(zip(stages, STAGE_COLORS * len(stages), strict=False))
-    success = [(stage, color, [line["success"][s] for line in metrics]) for s, (stage, color) in enumerate(per_stage)]
-    frontier = [
-        (stage, color, [_frontier(line["stages"][s]) if hints else None for line in metrics])
-        for s, (stage, color) in enumerate(per_stage)
-    ]
-    speed = [line["timing"]["steps_per_second"] for line in metrics]
-    single = STAGE_COLORS[3]
-    drawn: list[tuple[str, str, list[tuple[str, str, list[float | None]]], tuple[float, float] | None]] = [
+    def single(values: list[float | None]) -> list[Line]:
+        return [("", STAGE_COLORS[3], update, values)]
+
+    success = per_stage(lambda line, s: line["success"][s])
+    speed: list[float | None] = [line["timing"]["steps_per_second"] / 1000 for line in metrics]
+    frontier = per_stage(lambda line, s: _frontier(line["stages"][s])) if hints else []
+    drawn = [
         ("Success", "of episodes without a hint, smoothed", success, (0.0, 1.0)),
         ("Hint frontier", "share of the program that the policy writes without help", frontier, (0.0, 1.0)),
-        ("Entropy", "of the token distribution, in nats", [("", single, curve("entropy"))], None),
-        ("Approximate KL", "between old and new policy, in nats", [("", single, curve("approximate_kl"))], None),
-        ("Clip fraction", "share of tokens whose ratio was clipped", [("", single, curve("clip_fraction"))], None),
-        (
-            "Explained variance",
-            "of the returns, by the value head",
-            [("", single, curve("explained_variance"))],
-            (-0.5, 1.0),
-        ),
-        ("Gradient norm", "before clipping", [("", single, curve("gradient_norm"))], None),
-        ("Wasted actions", "per episode: actions without effect", [("", single, curve("invalid"))], None),
-        ("Speed", "thousand steps per second", [("", single, [value / 1000 for value in speed])], None),
+        *((title, meaning, single([line[key] for line in metrics]), limits) for title, meaning, key, limits in CURVES),
+        ("Speed", "thousand steps per second", single(speed), None),
     ]
-    wanted = [entry for entry in drawn if any(value is not None for _, _, values in entry[2] for value in values)]
-    return [
-        (title, meaning, _svg([(label, color, update, values) for label, color, values in lines], limits))
-        for title, meaning, lines, limits in wanted
-    ]
+    measured = [chart for chart in drawn if any(value is not None for *_, values in chart[2] for value in values)]
+    return [(title, meaning, _svg(lines, limits)) for title, meaning, lines, limits in measured]
 
 
 def _frontier(state: str) -> float:
@@ -233,9 +226,7 @@ def _frontier(state: str) -> float:
     return int(match[1]) / int(match[2]) if match else 1.0
 
 
-def _svg(
-    lines: Sequence[tuple[str, str, Sequence[float], Sequence[float | None]]], limits: tuple[float, float] | None
-) -> Markup:
+def _svg(lines: Sequence[Line], limits: tuple[float, float] | None) -> Markup:
     """A legend and a drawing of lines (label, color, x, y), with the font and text color of the page."""
     import matplotlib as mpl  # takes half a second
     from matplotlib.figure import Figure

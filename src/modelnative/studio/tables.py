@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -17,12 +17,13 @@ from rich.text import Text
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, floor
-from modelnative.evidence.explain import ExplainedToken, Explanation
+from modelnative.evidence.explain import ExplainedToken, Explanation, oracle_tokens
+from modelnative.evidence.problem_set import problem_text
 from modelnative.evidence.statistics import wilson
 from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task, option_parameters, task_entries
-from modelnative.tasks.contract.task import AnyTask, program_length
+from modelnative.tasks.contract.task import AnyTask
 from modelnative.training.config import TrainConfig
 
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
@@ -32,6 +33,12 @@ def console() -> Console:
     """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(file=sys.stdout, highlight=False, width=PIPE_WIDTH if piped else None)
+
+
+def show(parts: Iterable[RenderableType]) -> None:
+    """Print the parts of a page on standard output."""
+    for part in parts:
+        console().print(part)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -181,6 +188,13 @@ def copied(row: ExplainedToken) -> str:
     return f"{row.source} {row.copied:.0%}" if row.source else ""
 
 
+def explanation_page(explanation: Explanation) -> Iterator[RenderableType]:
+    """The problem, the trajectory and the verdict."""
+    yield Text(f"{explanation.stage}: {explanation.problem}", "bold")
+    yield trajectory(explanation)
+    yield Text(verdict(explanation))
+
+
 def trajectory(explanation: Explanation) -> Table:
     """One row for each token."""
     numbers = ("step", "prob.", "value", "entropy")
@@ -225,14 +239,13 @@ def task_page(name: str) -> Iterator[RenderableType]:
     generator = torch.Generator().manual_seed(0)
     for s, stage in enumerate(spec.stages):
         problem = task.sample(torch.tensor([s]), generator)
-        program = task.oracle(problem)[0, : int(program_length(task.oracle(problem), spec.end)[0])]
-        words = " ".join(spec.vocabulary[token] for token in program.tolist())
+        words = " ".join(oracle_tokens(task, problem))
         solvable = not spec.solvable or spec.solvable[s]
         stages.add_row(
             Text(stage, "bold"),
             _number(lambda s=s: task.count(s)),  # type: ignore[misc]
             _number(lambda s=s: task.count(s, "heldout")),  # type: ignore[misc]
-            task.render(problem, 0),
+            problem_text(task, problem, 0),
             words if solvable else f"{words} (not always right)",
         )
     yield stages
