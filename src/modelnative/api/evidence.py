@@ -60,13 +60,7 @@ def evaluate(
             append_lines(file, episodes(task, rollout))
 
     return evaluate_policy(
-        agent.policy,
-        task,
-        stages=stages,
-        split=split,
-        generator=generator,
-        progress=progress,
-        on_rollout=on_rollout,
+        agent.policy, task, stages=stages, split=split, generator=generator, progress=progress, on_rollout=on_rollout
     )
 
 

@@ -151,22 +151,11 @@ def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:
     """
     assert rollout.final is not None, "played without `final`"
     names, stages = task.spec.vocabulary, task.spec.stages
-    columns = zip(
-        task.records(rollout.problems, rollout.final),
-        rollout.problems.stage.tolist(),
-        rollout.action.T.tolist(),
-        rollout.length.tolist(),
-        rollout.success.tolist(),
-        strict=True,
-    )
-    return [
-        {
-            "stage": stages[stage],
-            **{name: value for name, value in record.items() if name not in ("answer", "target")},
-            "actions": [names[token] for token in actions[:length]],
-            "answer": record["answer"],
-            "target": record["target"],
-            "success": success,
-        }
-        for record, stage, actions, length, success in columns
-    ]
+    records = task.records(rollout.problems, rollout.final)
+    columns = (rollout.problems.stage, rollout.action.T, rollout.length, rollout.success)
+    lines = []
+    for record, stage, actions, length, success in zip(records, *(c.tolist() for c in columns), strict=True):
+        verdict = {"answer": record.pop("answer"), "target": record.pop("target"), "success": success}
+        played = [names[token] for token in actions[:length]]
+        lines.append({"stage": stages[stage], **record, "actions": played, **verdict})
+    return lines

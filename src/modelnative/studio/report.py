@@ -75,7 +75,8 @@ def write_report(run: Run) -> Path:
         examples=_examples(policy, task, evaluation),
         show=tables,
         clock=clock,
-        commands=_commands(run, task),
+        quoted=shlex.quote(str(run.path)),
+        example=tables.example(task, task.spec.stages[-1]),
     )
     path = run.path / "report.html"
     write(path, html.encode())
@@ -151,20 +152,6 @@ def _fields(run: Run) -> list[tuple[str, str]]:
         else:
             flat.append((name, str(value)))
     return flat
-
-
-def _commands(run: Run, task: AnyTask) -> list[tuple[str, str]]:
-    path = shlex.quote(str(run.path))
-    explain = tables.example(task, task.spec.stages[-1])
-    return [
-        (
-            "train it again (bit-identical on the same machine)",
-            f"modelnative train --config {path}/config.json --out NEW",
-        ),
-        ("evaluate it", f"modelnative evaluate {path}"),
-        ("write every episode to a file", f"modelnative evaluate {path} --episodes episodes.jsonl"),
-        ("explain one problem, token by token", f"modelnative explain {path} {explain}"),
-    ]
 
 
 # Trajectories

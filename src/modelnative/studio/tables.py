@@ -269,17 +269,9 @@ def arguments(documentation: str) -> dict[str, str]:
         {'a': 'one, first.', 'b': 'two.'}
     """
     _, _, rest = documentation.partition("Args:\n")
-    found: dict[str, str] = {}
-    name = ""
-    for line in rest.splitlines():
-        if line and not line.startswith("    "):
-            break
-        if start := re.match(r"    (\w+): (.*)", line):
-            name = start[1]
-            found[name] = start[2]
-        elif name and line.strip():
-            found[name] += f" {line.strip()}"
-    return found
+    section = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    meanings = re.findall(r"^ {4}(\w+): (.*(?:\n {5}.*|\n$)*)", section, re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in meanings}
 
 
 def _number(count: Callable[[], int]) -> str:
