@@ -14,7 +14,7 @@ from torch import Tensor
 from modelnative.errors import UserError, in_words
 from modelnative.evidence.baselines import Handicap, train_baseline
 from modelnative.evidence.certificate import LEVELS, Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
-from modelnative.evidence.findings import OracleFailure, stage_findings
+from modelnative.evidence.findings import WARNING, OracleFailure, stage_findings
 from modelnative.evidence.problem_set import ProblemSet, problem_text
 from modelnative.evidence.programs import Program, best_program, played, successes
 from modelnative.tasks import make_task, require_task
@@ -24,6 +24,7 @@ from modelnative.tasks.contract.task import AnyTask, Problems, State, program_le
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 MAX_EXAMPLES = 3  # problems listed in a finding
 MAX_SHOWN_TOKENS = 40  # of a program
+MIN_UPDATES = 50  # of a network, before its failure says something about the task
 MAX_PROPOSALS = 4096  # oracle programs that start the search for the best constant program
 # Exceptions that a task may raise when it breaks the contract.
 CONTRACT_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -78,7 +79,7 @@ def certify(
     measured: list[StageCertificate] = []
     report = progress or (lambda line: None)
     try:
-        report("the contract")
+        report("the contract, with an oracle's first search, if it searches")
         broken = broken_clause(task)
         if broken:
             findings.append(Finding("defect", None, f"the contract is broken: {broken}", "Fix this first."))
@@ -269,7 +270,9 @@ class StageMeasurement:
         exact = self.problems.listed and trained.greedy and trained.problems == self.problems.count
         how = f"{trained.updates} updates, {'greedy' if trained.greedy else 'sampled'}"
         how += f", tool output: {trained.tool_output}" if trained.tool_output else ""
-        self.figures[handicap] = SuccessRate(trained.successes, trained.problems, exact, False, how)
+        succeeds = trained.successes >= WARNING * trained.problems
+        conclusive = succeeds or trained.updates >= MIN_UPDATES
+        self.figures[handicap] = SuccessRate(trained.successes, trained.problems, exact, False, how, conclusive)
 
 
 def _unique_keys(problems: ProblemSet) -> Tensor:

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from modelnative.evidence.certificate import Certificate, StageCertificate, SuccessRate
-from modelnative.evidence.evaluate import floor
+from modelnative.evidence.evaluate import floor, interval
 from modelnative.evidence.findings import DEFECT, WARNING
-from modelnative.studio.tables import table
+from modelnative.studio.tables import Fitted, table
 
 # Headings of the columns, and the agents of each; a column shows the best of its agents.
 COLUMNS = {
@@ -45,14 +44,16 @@ def page(certificate: Certificate) -> Iterator[RenderableType]:
     yield Text(conclusion(certificate), "bold")
 
 
-def _table(certificate: Certificate) -> Table:
+def _table(certificate: Certificate) -> Fitted:
+    """One row for each stage; where the terminal is too narrow for that, one for each agent."""
     numbers = ("problems", *COLUMNS, "overlap")
-    shown = table("stage", *numbers, right=numbers)
-    for column in shown.columns:
-        column.overflow = "fold"  # a narrow terminal wraps cells and does not cut them
+    wide, narrow = table("stage", *numbers, right=numbers), table("stage", "", "success", right=("success",))
     for stage in certificate.stages:
-        shown.add_row(*_row(stage, "\n"))
-    return shown
+        wide.add_row(*_row(stage, "\n"))
+        name, *cells = _row(stage, " ")
+        for heading, cell in zip(numbers, cells, strict=True):
+            narrow.add_row(name if heading == numbers[0] else "", heading, cell)
+    return Fitted(wide, narrow)
 
 
 def markdown(certificate: Certificate) -> str:
@@ -81,8 +82,10 @@ def conclusion(certificate: Certificate) -> str:
     counted = {level: f"{n} {level}{'s' if n > 1 else ''}" for level, n in levels.items()}
     if "defect" in counted:
         return f"Not certified: {counted['defect']} ({duration})."
-    also = f", {counted['warning']}" if "warning" in counted else ""
-    return f"Certified: no defect{also} ({duration})."
+    found = f"no defect{', ' + counted['warning'] if 'warning' in counted else ''} ({duration})"
+    if not certificate.conclusive:
+        return f"Inconclusive: {found}, but a network had too few updates to learn; give more --seconds."
+    return f"Certified: {found}."
 
 
 def _row(stage: StageCertificate, separator: str) -> list[Text]:
@@ -103,9 +106,7 @@ def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
         return Text(MISSING)
     text = f"{'' if rate.best else '≥ '}{floor(rate.rate)}"
     if rate.interval is not None:
-        low, high = rate.interval
-        # The rate is rounded down; the rounded bound must not be above it.
-        text += f"{separator}[{min(f'{low:.3f}', floor(rate.rate))}, {high:.3f}]"
+        text += separator + interval(*rate.interval)
     level = "defect" if rate.rate >= DEFECT else "warning" if rate.rate >= WARNING else "note"
     return Text(text, STYLES[level] if should_fail and level != "note" else "", justify="right")
 

@@ -116,7 +116,7 @@ class LiveView(View, Callback):
         self._solved_greedily = event.evaluation.reaches(self.config.target_success)
         self._print(f"update {event.update:4}  greedy check: {event.evaluation.line()}  {clock(event.elapsed)}")
         if event.update >= self.config.updates:
-            self._print("final evaluation: every problem is played with the best weights, greedily and sampled")
+            self._print("final evaluation: the best weights play the problems of all stages, greedily and sampled")
 
     def _line(self, event: Updated) -> str:
         stages = [

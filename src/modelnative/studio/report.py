@@ -8,20 +8,23 @@ import re
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
+from pydantic import TypeAdapter
 
+from modelnative.errors import UserError, in_words
 from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation, floor
 from modelnative.evidence.explain import Explanation, explain
-from modelnative.evidence.problem_set import ProblemSet
+from modelnative.evidence.problem_set import ProblemSet, unseen_problems
 from modelnative.policies.contract import Policy
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
 from modelnative.studio import tables
+from modelnative.studio.figures import figures
 from modelnative.studio.live import HINT, clock
 from modelnative.studio.sweep import seeds_summary, verdict
 from modelnative.studio.sweep_plot import write_comparison
@@ -44,6 +47,9 @@ CURVES: tuple[tuple[str, str, str, tuple[float, float] | None], ...] = (
 )
 Line = tuple[str, str, Sequence[float], Sequence[float | None]]  # of a drawing: label, color, x, y
 INK = "#010203"  # placeholder, replaced by the text color of the page
+# What a damaged file, or the code of a user's task, may raise.
+PART_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+T = TypeVar("T")
 EXAMPLES = 2  # trajectories per stage, failures first
 
 
@@ -53,34 +59,66 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: the run has no result yet, or the file cannot be written.
     """
-    task = run.task()
-    policy = run.policy(task)
-    metrics = run.metrics()
-    result = read_json(run.result_path)
-    evaluation, sampled = (Evaluation.of(result[name]) for name in ("evaluation", "sampled"))
-    trained = tables.trained_part(evaluation, run)
+    path = run.path / "report.html"
+    write(path, compose(run)[0].encode(errors="replace"))  # a path may hold bytes that are no text
+    return path
+
+
+def compose(run: Run) -> tuple[str, list[str]]:
+    """The report of a finished run as HTML, and what is missing in it: a line for each file that cannot be read.
+
+    Raises:
+        UserError: the run has no result yet.
+    """
+    if not run.result_path.exists():
+        path = shlex.quote(str(run.path))
+        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: modelnative resume {path}")
+    faults: list[str] = []
+
+    def part(name: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except PART_ERRORS as error:
+            faults.append(str(error) if isinstance(error, UserError) else f"{name}: {in_words(error)}")
+            return None
+
+    result = part("result.json", lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
+    counts = result.evaluation.counts if result else ()
+    task = part("task", run.task)
+    policy = part("weights.safetensors", lambda: run.policy(task)) if task else None
+    stages = task.spec.stages if task else tuple(dict.fromkeys(count.stage for count in counts))
+    hints = run.config.curriculum == "hints"
     html = _page("report.html.j2").render(
         run=run,
         config=run.config,
         fields=_fields(run),
-        stages=task.spec.stages,
-        evaluation=evaluation,
-        trained=trained,
-        tested=[stage for stage in task.spec.stages if stage not in {count.stage for count in trained.counts}],
-        drawn=list(dict.fromkeys(count.stage for count in evaluation.counts if not count.whole)),
-        sampled=sampled,
+        stages=stages,
         result=result,
-        parameters=sum(p.numel() for p in policy.parameters()),
-        charts=charts(metrics, task.spec.stages, hints=run.config.curriculum == "hints"),
-        examples=_examples(policy, task, evaluation),
+        trained=tables.trained_part(result.evaluation, run) if result else None,
+        drawn=list(dict.fromkeys(count.stage for count in counts if not count.whole)),
+        parameters=sum(p.numel() for p in policy.parameters()) if policy else None,
+        charts=part("metrics.jsonl", lambda: charts(run.metrics(), stages, hints=hints)),
+        examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
+        example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,
+        faults=faults,
         show=tables,
         clock=clock,
         quoted=shlex.quote(str(run.path)),
-        example=tables.example(task, task.spec.stages[-1]),
     )
-    path = run.path / "report.html"
-    write(path, html.encode())
-    return path
+    return html, faults
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `result.json` says: the verdict, what the training cost, and the machine."""
+
+    evaluation: Evaluation
+    sampled: Evaluation
+    seconds: float
+    updates: int
+    episodes: int
+    steps: int
+    machine: dict[str, Any]
 
 
 def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
@@ -157,14 +195,14 @@ def _fields(run: Run) -> list[tuple[str, str]]:
 # Trajectories
 
 
-def _examples(policy: Policy, task: AnyTask, evaluation: Evaluation) -> list[tuple[str, list[Explanation]]]:
+def _examples(policy: Policy, task: AnyTask, result: Result | None) -> list[tuple[str, list[Explanation]]]:
     """A few episodes of each stage; a failure comes first, if there is one."""
     examples = []
     for s, stage in enumerate(task.spec.stages):
-        drawn = task.sample(torch.full((EXAMPLES,), s), torch.Generator().manual_seed(0), "heldout")
+        drawn = unseen_problems(task, s, EXAMPLES)
         chosen = [drawn[i : i + 1] for i in range(EXAMPLES)]
-        count = evaluation.total(stage)
-        if count.successes < count.problems:
+        count = result.evaluation.total(stage) if result else None
+        if count and count.successes < count.problems:
             chosen = [*_failure(policy, task, s), *chosen][:EXAMPLES]
         examples.append((stage, [explain(policy, task, problem) for problem in chosen]))
     return examples
@@ -215,10 +253,7 @@ def _frontier(state: str) -> float:
 
 def _svg(lines: Sequence[Line], limits: tuple[float, float] | None) -> Markup:
     """A legend and a drawing of lines (label, color, x, y), with the font and text color of the page."""
-    import matplotlib as mpl  # takes half a second
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
+    style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "modelnative",
         "font.family": "sans-serif",
@@ -227,8 +262,8 @@ def _svg(lines: Sequence[Line], limits: tuple[float, float] | None) -> Markup:
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.3), layout="constrained")
+    with figures(style) as figure_class:
+        figure = figure_class(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
         for _, color, x, values in lines:
             axes.plot(*_thin(x, values), color=color, linewidth=1.6)

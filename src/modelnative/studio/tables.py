@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import re
 import sys
@@ -11,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement, measure_renderables
 from rich.table import Table
 from rich.text import Text
 
 from modelnative.errors import UserError
-from modelnative.evidence.evaluate import Count, Evaluation, floor
+from modelnative.evidence.evaluate import Count, Evaluation, floor, interval
 from modelnative.evidence.explain import ExplainedToken, Explanation, oracle_tokens
-from modelnative.evidence.problem_set import problem_text
+from modelnative.evidence.problem_set import problem_text, unseen_problems
 from modelnative.evidence.statistics import wilson
 from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
@@ -30,9 +30,13 @@ PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
 
 def console() -> Console:
-    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set."""
+    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set.
+
+    Text is shown as it is: names and problems of a user's task may look like markup.
+    """
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(file=sys.stdout, highlight=False, width=PIPE_WIDTH if piped else None)
+    width = PIPE_WIDTH if piped else None
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def show(parts: Iterable[RenderableType]) -> None:
@@ -41,11 +45,34 @@ def show(parts: Iterable[RenderableType]) -> None:
         console().print(part)
 
 
+class Fitted:
+    """Shows the first of several tables whose words fit into the width of the terminal, else the last."""
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table for this width. Rich alone would break words that fit."""
+        unlimited = options.update(max_width=10_000)
+        for table in self.tables:
+            columns = [(measure_renderables(console, unlimited, [c.header, *c.cells]), c) for c in table.columns]
+            spare = options.max_width - Measurement.get(console, unlimited, table).minimum
+            if spare >= 0:
+                columns.sort(key=lambda pair: pair[0].span)  # those that lack little get it first
+                for place, (measured, column) in enumerate(columns):
+                    more = min(measured.span, spare // (len(columns) - place))
+                    column.width = measured.minimum + more
+                    spare -= more
+                break
+        yield table
+
+
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table in the common style."""
     empty = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in columns:
-        empty.add_column(column, justify="right" if column in right else "left")
+        # A cell that does not fit is wrapped and not cut.
+        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return empty
 
 
@@ -75,10 +102,11 @@ def share(count: Count, *, exact: bool) -> str:
         '999/1000 0.999 [0.994, 1.000]'
     """
     text = f"{count.successes}/{count.problems} {floor(count.rate)}"
-    if exact or not count.problems:
+    if not count.problems:
+        return "–"
+    if exact:
         return text
-    low, high = wilson(count.successes, count.problems)
-    return f"{text} [{floor(low)}, {math.ceil(high * 1000 - 1e-9) / 1000:.3f}]"  # rounded outwards: it holds the rate
+    return f"{text} {interval(*wilson(count.successes, count.problems))}"
 
 
 def finished(end: Finished) -> list[str]:
@@ -141,7 +169,7 @@ def remedies(config: TrainConfig) -> list[str]:
 
 def example(task: AnyTask, stage: str) -> str:
     """The flags of `explain` for one problem of a stage."""
-    problems = task.sample(torch.tensor([task.spec.stage_index(stage)]), torch.Generator().manual_seed(0), "heldout")
+    problems = unseen_problems(task, task.spec.stage_index(stage), 1)
     record = task.records(problems, task.begin(problems))[0]
     return f'--stage {stage} --problem "{record.get("problem", "…")}"'
 
@@ -195,26 +223,26 @@ def explanation_page(explanation: Explanation) -> Iterator[RenderableType]:
     yield Text(verdict(explanation))
 
 
-def trajectory(explanation: Explanation) -> Table:
-    """One row for each token."""
-    numbers = ("step", "prob.", "value", "entropy")
-    registers = list(explanation.rows[0].registers)
-    shown = table("step", "token", *numbers[1:], "copied", *registers, "oracle", "", right=(*numbers, *registers))
+def trajectory(explanation: Explanation) -> Fitted:
+    """One row for each token. Where the terminal is narrow, registers share a column, then numbers are left out."""
+    return Fitted(*(_trajectory(explanation, *choice) for choice in ((True, False), (True, True), (False, True))))
+
+
+def _trajectory(explanation: Explanation, with_numbers: bool, joined: bool) -> Table:
+    numbers = ("value", "entropy") if with_numbers else ()
+    names = ["registers"] if joined else list(explanation.rows[0].registers)
+    columns = ("step", "token", "prob.", *numbers, "copied", *names, "oracle", "")
+    shown = table(*columns, right=("step", "prob.", *numbers, *([] if joined else names)))
     for step, row in enumerate(explanation.rows, 1):
-        shown.add_row(
-            str(step),
-            Text(row.token, "bold"),
-            f"{row.probability:.3f}",
-            f"{row.value:.2f}",
-            f"{row.entropy:.3f}",
-            copied(row),
-            *row.registers.values(),
-            row.oracle or "",
-            ", ".join(marks(row)),
-            style="yellow" if marks(row) else None,
-        )
+        values = (f"{row.value:.2f}", f"{row.entropy:.3f}") if with_numbers else ()
+        registers = list(row.registers.values())
+        if joined:
+            registers = [", ".join(f"{name} {value}" for name, value in row.registers.items() if value)]
+        start = (str(step), Text(row.token, "bold"), f"{row.probability:.3f}", *values, copied(row))
+        end = (row.oracle or "", ", ".join(marks(row)))
+        shown.add_row(*start, *registers, *end, style="yellow" if marks(row) else None)
     for step, token in enumerate(explanation.oracle[len(explanation.rows) :], len(explanation.rows) + 1):
-        shown.add_row(str(step), *[""] * (5 + len(registers)), token, "", style="dim")
+        shown.add_row(str(step), *[""] * (len(columns) - 3), token, "", style="dim")
     return shown
 
 
