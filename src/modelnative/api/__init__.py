@@ -1,6 +1,6 @@
 """What a program calls; the commands call nothing else."""
 
-from modelnative.api.evidence import evaluate, explain
+from modelnative.api.evidence import evaluate, explain, report
 from modelnative.api.speed import bench, profile
 from modelnative.api.sweeps import SweepResult, sweep
 from modelnative.api.training import Agent, load, recipe, resume, train
@@ -19,6 +19,7 @@ __all__ = [
     "make",
     "profile",
     "recipe",
+    "report",
     "resume",
     "sweep",
     "train",

@@ -1,4 +1,4 @@
-"""What was really learned: evaluate, explain."""
+"""What was really learned: evaluate, explain, report."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
 from modelnative.runs.files import append_lines, begin_lines
+from modelnative.runs.run import Run
+from modelnative.studio.report import write_run_report, write_sweep_reports
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.results import read_row
 from modelnative.tasks.contract.task import Split, require
 from modelnative.training.rollout import Rollout
 
@@ -62,6 +66,31 @@ def evaluate(
     return evaluate_policy(
         agent.policy, task, stages=stages, split=split, generator=generator, progress=progress, on_rollout=on_rollout
     )
+
+
+def report(folder: str | Path) -> tuple[list[Path], list[str]]:
+    """Write the report of a finished run again, or the reports of a sweep and of its finished trials.
+
+    Returns:
+        The files, and what is missing in them: a line for each file of the run that cannot be read.
+
+    Raises:
+        UserError: it is neither, the run has no result yet, or a file cannot be written.
+    """
+    path = Path(folder)
+    if not Sweep.exists(path):
+        written, faults = write_run_report(Run.open(path))
+        return [written], faults
+    sweep = Sweep.open(path)
+    paths: list[Path] = []
+    missing: list[str] = []
+    for run in map(sweep.run, sweep.trials):
+        if run.result_path.exists():
+            written, faults = write_run_report(run)
+            paths.append(written)
+            missing += faults
+    rows = tuple(read_row(sweep, trial) for trial in sweep.trials)
+    return [*paths, *write_sweep_reports(sweep, rows)], missing
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelnative.cli.parser import Parser, add_options, print_json, report
+from modelnative.cli.parser import Parser, add_options, print_json
+from modelnative.cli.parser import report as print_progress
 
 CERTIFY = """\
 For every stage: success of the oracle (1.000 where the task claims it), random actions, doing nothing, the commonest
@@ -68,6 +69,21 @@ def explain(arguments: Sequence[str]) -> int:
     return 0
 
 
+def report(arguments: Sequence[str]) -> int:
+    """`modelnative report`."""
+    parser = Parser("report", "A damaged file is named, in the report and here, and the rest of the report is written.")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder, or that of a sweep or of train --seeds")
+    folder = parser.read(arguments).folder
+    from modelnative import api
+
+    paths, faults = api.report(folder)
+    for fault in faults:
+        print_progress(f"missing: {fault}")
+    for path in paths:
+        print(path)
+    return 0
+
+
 def tasks(arguments: Sequence[str]) -> int:
     """`modelnative tasks`."""
     parser = Parser("tasks", "With a name: its stages, vocabulary, options, and the oracle's program.")
@@ -104,7 +120,7 @@ def certify(arguments: Sequence[str]) -> int:
         problems=found.problems,
         seconds=found.seconds,
         train=found.train,
-        progress=report,
+        progress=print_progress,
     )
     if found.json:
         print_json(certificate.as_dict())

@@ -59,20 +59,18 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: the run has no result yet, or the file cannot be written.
     """
-    path = run.path / "report.html"
-    write(path, compose(run)[0].encode(errors="replace"))  # a path may hold bytes that are no text
-    return path
+    return write_run_report(run)[0]
 
 
-def compose(run: Run) -> tuple[str, list[str]]:
-    """The report of a finished run as HTML, and what is missing in it: a line for each file that cannot be read.
+def write_run_report(run: Run) -> tuple[Path, list[str]]:
+    """Like `write_report`; also returns what is missing in it: a line for each file that cannot be read.
 
     Raises:
-        UserError: the run has no result yet.
+        UserError: the run has no result yet, or the file cannot be written.
     """
     if not run.result_path.exists():
-        path = shlex.quote(str(run.path))
-        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: modelnative resume {path}")
+        finish = f"modelnative resume {shlex.quote(str(run.path))}"
+        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {finish}")
     faults: list[str] = []
 
     def part(name: str, make: Callable[[], T]) -> T | None:
@@ -105,7 +103,9 @@ def compose(run: Run) -> tuple[str, list[str]]:
         clock=clock,
         quoted=shlex.quote(str(run.path)),
     )
-    return html, faults
+    path = run.path / "report.html"
+    write(path, html.encode(errors="replace"))  # a path may hold bytes that are no text
+    return path, faults
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
         clock=clock,
         command=f"modelnative train --config {first} --seeds {len(rows)} --out NEW",
     )
-    write(sweep.report_path, html.encode())
+    write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
 
 
@@ -168,10 +168,19 @@ def write_sweep_report(event: SweepEvent) -> None:
         UserError: a file cannot be written.
     """
     if isinstance(event, SweepFinished):
-        if event.sweep.seeds_only:
-            write_seeds(event.sweep, event.rows)
-        elif grouped := cells(event.rows):
-            write_comparison(event.sweep.path, event.sweep.spec.name, grouped)
+        write_sweep_reports(event.sweep, event.rows)
+
+
+def write_sweep_reports(sweep: Sweep, rows: Sequence[Row]) -> list[Path]:
+    """The files of `write_sweep_report`; none for a sweep without a finished trial.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    if sweep.seeds_only:
+        return [write_seeds(sweep, rows)]
+    grouped = cells(rows)
+    return write_comparison(sweep.path, sweep.spec.name, grouped) if grouped else []
 
 
 def _page(name: str) -> Template:
