@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.evidence import certify as certify
     from modelnative.api.evidence import evaluate as evaluate
     from modelnative.api.evidence import explain as explain
+    from modelnative.api.evidence import report as report
     from modelnative.api.evidence import tutorial as tutorial
     from modelnative.api.speed import bench as bench
     from modelnative.api.speed import profile as profile
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.training.curriculum import Draw as Draw
     from modelnative.training.events import Callback as Callback
     from modelnative.training.events import Event as Event
+    from modelnative.training.events import Searched as Searched
     from modelnative.training.events import Started as Started
     from modelnative.training.events import Updated as Updated
     from modelnative.training.metrics import Metrics as Metrics
@@ -63,7 +65,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "api": "make",
-    "api.evidence": "certify evaluate explain tutorial",
+    "api.evidence": "certify evaluate explain report tutorial",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult sweep",
     "api.training": "Agent load recipe resume train",
@@ -81,7 +83,7 @@ _MODULES = {
     "training.algorithm": "Algorithm",
     "training.config": "CurriculumConfig LossConfig OptimizerConfig TrainConfig with_fields",
     "training.curriculum": "Curriculum Draw",
-    "training.events": "Callback Event Started Updated",
+    "training.events": "Callback Event Searched Started Updated",
     "training.metrics": "Metrics",
     "training.rollout": "Rollout",
     "training.trainer": "Trainer",

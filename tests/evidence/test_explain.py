@@ -8,7 +8,7 @@ from bare import Bare
 from worlds import Scripted
 
 from modelnative.errors import UserError
-from modelnative.evidence.explain import explain, explain_problem
+from modelnative.evidence.explain import Explanation, explain
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.contract import Policy
 from modelnative.policies.policy import TokenPolicy
@@ -26,11 +26,15 @@ def network(copy: bool = True) -> Policy:
     return policy
 
 
+def explained(policy: Policy, stage: str, problem: str) -> Explanation:
+    return explain(policy, TASK, TASK.parse(TASK.spec.stage_index(stage), problem))
+
+
 @pytest.mark.parametrize("copy", [True, False])
 @pytest.mark.parametrize("text", ["3 7 2 4 5", "0 0 0 0 0", "9 8 7 6 5"])
 def test_it_agrees_with_play(text: str, copy: bool) -> None:
     policy = network(copy)
-    explanation = explain(policy, TASK, "T2", text)
+    explanation = explained(policy, "T2", text)
     rollout = play(policy, TASK, TASK.parse(2, text))
     length = int(rollout.length[0])
     names = [TASK.spec.vocabulary[token] for token in rollout.action[:length, 0].tolist()]
@@ -49,7 +53,7 @@ def test_it_agrees_with_play(text: str, copy: bool) -> None:
 
 
 def test_the_oracle_explained() -> None:
-    explanation = explain(cast(Policy, Scripted(TASK)), TASK, "T2", "4 7 2 4 5")
+    explanation = explained(cast(Policy, Scripted(TASK)), "T2", "4 7 2 4 5")
     assert explanation.success
     assert not explanation.truncated
     assert " ".join(row.token for row in explanation.rows) == "4 MUL 5 STO 4 MUL 7 ADD 2 SUB RCL ANS"
@@ -76,7 +80,7 @@ def test_the_oracle_explained() -> None:
 def test_sources_are_positions_of_the_problem() -> None:
     policy = network()
     for stage, text, places in (("T0", "3 7 2", {"a", "b", "c", "CTX"}), ("T2", "3 7 2 4 5", {*"abcde", "CTX"})):
-        rows = explain(policy, TASK, stage, text).rows
+        rows = explained(policy, stage, text).rows
         assert {row.source for row in rows} <= places | {""}
         for row in rows:
             if row.source in tuple("abcde"):
@@ -84,10 +88,10 @@ def test_sources_are_positions_of_the_problem() -> None:
 
 
 def test_failures_explained() -> None:
-    unanswered = explain(cast(Policy, Scripted(TASK)), TASK, "T0", "3 7 2")
+    unanswered = explained(cast(Policy, Scripted(TASK)), "T0", "3 7 2")
     assert (unanswered.success, unanswered.truncated) == (False, False)
     assert unanswered.record["answer"] is None
-    endless = explain(cast(Policy, Scripted(TASK)), TASK, "T0", "8 7 2")
+    endless = explained(cast(Policy, Scripted(TASK)), "T0", "8 7 2")
     assert (endless.success, endless.truncated) == (False, True)
     assert not any(row.valid for row in endless.rows), "STO has no effect without a value"
     assert endless.rows[-1].oracle == "", "the oracle had ended before"
@@ -104,16 +108,16 @@ def test_failures_explained() -> None:
 )
 def test_bad_problems(stage: str, problem: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        explain(network(), TASK, stage, problem)
+        explained(network(), stage, problem)
 
 
 def test_a_task_with_the_required_methods_alone() -> None:
     task = Bare()
     policy = TokenPolicy(task.spec, PolicyConfig(width=8))
     problem = task.sample(torch.tensor([0]), torch.Generator().manual_seed(0))
-    explanation = explain_problem(policy, task, problem)
+    explanation = explain(policy, task, problem)
     assert explanation.problem == " ".join(str(digit) for digit in problem.context[0].tolist())
     assert explanation.oracle == ()
     assert {row.oracle for row in explanation.rows} == {None}
     with pytest.raises(UserError, match="parse"):
-        explain(policy, task, "E", "37")
+        task.parse(0, "37")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from modelnative.evidence.certify import certify
-from modelnative.tasks import make_task
 
 FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
     ("arithmetic", "T0", {}),
@@ -23,7 +22,7 @@ FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "stage", "options"), FAMILIES)
 def test_a_small_stage_is_certified(name: str, stage: str, options: dict[str, Any]) -> None:
-    certificate = certify(make_task(name, **options), stages=[stage], problems=3000, train=False)
+    certificate = certify(name, stage, options=options, problems=3000, train=False)
     assert [finding.words for finding in certificate.findings if finding.level == "defect"] == []
     (measured,) = certificate.stages
     figures = measured.figures

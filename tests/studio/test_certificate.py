@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from modelnative.evidence.certificate import Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
@@ -54,7 +57,7 @@ def test_the_terminal_page() -> None:
 def test_markdown() -> None:
     lines = markdown(CERTIFICATE).splitlines()
     assert lines[0] == "## toy (size=3)"
-    assert lines[4] == ("| T2 | 100,000 | 1.000 | 0.005 [0.005, 0.005] | 0.030 | 0.271 | ≥ 0.600 | – | – | 0 |")
+    assert lines[4] == ("| T2 | 100,000 | 1.000 | 0.005 [0.004, 0.006] | 0.030 | 0.271 | ≥ 0.600 | – | – | 0 |")
     assert r"- T2 best fixed program: a\*b \[x\] (beam of 3, up to 6 tokens)" in lines
     assert r"- **defect** T2: it is a\*b. Fix it." in lines
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
@@ -73,7 +76,22 @@ def test_the_conclusion(changes: dict[str, object], words: str) -> None:
     assert conclusion(dataclasses.replace(CERTIFICATE, **changes)) == words  # type: ignore[arg-type]
 
 
-def test_a_rate_is_not_below_its_interval() -> None:
-    figures = {"constant": SuccessRate(397, 100_000, exact=False)}
+@given(st.integers(1, 300_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_an_interval_contains_its_rate(counts: tuple[int, int]) -> None:
+    stage = dataclasses.replace(STAGE, figures={"constant": SuccessRate(*counts, exact=False)})
+    shown = re.search(r"(\d\.\d+) \[(.+), (.+)\]", markdown(dataclasses.replace(CERTIFICATE, stages=(stage,))))
+    assert shown is not None
+    rate, low, high = map(float, shown.groups())
+    assert low <= rate <= high
+    assert low <= counts[0] / counts[1] <= high
+
+
+def test_a_network_with_too_few_updates_is_inconclusive() -> None:
+    figures = {"memoryless": SuccessRate(0, 100, exact=True, conclusive=False)}
     stage = dataclasses.replace(STAGE, figures=figures)
-    assert "| 0.003 [0.003, 0.004] |" in markdown(dataclasses.replace(CERTIFICATE, stages=(stage,)))
+    certificate = dataclasses.replace(CERTIFICATE, stages=(stage,), findings=FINDINGS[1:])
+    assert conclusion(certificate) == (
+        "Inconclusive: no defect, 1 warning (12 s), but a network had too few updates to learn; give more --seconds."
+    )
+    assert certificate.sound
+    assert not certificate.conclusive

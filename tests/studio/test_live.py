@@ -101,7 +101,7 @@ def test_a_greedy_check_without_failures_is_not_called_the_end(solved: bool, pri
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.count("sampled success has not reached 0.994 in every stage yet; training continues") == int(printed)
     view(Verified(RUN.config.updates, UNSOLVED, 5.0))
-    assert "final evaluation: every problem is played" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "final evaluation: the best weights play" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_training_without_a_run_folder() -> None:

@@ -113,7 +113,7 @@ def test_a_run_without_a_result(tmp_path: Path) -> None:
     config = with_fields(recipe(), {"task": "worlds:Small", "policy": {"width": 8}})
     training = Training.start(tmp_path / "run", config)
     training.run.save_weights(training.trainer.policy)
-    with pytest.raises(UserError, match=r"result.json: cannot be read"):
+    with pytest.raises(UserError, match="has no result yet; finish it with: modelnative resume"):
         write_report(training.run)
 
 

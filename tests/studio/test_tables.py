@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from rich.console import Console
 from worlds import SMALL
 
@@ -129,10 +131,23 @@ def test_the_page_of_a_task_that_is_made_already_has_no_options() -> None:
     assert "modelnative train --task toolbox:make --options count=40" in function
 
 
-@pytest.mark.parametrize("count", [Count("T0", "train", 345_069, 345_761), Count("T0", "train", 19_999, 20_000)])
-def test_an_interval_contains_its_rate(count: Count) -> None:
-    rate, low, high = re.fullmatch(r"\d+/\d+ (\S+) \[(\S+), (\S+)\]", tables.share(count, exact=False)).groups()  # type: ignore[union-attr]
-    assert float(low) <= float(rate) <= float(high)
+@given(st.integers(1, 400_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@example((345_069, 345_761))
+@example((19_999, 20_000))
+def test_an_interval_contains_its_rate(counts: tuple[int, int]) -> None:
+    text = tables.share(Count("T0", "train", *counts), exact=False)
+    rate, low, high = map(float, re.fullmatch(r"\d+/\d+ (\S+) \[(\S+), (\S+)\]", text).groups())  # type: ignore[union-attr]
+    assert low <= rate <= high
+    assert low <= counts[0] / counts[1] <= high
+
+
+def test_there_is_no_rate_of_nothing() -> None:
+    nothing = Count("T0", "heldout", 0, 0)
+    assert tables.share(nothing, exact=True) == tables.share(nothing, exact=False) == "–"
+    evaluation = Evaluation((Count("T0", "train", 4, 4), nothing), greedy=True)
+    assert Evaluation((nothing,), greedy=True).line() == "T0=– (0/0 problems)"
+    assert evaluation.as_dict()["counts"][1]["rate"] is None
+    assert "0/0" not in draw(tables.results(evaluation))
 
 
 def finished(changes: dict[str, object], *counts: Count) -> Finished:

@@ -1,8 +1,7 @@
-"""What was really learned: evaluate, explain, certify."""
+"""What was really learned: evaluate, explain, report."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,21 @@ from typing import Any
 import torch
 
 from modelnative.api.training import Agent, load
-from modelnative.errors import UserError
-from modelnative.evidence.certificate import Certificate
-from modelnative.evidence.certify import certify as certify_task
+from modelnative.evidence.certify import certify as certify
 from modelnative.evidence.evaluate import Evaluation, episodes
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
-from modelnative.evidence.tutorial_comparison import TutorialComparison, compare_tutorial
+from modelnative.evidence.tutorial_comparison import compare_tutorial
 from modelnative.runs.files import append_lines, begin_lines
-from modelnative.tasks import make_task, require_task
-from modelnative.tasks.contract.task import AnyTask, Split, require
+from modelnative.runs.run import Run
+from modelnative.studio.report import write_run_report, write_sweep_reports
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.results import read_row
+from modelnative.tasks.contract.task import Split, require
 from modelnative.training.rollout import Rollout
+
+tutorial = compare_tutorial
 
 
 def evaluate(
@@ -66,75 +68,41 @@ def evaluate(
             append_lines(file, episodes(task, rollout))
 
     return evaluate_policy(
-        agent.policy,
-        task,
-        stages=stages,
-        split=split,
-        generator=generator,
-        progress=progress,
-        on_rollout=on_rollout,
+        agent.policy, task, stages=stages, split=split, generator=generator, progress=progress, on_rollout=on_rollout
     )
+
+
+def report(folder: str | Path) -> tuple[list[Path], list[str]]:
+    """Write the report of a finished run again, or the reports of a sweep and of its finished trials.
+
+    Returns:
+        The files, and what is missing in them: a line for each file of the run that cannot be read.
+
+    Raises:
+        UserError: it is neither, the run has no result yet, or a file cannot be written.
+    """
+    path = Path(folder)
+    if not Sweep.exists(path):
+        written, faults = write_run_report(Run.open(path))
+        return [written], faults
+    sweep = Sweep.open(path)
+    paths: list[Path] = []
+    missing: list[str] = []
+    for run in map(sweep.run, sweep.trials):
+        if run.result_path.exists():
+            written, faults = write_run_report(run)
+            paths.append(written)
+            missing += faults
+    rows = tuple(read_row(sweep, trial) for trial in sweep.trials)
+    return [*paths, *write_sweep_reports(sweep, rows)], missing
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:
     """One problem, token by token, beside the oracle's program.
 
     Raises:
-        UserError: an unknown stage, or a problem that is not of it.
+        UserError: an unknown stage, a problem that is not of it, or a task that does not define `parse`.
     """
     agent = agent if isinstance(agent, Agent) else load(agent)
-    return explain_policy(agent.policy, agent.task, stage, problem)
-
-
-def certify(
-    task: str | AnyTask,
-    stage: str | Sequence[str] | None = None,
-    *,
-    options: dict[str, Any] | None = None,
-    problems: int = 100_000,
-    seconds: float = 20.0,
-    train: bool = True,
-    progress: Callable[[str], None] | None = None,
-) -> Certificate:
-    """Measure how far agents get on a task that should fail on it, whether its oracle always succeeds, and its faults.
-
-    Args:
-        task: a name, `package.module:Class`, or a task itself.
-        stage: a stage's name, or several; all by default.
-        options: of a task that is given by name.
-        problems: stages with at most so many are counted whole; of others so many are drawn.
-        seconds: of training a stage, shared by the memoryless network and the one that cannot see the problem.
-        train: whether to train them.
-        progress: is called with a line before everything that takes time.
-
-    Returns:
-        The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so.
-
-    Raises:
-        UserError: an unknown task, option or stage, a number that is not allowed, or a class that cannot be made.
-
-    Example:
-        >>> import modelnative as mn
-        >>> certificate = mn.certify("tutorial", "T0", problems=1000, train=False)
-        >>> certificate.sound, certificate.stages[0].figures["constant"].how
-        (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
-    """
-    made, name = task, ""
-    if isinstance(made, str):
-        name = made
-        made = make_task(name, **(options or {}))
-    elif options:
-        raise UserError(f"options: {options!r} is not allowed beside a task that is made already")
-    stages = [stage] if isinstance(stage, str) else stage
-    made = require_task(made)
-    certificate = certify_task(made, stages=stages, problems=problems, seconds=seconds, train=train, progress=progress)
-    return dataclasses.replace(certificate, task=name or certificate.task)
-
-
-def tutorial(*, seed: int = 0, updates: int = 100) -> TutorialComparison:
-    """Train the published tutorial's recipe and a corrected one; measure the published score and the success of both.
-
-    Raises:
-        UserError: `seed` or `updates` is not allowed.
-    """
-    return compare_tutorial(seed, updates)
+    task = agent.task
+    return explain_policy(agent.policy, task, task.parse(task.spec.stage_index(stage), problem))

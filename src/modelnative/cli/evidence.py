@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import modelnative as mn
-from modelnative.cli.parser import Parser, add_options, print_json, report, show
+from modelnative.cli.parser import Parser, add_options, print_json
+from modelnative.cli.parser import report as print_progress
 
 CERTIFY = """\
 For every stage: success of the oracle (1.000 where the task claims it), random actions, doing nothing, the commonest
@@ -48,7 +49,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if found.json:
         print_json(evaluation.as_dict())
     else:
-        show([tables.results(evaluation)])
+        tables.show([tables.results(evaluation)])
         print(evaluation.line())
     return 0
 
@@ -63,10 +64,20 @@ def explain(arguments: Sequence[str]) -> int:
     from modelnative.studio import tables
 
     explanation = mn.explain(found.folder, stage=found.stage, problem=found.problem)
-    console = tables.console()
-    console.print(f"{explanation.stage}: {explanation.problem}", style="bold", markup=False)
-    console.print(tables.trajectory(explanation))
-    console.print(tables.verdict(explanation), markup=False)
+    tables.show(tables.explanation_page(explanation))
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    """`modelnative report`."""
+    parser = Parser("report", "A damaged file is named, in the report and here, and the rest of the report is written.")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder, or that of a sweep or of train --seeds")
+    folder = parser.read(arguments).folder
+    paths, faults = mn.report(folder)
+    for fault in faults:
+        print_progress(f"missing: {fault}")
+    for path in paths:
+        print(path)
     return 0
 
 
@@ -77,7 +88,7 @@ def tasks(arguments: Sequence[str]) -> int:
     name = parser.read(arguments).name
     from modelnative.studio import tables
 
-    show(tables.task_page(name) if name else [tables.task_list()])
+    tables.show(tables.task_page(name) if name else [tables.task_list()])
     return 0
 
 
@@ -96,6 +107,7 @@ def certify(arguments: Sequence[str]) -> int:
     form.add_argument("--markdown", action="store_true", help="print a section of a Markdown page")
     found = parser.read(arguments)
     from modelnative.studio import certificate as pictures
+    from modelnative.studio import tables
 
     certificate = mn.certify(
         found.task,
@@ -104,14 +116,14 @@ def certify(arguments: Sequence[str]) -> int:
         problems=found.problems,
         seconds=found.seconds,
         train=found.train,
-        progress=report,
+        progress=print_progress,
     )
     if found.json:
         print_json(certificate.as_dict())
     elif found.markdown:
         print(pictures.markdown(certificate))
     else:
-        show(pictures.page(certificate))
+        tables.show(pictures.page(certificate))
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
@@ -123,7 +135,8 @@ def tutorial(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: 0)")
     parser.add_argument("--updates", type=int, default=100, help="of the corrected recipe (default: 100)")
     found = parser.read(arguments)
+    from modelnative.studio import tables
     from modelnative.studio import tutorial as pictures
 
-    show(pictures.page(mn.tutorial(seed=found.seed, updates=found.updates)))
+    tables.show(pictures.page(mn.tutorial(seed=found.seed, updates=found.updates)))
     return 0

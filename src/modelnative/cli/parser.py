@@ -6,14 +6,14 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from modelnative.cli import COMMANDS, PROGRAM
 from modelnative.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    pass
 
 # What other libraries call some fields.
 OTHER_NAMES = {
@@ -132,12 +132,3 @@ def report(line: str) -> None:
 def print_json(value: object) -> None:
     """Print JSON on standard output."""
     print(json.dumps(value, indent=2))
-
-
-def show(parts: Iterable[RenderableType]) -> None:
-    """Print the parts of a page on standard output, as wide as the terminal."""
-    from modelnative.studio import tables
-
-    console = tables.console()
-    for part in parts:
-        console.print(part)

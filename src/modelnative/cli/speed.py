@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import modelnative as mn
 from modelnative.cli.fields import read_configured
-from modelnative.cli.parser import Parser, print_json, report, show
+from modelnative.cli.parser import Parser, print_json, report
 from modelnative.errors import UserError
 
 BENCH = """\
@@ -36,6 +36,7 @@ def bench(arguments: Sequence[str]) -> int:
         if found.profile and getattr(found, name):
             raise UserError(f"--{name}: not allowed beside --profile, which shows one process alone")
     from modelnative.studio import bench as pictures
+    from modelnative.studio import tables
 
     if found.profile:
         operations = mn.profile(config)
@@ -55,5 +56,5 @@ def bench(arguments: Sequence[str]) -> int:
     if found.json:
         print_json(values)
         return 0
-    show(parts)
+    tables.show(parts)
     return 0

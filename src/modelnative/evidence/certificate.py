@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from modelnative.evidence.statistics import wilson
 
 AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "memoryless", "blind")
 
 Level = Literal["defect", "warning", "note"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class SuccessRate:
         best: whether no agent of this kind does better (constant: the search was exact). If not, the rate is a lower
             bound.
         how: details, such as the program, the search or the training.
+        conclusive: False for a network that fails and had too few updates to learn: its rate shows nothing.
     """
 
     successes: int
@@ -29,6 +31,7 @@ class SuccessRate:
     exact: bool
     best: bool = True
     how: str = ""
+    conclusive: bool = True
 
     @property
     def rate(self) -> float:
@@ -131,7 +134,12 @@ class Certificate:
         """Whether no defect was found."""
         return not any(finding.level == "defect" for finding in self.findings)
 
+    @property
+    def conclusive(self) -> bool:
+        """Whether every network that was trained had enough updates to learn."""
+        return all(figure.conclusive for stage in self.stages for figure in stage.figures.values())
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         parts = {"stages": [s.as_dict() for s in self.stages], "findings": [vars(f) for f in self.findings]}
-        return {**vars(self), **parts, "sound": self.sound}
+        return {**vars(self), **parts, "sound": self.sound, "conclusive": self.conclusive}

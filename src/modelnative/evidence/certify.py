@@ -6,61 +6,80 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modelnative.errors import UserError, in_words
 from modelnative.evidence.baselines import Handicap, train_baseline
-from modelnative.evidence.certificate import Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
-from modelnative.evidence.findings import OracleFailure, stage_findings
+from modelnative.evidence.certificate import LEVELS, Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
+from modelnative.evidence.findings import WARNING, OracleFailure, stage_findings
 from modelnative.evidence.problem_set import ProblemSet, problem_text
 from modelnative.evidence.programs import Program, best_program, played, successes
+from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.check import TaskError, check_task
 from modelnative.tasks.contract.task import AnyTask, Problems, State, program_length, require
 
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 MAX_EXAMPLES = 3  # problems listed in a finding
 MAX_SHOWN_TOKENS = 40  # of a program
+MIN_UPDATES = 50  # of a network, before its failure says something about the task
 MAX_PROPOSALS = 4096  # oracle programs that start the search for the best constant program
 # Exceptions that a task may raise when it breaks the contract.
 CONTRACT_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def certify(
-    task: AnyTask,
+    task: str | AnyTask,
+    stage: str | Sequence[str] | None = None,
     *,
-    stages: Sequence[str] | None = None,
+    options: dict[str, Any] | None = None,
     problems: int = 100_000,
     seconds: float = 20.0,
     train: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Certificate:
-    """Measure a task: its oracle, its splits, and agents that should fail.
+    """Measure how far agents get on a task that should fail on it, whether its oracle always succeeds, and its faults.
 
     Args:
-        task: any task. Without an oracle, the figures `oracle` and `same_answer` are left out.
-        stages: names of stages; all by default.
-        problems: stages with more problems are sampled.
-        seconds: training time for each stage, shared by the trained baselines.
-        train: whether to train baselines.
-        progress: called with one line before each measurement.
+        task: a name, `package.module:Class`, or a task itself. Without an oracle, the figures `oracle` and
+            `same_answer` are left out.
+        stage: a stage's name, or several; all by default.
+        options: of a task that is given by name.
+        problems: stages with at most so many are counted whole; of others so many are drawn.
+        seconds: of training a stage, shared by the memoryless network and the one that cannot see the problem.
+        train: whether to train them.
+        progress: is called with a line before everything that takes time.
 
     Returns:
-        The certificate. If Ctrl-C is pressed, it holds what was measured so far.
+        The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so.
 
     Raises:
-        UserError: a stage is unknown, or a number is not allowed.
+        UserError: an unknown task, option or stage, a number that is not allowed, or a class that cannot be made.
+
+    Example:
+        >>> import modelnative as mn
+        >>> certificate = mn.certify("tutorial", "T0", problems=1000, train=False)
+        >>> certificate.sound, certificate.stages[0].figures["constant"].how
+        (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
     """
     require(problems >= 1, "problems", problems, "at least 1")
     require(seconds > 0, "seconds", seconds, "more than 0; to train nothing: --no-train")
-    indices = [task.spec.stage_index(name) for name in (task.spec.stages if stages is None else stages)]
+    name = task if isinstance(task, str) else ""
+    if isinstance(task, str):
+        task = make_task(task, **(options or {}))
+    elif options:
+        raise UserError(f"options: {options!r} is not allowed beside a task that is made already")
+    task = require_task(task)
+    names = task.spec.stages if stage is None else [stage] if isinstance(stage, str) else stage
+    indices = [task.spec.stage_index(name) for name in names]
     start, interrupted = time.perf_counter(), False
     findings: list[Finding] = []
     measured: list[StageCertificate] = []
     report = progress or (lambda line: None)
     try:
-        report("the contract")
+        report("the contract, with an oracle's first search, if it searches")
         broken = broken_clause(task)
         if broken:
             findings.append(Finding("defect", None, f"the contract is broken: {broken}", "Fix this first."))
@@ -68,24 +87,23 @@ def certify(
             words = "the task has no oracle, so that oracle and commonest answer are not measured"
             findings.append(Finding("note", None, words, "To measure them, define `oracle`."))
         for index in indices:
-            stage = StageMeasurement(task, index, problems, report)
+            measurement = StageMeasurement(task, index, problems, report)
             try:
-                stage.run(seconds if train else 0.0)
+                measurement.run(seconds if train else 0.0)
             except CONTRACT_ERRORS as error:
                 if not broken:  # the error is not the task's
                     raise
                 words = f"the rest cannot be measured while the contract is broken: {in_words(error)}"
-                findings.append(Finding("note", stage.name, words))
+                findings.append(Finding("note", measurement.name, words))
             finally:
-                measured.append(stage.certificate())
+                measured.append(measurement.certificate())
                 solvable = not task.spec.solvable or task.spec.solvable[index]
-                findings += stage_findings(measured[-1], solvable, stage.failures)
+                findings += stage_findings(measured[-1], solvable, measurement.failures)
     except KeyboardInterrupt:
         interrupted = True
-    order = {"defect": 0, "warning": 1, "note": 2}
-    findings.sort(key=lambda finding: order[finding.level])
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
     duration = time.perf_counter() - start
-    return Certificate(task.spec.name, task.options(), tuple(measured), tuple(findings), duration, interrupted)
+    return Certificate(name or task.spec.name, task.options(), tuple(measured), tuple(findings), duration, interrupted)
 
 
 def broken_clause(task: AnyTask) -> str:
@@ -252,7 +270,9 @@ class StageMeasurement:
         exact = self.problems.listed and trained.greedy and trained.problems == self.problems.count
         how = f"{trained.updates} updates, {'greedy' if trained.greedy else 'sampled'}"
         how += f", tool output: {trained.tool_output}" if trained.tool_output else ""
-        self.figures[handicap] = SuccessRate(trained.successes, trained.problems, exact, False, how)
+        succeeds = trained.successes >= WARNING * trained.problems
+        conclusive = succeeds or trained.updates >= MIN_UPDATES
+        self.figures[handicap] = SuccessRate(trained.successes, trained.problems, exact, False, how, conclusive)
 
 
 def _unique_keys(problems: ProblemSet) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from modelnative.errors import choose
 from modelnative.evidence.problem_set import ProblemSet
@@ -31,9 +33,9 @@ class Count:
     whole: bool = True
 
     @property
-    def rate(self) -> float:
-        """Successes divided by problems; 1 for an empty split."""
-        return self.successes / self.problems if self.problems else 1.0
+    def rate(self) -> float | None:
+        """Successes divided by problems; None for an empty split."""
+        return self.successes / self.problems if self.problems else None
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,23 @@ class Evaluation:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Evaluation:
-        """The inverse of `as_dict`."""
-        names = [field.name for field in fields(Count)]
-        return cls(
-            tuple(Count(**{name: count[name] for name in names if name in count}) for count in values["counts"]),
-            values["greedy"],
-        )
+        """The inverse of `as_dict`; raises a `ValueError` for anything else."""
+        return TypeAdapter(cls).validate_python(values)
 
 
-def floor(rate: float) -> str:
-    """Three decimals, rounded down, so that only a perfect rate is shown as 1.000."""
-    return f"{int(rate * 1000 + 1e-9) / 1000:.3f}"
+def floor(rate: float | None) -> str:
+    """Three decimals, rounded down, so that only a perfect rate is shown as 1.000; a dash for no rate."""
+    return "–" if rate is None else f"{int(rate * 1000 + 1e-9) / 1000:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval with three decimals, rounded outwards, so that it holds the rate as `floor` shows it.
+
+    Example:
+        >>> interval(0.9968, 0.9979)
+        '[0.996, 0.998]'
+    """
+    return f"[{floor(low)}, {math.ceil(high * 1000 - 1e-9) / 1000:.3f}]"
 
 
 def evaluate(
@@ -151,22 +159,11 @@ def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:
     """
     assert rollout.final is not None, "played without `final`"
     names, stages = task.spec.vocabulary, task.spec.stages
-    columns = zip(
-        task.records(rollout.problems, rollout.final),
-        rollout.problems.stage.tolist(),
-        rollout.action.T.tolist(),
-        rollout.length.tolist(),
-        rollout.success.tolist(),
-        strict=True,
-    )
-    return [
-        {
-            "stage": stages[stage],
-            **{name: value for name, value in record.items() if name not in ("answer", "target")},
-            "actions": [names[token] for token in actions[:length]],
-            "answer": record["answer"],
-            "target": record["target"],
-            "success": success,
-        }
-        for record, stage, actions, length, success in columns
-    ]
+    records = task.records(rollout.problems, rollout.final)
+    columns = (rollout.problems.stage, rollout.action.T, rollout.length, rollout.success)
+    lines = []
+    for record, stage, actions, length, success in zip(records, *(c.tolist() for c in columns), strict=True):
+        verdict = {"answer": record.pop("answer"), "target": record.pop("target"), "success": success}
+        played = [names[token] for token in actions[:length]]
+        lines.append({"stage": stages[stage], **record, "actions": played, **verdict})
+    return lines

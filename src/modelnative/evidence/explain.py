@@ -63,24 +63,15 @@ class Explanation:
     oracle: tuple[str, ...]
 
 
-def explain(policy: Policy, task: AnyTask, stage: str, problem: str) -> Explanation:
+@torch.no_grad()
+def explain(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
     """Play one problem greedily and describe every token.
 
     Args:
         policy: the policy that plays.
         task: the task that it plays.
-        stage: name of the stage.
-        problem: the problem as `task.parse` takes it, such as "3 7 2 4 5".
-
-    Raises:
-        UserError: the stage is unknown, the text is not a problem of the stage, or the task does not define `parse`.
+        problems: a batch of one problem.
     """
-    return explain_problem(policy, task, task.parse(task.spec.stage_index(stage), problem))
-
-
-@torch.no_grad()
-def explain_problem(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
-    """Like `explain`, for a batch that holds one problem."""
     spec = task.spec
     problems = problems.to(next(policy.parameters()).device)
     oracle = oracle_tokens(task, problems)
@@ -104,7 +95,7 @@ def explain_problem(policy: Policy, task: AnyTask, problems: Problems) -> Explan
         rows.append(
             ExplainedToken(
                 token=spec.vocabulary[int(token)],
-                oracle=_token_at(oracle, t),
+                oracle="".join(oracle[t : t + 1]) if oracle else None,
                 probability=float(probabilities[token]),
                 value=float(value),
                 entropy=float(-(probabilities * log_probs).sum()),
@@ -134,13 +125,6 @@ def oracle_tokens(task: AnyTask, problems: Problems) -> tuple[str, ...]:
     program = task.oracle(problems)
     length = int(program_length(program, task.spec.end)[0])
     return tuple(task.spec.vocabulary[token] for token in program[0, :length].tolist())
-
-
-def _token_at(oracle: tuple[str, ...], t: int) -> str | None:
-    """The oracle's token at step t; empty after its end, None without a program."""
-    if not oracle:
-        return None
-    return oracle[t] if t < len(oracle) else ""
 
 
 def _position_name(spec: TaskSpec, problems: Problems, position: int) -> str:

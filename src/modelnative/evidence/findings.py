@@ -72,6 +72,12 @@ def stage_findings(measured: StageCertificate, solvable: bool, failures: list[Or
         words = f"a network without memory succeeds on {rates['memoryless'].rate:.1%} of the problems"
         yield Finding("note", stage, words, "The stage does not measure memory inside the network.")
 
+    for agent in (agent for agent, rate in rates.items() if not rate.conclusive):
+        words = (
+            f"the {agent} network had too few updates to learn ({rates[agent].how}), so that its failure shows nothing"
+        )
+        yield Finding("warning", stage, words, "Give it more --seconds.")
+
 
 def _oracle_findings(stage: str, solvable: bool, rate: SuccessRate, failures: list[OracleFailure]) -> Iterator[Finding]:
     if rate.successes == rate.problems:

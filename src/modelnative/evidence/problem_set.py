@@ -73,6 +73,15 @@ class ProblemSet:
         return Batch.cat(kept)
 
 
+def unseen_problems(task: AnyTask, stage: int, n: int) -> Problems:
+    """The same n problems of a stage each time, held-out ones if the stage has any."""
+    stages = torch.full((n,), stage)
+    try:
+        return task.sample(stages, torch.Generator().manual_seed(0), "heldout")
+    except UserError:
+        return task.sample(stages, torch.Generator().manual_seed(0), "all")
+
+
 def problem_text(task: AnyTask, problems: Problems, i: int) -> str:
     """Problem i as text: `task.render`, or the tokens of its context where the task does not define `render`."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,10 +81,10 @@ def best_program(task: AnyTask, problems: Problems, length: int, proposals: Sequ
         proposals: the oracle's programs of some problems. The most frequent ones, and the program of the most frequent
             token at each position, are played first. The beam search prefers prefixes that many proposals share.
     """
-    tried = {program[:length] for program, _ in Counter(proposals).most_common(FIRST_PROPOSALS)}
-    longest = max(map(len, proposals), default=0)
-    tried.add(tuple(Counter(p[t] for p in proposals if len(p) > t).most_common(1)[0][0] for t in range(longest)))
-    tried = {program[:length] for program in tried if program}
+    frequent = [program for program, _ in Counter(proposals).most_common(FIRST_PROPOSALS)]
+    columns = itertools.zip_longest(*proposals)
+    typical = tuple(Counter(t for t in column if t is not None).most_common(1)[0][0] for column in columns)
+    tried = {program[:length] for program in (*frequent, typical) if program}
     pilot = problems[_evenly_spaced(len(problems), PILOT_PROBLEMS)]
     vocabulary = len(task.spec.vocabulary)
     search = ExactSearch(task, pilot, length, tried, PILOT_NODES)
@@ -131,8 +132,7 @@ class ExactSearch:
         self.best_successes, self.nodes = -1, 0
         self.seen: dict[int, list[tuple[int, int]]] = {}
         for program in sorted(tried):
-            if program:
-                self._keep_if_best(program, successes(task, problems, torch.tensor([program])))
+            self._keep_if_best(program, successes(task, problems, torch.tensor([program])))
 
     def run(self) -> bool:
         """Search; returns whether the search was completed, so that `best` is exact."""
@@ -164,14 +164,9 @@ class ExactSearch:
     def _expand(self, rows: Tensor, state: State, tokens: Tensor, left: int) -> list[tuple[int, int, int, int]]:
         """For each token: the token, its successes, the problems still running, and a digest of their states."""
         wide = Batch.cat([state] * len(tokens)) if len(tokens) > 1 else state
-        step = self.task.step(wide, tokens.repeat_interleave(len(rows)))
-        running = ~step.done
-        digests = torch.zeros_like(running)
-        if left:  # otherwise no prefix is continued
-            digests = mixed(digest_rows(step.state, wide) + mixed(rows).repeat(len(tokens))) * running
-        columns = (step.success, running, digests)
-        totals = (column.view(len(tokens), -1).sum(1).tolist() for column in columns)
-        return list(zip(tokens.tolist(), *totals, strict=True))
+        # Without tokens left no prefix is continued.
+        found = outcomes(self.task, wide, tokens.repeat_interleave(len(rows)), rows if left else None, len(tokens))
+        return list(zip(tokens.tolist(), *(column.tolist() for column in found), strict=True))
 
     def _keep_if_best(self, program: Program, wins: int) -> None:
         if wins > self.best_successes or (wins == self.best_successes and len(program) < len(self.best)):
@@ -198,7 +193,7 @@ def beam_search(
     prefixes: list[Program] = [()]
     wins = torch.zeros(1, dtype=torch.int64)
     state = task.begin(problems)
-    salt = mixed(torch.arange(n))
+    rows = torch.arange(n)
     seen: dict[int, int] = {}
     found: dict[Program, int] = {}
     cost = 0
@@ -206,13 +201,10 @@ def beam_search(
         if cost > 2 * BEAM_COST:
             return _most_successful(found), depth
         cost += vocabulary * len(state)
-        table = []
-        for token in range(vocabulary):
-            step = task.step(state, torch.full((len(state),), token))
-            running = ~step.done
-            digest = (mixed(digest_rows(step.state, state) + salt.repeat(len(prefixes))) * running).view(-1, n).sum(1)
-            table.append((step.success.view(-1, n).sum(1) + wins, running.view(-1, n).sum(1), digest))
-        total, alive, digests = (torch.stack(column, 1) for column in zip(*table, strict=True))  # each [C, V]
+        actions = (torch.full((len(state),), token) for token in range(vocabulary))
+        table = [outcomes(task, state, action, rows, len(prefixes)) for action in actions]
+        solved, alive, digests = (torch.stack(column, 1) for column in zip(*table, strict=True))  # each [C, V]
+        total = solved + wins[:, None]
         ahead = total.amax(1).tolist()
         for prefix, row in zip(prefixes, total.tolist(), strict=True):
             best = max(range(vocabulary), key=row.__getitem__)
@@ -232,8 +224,8 @@ def beam_search(
                 children.append((i, token))
         if not children:
             return _most_successful(found), length
-        rows = torch.cat([torch.arange(i * n, (i + 1) * n) for i, _ in children])
-        state = task.step(state[rows], torch.tensor([token for _, token in children]).repeat_interleave(n)).state
+        before = state[torch.cat([rows + i * n for i, _ in children])]
+        state = task.step(before, torch.tensor([token for _, token in children]).repeat_interleave(n)).state
         wins = torch.stack([total[i, token] for i, token in children])
         prefixes = [(*prefixes[i], token) for i, token in children]
     return _most_successful(found), length
@@ -241,6 +233,24 @@ def beam_search(
 
 def _most_successful(found: dict[Program, int]) -> list[Program]:
     return sorted(found, key=lambda program: (-found[program], len(program), program))[:FINALISTS]
+
+
+def outcomes(task: AnyTask, state: State, action: Tensor, rows: Tensor | None, groups: int) -> tuple[Tensor, ...]:
+    """One action in each episode: successes, running episodes and a digest of their states, for each group.
+
+    Args:
+        task: the task.
+        state: groups of n episodes each, one group after the other.
+        action: int64 [groups * n].
+        rows: int64 [n], which problems the episodes of a group play; None for no digest.
+        groups: their number.
+    """
+    step = task.step(state, action)
+    running = ~step.done
+    digests = torch.zeros_like(running)
+    if rows is not None:
+        digests = mixed(digest_rows(step.state, state) + mixed(rows).repeat(groups)) * running
+    return tuple(column.view(groups, -1).sum(1) for column in (step.success, running, digests))
 
 
 def digest_rows(after: State, before: State) -> Tensor:
@@ -251,7 +261,7 @@ def digest_rows(after: State, before: State) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(len(after), dtype=torch.int64)
-    for new, old, fixed in zip(_leaves(after), _leaves(before), _in_problem(after), strict=True):
+    for (new, fixed), (old, _) in zip(_leaves(after), _leaves(before), strict=True):
         rows = new.reshape(len(new), -1)
         factors = torch.randint(-(2**63), 2**63 - 1, (rows.shape[1],), generator=generator) | 1
         if fixed and new is old:
@@ -261,14 +271,11 @@ def digest_rows(after: State, before: State) -> Tensor:
     return total
 
 
-def _leaves(batch: Batch) -> list[Tensor]:
-    """All tensors of a batch and of the batches in it."""
-    parts = (_leaves(v) if isinstance(v, Batch) else [v] for v in batch.fields())
-    return [tensor for part in parts for tensor in part]
-
-
-def _in_problem(batch: Batch, inside: bool = False) -> list[bool]:
-    """For each tensor of `_leaves`, whether it belongs to a problem."""
+def _leaves(batch: Batch, inside: bool = False) -> Iterator[tuple[Tensor, bool]]:
+    """All tensors of a batch and of the batches in it, each with whether it belongs to a problem."""
     inside = inside or isinstance(batch, Problems)
-    parts = (_in_problem(v, inside) if isinstance(v, Batch) else [inside] for v in batch.fields())
-    return [flag for part in parts for flag in part]
+    for value in batch.fields():
+        if isinstance(value, Batch):
+            yield from _leaves(value, inside)
+        else:
+            yield value, inside

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from modelnative.policies.contract import Policy
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.tasks.tutorial.task import PROGRAMS
@@ -76,8 +75,10 @@ class TutorialComparison:
     by_success: tuple[FixedProgram, ...]
 
 
-def compare_tutorial(seed: int = 0, updates: int = 100) -> TutorialComparison:
-    """Train both recipes on task `tutorial` with the same network, and measure them and the best fixed programs.
+def compare_tutorial(*, seed: int = 0, updates: int = 100) -> TutorialComparison:
+    """Train the published tutorial's recipe and a corrected one; measure the published score and the success of both.
+
+    Both are trained on task `tutorial` with the same network. The best fixed programs are measured, too.
 
     Args:
         seed: of both trainings.
@@ -123,18 +124,14 @@ def play_fixed(task: AnyTask, stage: int, program: str) -> FixedProgram:
 
 
 def _train(name: str, trainer: Trainer) -> TrainedRecipe:
+    """Train, then play `PROBLEMS` fixed problems of each stage greedily."""
     start = time.perf_counter()
     for _ in trainer:
         pass
     seconds = time.perf_counter() - start
-    return TrainedRecipe(name, trainer.config, seconds, *_measure(trainer.policy, trainer.task))
-
-
-def _measure(policy: Policy, task: AnyTask) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """For each stage the mean published score and the success rate of greedy play on `PROBLEMS` fixed problems."""
-    stages = len(task.spec.stages)
+    task, stages = trainer.task, len(trainer.task.spec.stages)
     stage = torch.arange(stages).repeat_interleave(PROBLEMS)
-    rollout = play(policy, task, task.sample(stage, torch.Generator().manual_seed(0), "all"))
+    rollout = play(trainer.policy, task, task.sample(stage, torch.Generator().manual_seed(0), "all"))
     score = rollout.reward.double().sum(0).view(stages, PROBLEMS).mean(1)
     success = rollout.success.double().view(stages, PROBLEMS).mean(1)
-    return tuple(score.tolist()), tuple(success.tolist())
+    return TrainedRecipe(name, trainer.config, seconds, tuple(score.tolist()), tuple(success.tolist()))

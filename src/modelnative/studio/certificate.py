@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from modelnative.evidence.certificate import Certificate, StageCertificate, SuccessRate
-from modelnative.evidence.evaluate import floor
+from modelnative.evidence.evaluate import floor, interval
 from modelnative.evidence.findings import DEFECT, WARNING
-from modelnative.studio.tables import table
+from modelnative.studio.tables import Fitted, table
 
 # Headings of the columns, and the agents of each; a column shows the best of its agents.
 COLUMNS = {
@@ -44,24 +44,23 @@ def page(certificate: Certificate) -> Iterator[RenderableType]:
     yield Text(conclusion(certificate), "bold")
 
 
-def _table(certificate: Certificate) -> Table:
+def _table(certificate: Certificate) -> Fitted:
+    """One row for each stage; where the terminal is too narrow for that, one for each agent."""
     numbers = ("problems", *COLUMNS, "overlap")
-    shown = table("stage", *numbers, right=numbers)
-    for column in shown.columns:
-        column.overflow = "fold"  # a narrow terminal wraps cells and does not cut them
+    wide, narrow = table("stage", *numbers, right=numbers), table("stage", "", "success", right=("success",))
     for stage in certificate.stages:
-        cells = [_cell(rate, name != "oracle", "\n") for name, rate in _rates(stage).items()]
-        shown.add_row(Text(stage.stage, "bold"), _problems(stage), *cells, _overlap(stage))
-    return shown
+        wide.add_row(*_row(stage, "\n"))
+        name, *cells = _row(stage, " ")
+        for heading, cell in zip(numbers, cells, strict=True):
+            narrow.add_row(name if heading == numbers[0] else "", heading, cell)
+    return Fitted(wide, narrow)
 
 
 def markdown(certificate: Certificate) -> str:
     """A section of Markdown: the table of the terminal, and a list of details and findings."""
     header = ["stage", "problems", *COLUMNS, "overlap"]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for stage in certificate.stages:
-        cells = [_cell(rate, name != "oracle", " ").plain for name, rate in _rates(stage).items()]
-        rows.append([stage.stage, _problems(stage), *cells, _overlap(stage)])
+    rows += [[cell.plain for cell in _row(stage, " ")] for stage in certificate.stages]
     lines = [f"## {title(certificate)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     lines += [f"- {_escaped(line)}" for line in _details(certificate)]
     lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
@@ -79,20 +78,27 @@ def conclusion(certificate: Certificate) -> str:
     duration = f"{certificate.seconds:.0f} s"
     if certificate.interrupted:
         return f"Interrupted after {duration}: missing rates were not measured."
-    defects = sum(finding.level == "defect" for finding in certificate.findings)
-    if defects:
-        return f"Not certified: {defects} {'defect' if defects == 1 else 'defects'} ({duration})."
-    warnings = sum(finding.level == "warning" for finding in certificate.findings)
-    also = f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
-    return f"Certified: no defect{also} ({duration})."
+    levels = Counter(finding.level for finding in certificate.findings)
+    counted = {level: f"{n} {level}{'s' if n > 1 else ''}" for level, n in levels.items()}
+    if "defect" in counted:
+        return f"Not certified: {counted['defect']} ({duration})."
+    found = f"no defect{', ' + counted['warning'] if 'warning' in counted else ''} ({duration})"
+    if not certificate.conclusive:
+        return f"Inconclusive: {found}, but a network had too few updates to learn; give more --seconds."
+    return f"Certified: {found}."
 
 
-def _rates(stage: StageCertificate) -> dict[str, SuccessRate | None]:
-    """For each column, the best of its agents."""
-    found = {
-        name: [stage.figures[agent] for agent in agents if agent in stage.figures] for name, agents in COLUMNS.items()
-    }
-    return {name: max(rates, key=lambda r: r.rate, default=None) for name, rates in found.items()}
+def _row(stage: StageCertificate, separator: str) -> list[Text]:
+    """The cells of a stage; a rate and its interval are separated."""
+    cells = [Text(stage.stage, "bold"), Text(f"{'' if stage.listed else 'of many '}{stage.problems:,}")]
+    for name, agents in COLUMNS.items():
+        rates = [stage.figures[agent] for agent in agents if agent in stage.figures]
+        best = max(rates, key=lambda rate: rate.rate, default=None)
+        cells.append(_cell(best, name != "oracle", separator))
+    overlap = MISSING
+    if stage.overlap is not None:
+        overlap = f"{stage.overlap.shared:,}{'' if stage.overlap.exact else ' (sampled)'}"
+    return [*cells, Text(overlap)]
 
 
 def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
@@ -100,21 +106,9 @@ def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
         return Text(MISSING)
     text = f"{'' if rate.best else '≥ '}{floor(rate.rate)}"
     if rate.interval is not None:
-        low, high = rate.interval
-        # The rate is rounded down; the rounded bound must not be above it.
-        text += f"{separator}[{min(f'{low:.3f}', floor(rate.rate))}, {high:.3f}]"
+        text += separator + interval(*rate.interval)
     level = "defect" if rate.rate >= DEFECT else "warning" if rate.rate >= WARNING else "note"
     return Text(text, STYLES[level] if should_fail and level != "note" else "", justify="right")
-
-
-def _problems(stage: StageCertificate) -> str:
-    return f"{'' if stage.listed else 'of many '}{stage.problems:,}"
-
-
-def _overlap(stage: StageCertificate) -> str:
-    if stage.overlap is None:
-        return MISSING
-    return f"{stage.overlap.shared:,}{'' if stage.overlap.exact else ' (sampled)'}"
 
 
 def _details(certificate: Certificate) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -17,8 +17,7 @@ from rich.text import Text
 from modelnative.runs.events import Interrupted, Verified
 from modelnative.studio.tables import console as make_console
 from modelnative.training.config import TrainConfig
-from modelnative.training.events import Event, Searched, Started, Updated
-from modelnative.training.metrics import Metrics
+from modelnative.training.events import Callback, Searched, Started, Updated
 
 LOG_UPDATES = 10  # updates between plain lines
 REFRESH_SECONDS = 0.1  # between redraws of the live view
@@ -41,9 +40,7 @@ class View:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -66,7 +63,7 @@ class View:
             self.live.update(picture, refresh=True)
 
 
-class LiveView(View):
+class LiveView(View, Callback):
     """A callback that shows the progress of one training. Use it as a context manager, which restores the terminal.
 
     Args:
@@ -81,24 +78,19 @@ class LiveView(View):
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
         self.started: Started | None = None
+        self.config = TrainConfig()
         self.update = 0
         self._speed: float | None = None
         self._solved_greedily = False  # the newest event is a verification without a failure
 
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        if isinstance(event, Started):
-            self.started = event
-            self._print(headline(event))
-            self._start()
-        elif isinstance(event, Searched):
-            self._searched(event)
-        elif isinstance(event, Updated):
-            self._updated(event)
-        elif isinstance(event, Verified):
-            self._verified(event)
-        elif isinstance(event, Interrupted):
-            self.signal, self.update = event.signal, event.update
+    def on_start(self, event: Started) -> None:
+        source: Any = event.run or event.trainer  # a training may have no run folder
+        self.started, self.config = event, source.config
+        self._print(headline(event, self.config))
+        self._start()
+
+    def on_interrupt(self, event: Interrupted) -> None:
+        self.signal, self.update = event.signal, event.update
 
     def interrupt_message(self) -> str:
         """What to print after an interruption."""
@@ -106,7 +98,7 @@ class LiveView(View):
             return "interrupted before the first update; nothing is lost"
         return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path}"
 
-    def _searched(self, event: Searched) -> None:
+    def on_search(self, event: Searched) -> None:
         state = f"{event.stage}: {event.procedure or 'nothing yet'}"
         if event.ended:
             found = "found" if event.found else f"no procedure found; the best solves {event.solved:.3f}:"
@@ -114,14 +106,13 @@ class LiveView(View):
         elif self.live is not None and time.perf_counter() - self._drawn > REFRESH_SECONDS:
             self._draw(Text(f"searching {state}  solves {event.solved:.3f} · {event.actions:,} actions", "dim"))
 
-    def _updated(self, event: Updated) -> None:
-        assert self.started is not None, "Started is the first event"
+    def on_update(self, event: Updated) -> None:
         self.update = event.metrics.update
         now = event.metrics.timing.steps_per_second
         self._speed = now if self._speed is None else 0.9 * self._speed + 0.1 * now
         if self._solved_greedily:
             self._solved_greedily = False
-            target = config_of(self.started).target_success
+            target = self.config.target_success
             self._print(f"sampled success has not reached {target:g} in every stage yet; training continues")
         if self.live is None:
             if self.update % LOG_UPDATES == 0:
@@ -129,35 +120,31 @@ class LiveView(View):
         elif time.perf_counter() - self._drawn > REFRESH_SECONDS:
             self._draw(self._picture(event))
 
-    def _verified(self, event: Verified) -> None:
-        assert self.started is not None, "Started is the first event"
-        config, evaluation = config_of(self.started), event.evaluation
-        self._solved_greedily = evaluation.reaches(config.target_success)
-        self._print(f"update {event.update:4}  greedy check: {evaluation.line()}  {clock(event.elapsed)}")
-        if event.update >= config.updates:
-            self._print("final evaluation: every problem is played with the best weights, greedily and sampled")
+    def on_verify(self, event: Verified) -> None:
+        self._solved_greedily = event.evaluation.reaches(self.config.target_success)
+        self._print(f"update {event.update:4}  greedy check: {event.evaluation.line()}  {clock(event.elapsed)}")
+        if event.update >= self.config.updates:
+            self._print("final evaluation: the best weights play the problems of all stages, greedily and sampled")
 
     def _line(self, event: Updated) -> str:
-        metrics = event.metrics
-        stages = "  ".join(self._stage(metrics, s) for s in range(len(metrics.success)))
-        return f"update {metrics.update:4}  {stages}  {self._speed:,.0f} steps/s  {clock(event.elapsed)}"
+        stages = [
+            f"{name} {rate(success)}{f' ({note})' if note else ''}" for name, success, note in self._stages(event)
+        ]
+        speed = f"{self._speed:,.0f} steps/s"
+        return "  ".join([f"update {self.update:4}", *stages, speed, clock(event.elapsed)])
 
-    def _stage(self, metrics: Metrics, s: int) -> str:
-        note = stage_note(metrics.stages[s])
-        return f"{self._name(s)} {rate(metrics.success[s])}{f' ({note})' if note else ''}"
-
-    def _name(self, s: int) -> str:
+    def _stages(self, event: Updated) -> Iterator[tuple[str, float | None, str]]:
+        """Name, success and note of each stage."""
         assert self.started is not None, "Started is the first event"
-        return self.started.stages[s]
+        notes = map(stage_note, event.metrics.stages)
+        return zip(self.started.stages, event.metrics.success, notes, strict=True)
 
     def _picture(self, event: Updated) -> Group:
-        assert self.started is not None, "Started is the first event"
-        metrics, config = event.metrics, config_of(self.started)
+        metrics, config = event.metrics, self.config
         stages = Table.grid(padding=(0, 1))
-        for s, success in enumerate(metrics.success):
+        for name, success, note in self._stages(event):
             bar = ProgressBar(total=1.0, completed=success or 0.0, width=24)
-            note = Text(stage_note(metrics.stages[s]), "dim")
-            stages.add_row(Text(self._name(s), "bold"), bar, rate(success), note)
+            stages.add_row(Text(name, "bold"), bar, rate(success), Text(note, "dim"))
         left = event.elapsed / metrics.update * (config.updates - metrics.update)
         if config.minutes:
             left = min(left, config.minutes * 60 - event.elapsed)
@@ -167,16 +154,8 @@ class LiveView(View):
         return Group(stages, Text(f"{self._speed:,.0f} steps/s · {times}", "dim"))
 
 
-def config_of(event: Started) -> TrainConfig:
-    """The configuration of a training, which may have no run folder."""
-    source: Any = event.run or event.trainer
-    config: TrainConfig = source.config
-    return config
-
-
-def headline(event: Started) -> str:
+def headline(event: Started, config: TrainConfig) -> str:
     """What is trained, in one line."""
-    config = config_of(event)
     folder = f" → {event.run.path}" if event.run else ""
     continued = f", from update {event.update}" if event.update else ""
     return (

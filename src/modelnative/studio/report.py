@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
+from pydantic import TypeAdapter
 
+from modelnative.errors import UserError, in_words
 from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation, floor
-from modelnative.evidence.explain import Explanation, explain_problem
-from modelnative.evidence.problem_set import ProblemSet
+from modelnative.evidence.explain import Explanation, explain
+from modelnative.evidence.problem_set import ProblemSet, unseen_problems
 from modelnative.policies.contract import Policy
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
 from modelnative.studio import tables
+from modelnative.studio.figures import figures
 from modelnative.studio.live import HINT, clock
 from modelnative.studio.sweep import seeds_summary, verdict
 from modelnative.studio.sweep_plot import write_comparison
@@ -32,7 +36,20 @@ from modelnative.training.rollout import play
 
 POINTS = 400  # of a curve; longer curves are averaged
 STAGE_COLORS = ("#2a9d8f", "#e9a23b", "#d1495b", "#5b7fd1", "#8e6bbf")
+# Of all stages together: title, meaning, key in a line of the metrics, limits.
+CURVES: tuple[tuple[str, str, str, tuple[float, float] | None], ...] = (
+    ("Entropy", "of the token distribution, in nats", "entropy", None),
+    ("Approximate KL", "between old and new policy, in nats", "approximate_kl", None),
+    ("Clip fraction", "share of tokens whose ratio was clipped", "clip_fraction", None),
+    ("Explained variance", "of the returns, by the value head", "explained_variance", (-0.5, 1.0)),
+    ("Gradient norm", "before clipping", "gradient_norm", None),
+    ("Wasted actions", "per episode: actions without effect", "invalid", None),
+)
+Line = tuple[str, str, Sequence[float], Sequence[float | None]]  # of a drawing: label, color, x, y
 INK = "#010203"  # placeholder, replaced by the text color of the page
+# What a damaged file, or the code of a user's task, may raise.
+PART_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+T = TypeVar("T")
 EXAMPLES = 2  # trajectories per stage, failures first
 
 
@@ -42,34 +59,66 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: the run has no result yet, or the file cannot be written.
     """
-    task = run.task()
-    policy = run.policy(task)
-    metrics = run.metrics()
-    result = read_json(run.result_path)
-    evaluation, sampled = (Evaluation.of(result[name]) for name in ("evaluation", "sampled"))
-    trained = tables.trained_part(evaluation, run)
+    return write_run_report(run)[0]
+
+
+def write_run_report(run: Run) -> tuple[Path, list[str]]:
+    """Like `write_report`; also returns what is missing in it: a line for each file that cannot be read.
+
+    Raises:
+        UserError: the run has no result yet, or the file cannot be written.
+    """
+    if not run.result_path.exists():
+        finish = f"modelnative resume {shlex.quote(str(run.path))}"
+        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {finish}")
+    faults: list[str] = []
+
+    def part(name: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except PART_ERRORS as error:
+            faults.append(str(error) if isinstance(error, UserError) else f"{name}: {in_words(error)}")
+            return None
+
+    result = part("result.json", lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
+    counts = result.evaluation.counts if result else ()
+    task = part("task", run.task)
+    policy = part("weights.safetensors", lambda: run.policy(task)) if task else None
+    stages = task.spec.stages if task else tuple(dict.fromkeys(count.stage for count in counts))
+    hints = run.config.curriculum == "hints"
     html = _page("report.html.j2").render(
         run=run,
         config=run.config,
         fields=_fields(run),
-        stages=task.spec.stages,
-        evaluation=evaluation,
-        trained=trained,
-        solved=trained.reaches(run.config.target_success),
-        tested=[stage for stage in task.spec.stages if stage not in {count.stage for count in trained.counts}],
-        drawn=list(dict.fromkeys(count.stage for count in evaluation.counts if not count.whole)),
-        sampled=sampled,
+        stages=stages,
         result=result,
-        parameters=sum(p.numel() for p in policy.parameters()),
-        charts=charts(metrics, task.spec.stages, hints=run.config.curriculum == "hints"),
-        examples=_examples(policy, task, evaluation),
+        trained=tables.trained_part(result.evaluation, run) if result else None,
+        drawn=list(dict.fromkeys(count.stage for count in counts if not count.whole)),
+        parameters=sum(p.numel() for p in policy.parameters()) if policy else None,
+        charts=part("metrics.jsonl", lambda: charts(run.metrics(), stages, hints=hints)),
+        examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
+        example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,
+        faults=faults,
         show=tables,
         clock=clock,
-        commands=_commands(run, task),
+        quoted=shlex.quote(str(run.path)),
     )
     path = run.path / "report.html"
-    write(path, html.encode())
-    return path
+    write(path, html.encode(errors="replace"))  # a path may hold bytes that are no text
+    return path, faults
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `result.json` says: the verdict, what the training cost, and the machine."""
+
+    evaluation: Evaluation
+    sampled: Evaluation
+    seconds: float
+    updates: int
+    episodes: int
+    steps: int
+    machine: dict[str, Any]
 
 
 def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
@@ -107,7 +156,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
         clock=clock,
         command=f"modelnative train --config {first} --seeds {len(rows)} --out NEW",
     )
-    write(sweep.report_path, html.encode())
+    write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
 
 
@@ -118,10 +167,19 @@ def write_sweep_report(event: SweepEvent) -> None:
         UserError: a file cannot be written.
     """
     if isinstance(event, SweepFinished):
-        if event.sweep.seeds_only:
-            write_seeds(event.sweep, event.rows)
-        elif grouped := cells(event.rows):
-            write_comparison(event.sweep.path, event.sweep.spec.name, grouped)
+        write_sweep_reports(event.sweep, event.rows)
+
+
+def write_sweep_reports(sweep: Sweep, rows: Sequence[Row]) -> list[Path]:
+    """The files of `write_sweep_report`; none for a sweep without a finished trial.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    if sweep.seeds_only:
+        return [write_seeds(sweep, rows)]
+    grouped = cells(rows)
+    return write_comparison(sweep.path, sweep.spec.name, grouped) if grouped else []
 
 
 def _page(name: str) -> Template:
@@ -133,43 +191,28 @@ def _page(name: str) -> Template:
 
 def _fields(run: Run) -> list[tuple[str, str]]:
     """The configuration as pairs of flag name and value."""
-    values = read_json(run.path / "config.json")
     flat: list[tuple[str, str]] = []
-    for name, value in values.items():
+    for name, value in run.config.model_dump().items():
         if isinstance(value, dict) and name != "options":
             flat += [(f"{name}.{inner}", str(v)) for inner, v in value.items()]
-        elif name != "format":
+        else:
             flat.append((name, str(value)))
     return flat
-
-
-def _commands(run: Run, task: AnyTask) -> list[tuple[str, str]]:
-    path = shlex.quote(str(run.path))
-    explain = tables.example(task, task.spec.stages[-1])
-    return [
-        (
-            "train it again (bit-identical on the same machine)",
-            f"modelnative train --config {path}/config.json --out NEW",
-        ),
-        ("evaluate it", f"modelnative evaluate {path}"),
-        ("write every episode to a file", f"modelnative evaluate {path} --episodes episodes.jsonl"),
-        ("explain one problem, token by token", f"modelnative explain {path} {explain}"),
-    ]
 
 
 # Trajectories
 
 
-def _examples(policy: Policy, task: AnyTask, evaluation: Evaluation) -> list[tuple[str, list[Explanation]]]:
+def _examples(policy: Policy, task: AnyTask, result: Result | None) -> list[tuple[str, list[Explanation]]]:
     """A few episodes of each stage; a failure comes first, if there is one."""
     examples = []
     for s, stage in enumerate(task.spec.stages):
-        drawn = task.sample(torch.full((EXAMPLES,), s), torch.Generator().manual_seed(0), "heldout")
+        drawn = unseen_problems(task, s, EXAMPLES)
         chosen = [drawn[i : i + 1] for i in range(EXAMPLES)]
-        count = evaluation.total(stage)
-        if count.successes < count.problems:
+        count = result.evaluation.total(stage) if result else None
+        if count and count.successes < count.problems:
             chosen = [*_failure(policy, task, s), *chosen][:EXAMPLES]
-        examples.append((stage, [explain_problem(policy, task, problem) for problem in chosen]))
+        examples.append((stage, [explain(policy, task, problem) for problem in chosen]))
     return examples
 
 
@@ -188,42 +231,26 @@ def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
 
 def charts(metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: bool) -> list[tuple[str, str, Markup]]:
     """Learning curves: title, meaning, SVG. The hint frontier is shown only if the curriculum gives hints."""
-    if not metrics:
-        return []
     update = [float(line["update"]) for line in metrics]
 
-    def curve(name: str) -> list[float | None]:
-        return [line[name] for line in metrics]
+    def per_stage(value: Callable[[dict[str, Any], int], float | None]) -> list[Line]:
+        colors = itertools.cycle(STAGE_COLORS)
+        return [(stage, next(colors), update, [value(line, s) for line in metrics]) for s, stage in enumerate(stages)]
 
-    per_stage = list(zip(stages, STAGE_COLORS * len(stages), strict=False))
-    success = [(stage, color, [line["success"][s] for line in metrics]) for s, (stage, color) in enumerate(per_stage)]
-    frontier = [
-        (stage, color, [_frontier(line["stages"][s]) if hints else None for line in metrics])
-        for s, (stage, color) in enumerate(per_stage)
-    ]
-    speed = [line["timing"]["steps_per_second"] for line in metrics]
-    single = STAGE_COLORS[3]
-    drawn: list[tuple[str, str, list[tuple[str, str, list[float | None]]], tuple[float, float] | None]] = [
+    def single(values: list[float | None]) -> list[Line]:
+        return [("", STAGE_COLORS[3], update, values)]
+
+    success = per_stage(lambda line, s: line["success"][s])
+    speed: list[float | None] = [line["timing"]["steps_per_second"] / 1000 for line in metrics]
+    frontier = per_stage(lambda line, s: _frontier(line["stages"][s])) if hints else []
+    drawn = [
         ("Success", "of episodes without a hint, smoothed", success, (0.0, 1.0)),
         ("Hint frontier", "share of the program that the policy writes without help", frontier, (0.0, 1.0)),
-        ("Entropy", "of the token distribution, in nats", [("", single, curve("entropy"))], None),
-        ("Approximate KL", "between old and new policy, in nats", [("", single, curve("approximate_kl"))], None),
-        ("Clip fraction", "share of tokens whose ratio was clipped", [("", single, curve("clip_fraction"))], None),
-        (
-            "Explained variance",
-            "of the returns, by the value head",
-            [("", single, curve("explained_variance"))],
-            (-0.5, 1.0),
-        ),
-        ("Gradient norm", "before clipping", [("", single, curve("gradient_norm"))], None),
-        ("Wasted actions", "per episode: actions without effect", [("", single, curve("invalid"))], None),
-        ("Speed", "thousand steps per second", [("", single, [value / 1000 for value in speed])], None),
+        *((title, meaning, single([line[key] for line in metrics]), limits) for title, meaning, key, limits in CURVES),
+        ("Speed", "thousand steps per second", single(speed), None),
     ]
-    wanted = [entry for entry in drawn if any(value is not None for _, _, values in entry[2] for value in values)]
-    return [
-        (title, meaning, _svg([(label, color, update, values) for label, color, values in lines], limits))
-        for title, meaning, lines, limits in wanted
-    ]
+    measured = [chart for chart in drawn if any(value is not None for *_, values in chart[2] for value in values)]
+    return [(title, meaning, _svg(lines, limits)) for title, meaning, lines, limits in measured]
 
 
 def _frontier(state: str) -> float:
@@ -232,14 +259,9 @@ def _frontier(state: str) -> float:
     return int(match[1]) / int(match[2]) if match else 1.0
 
 
-def _svg(
-    lines: Sequence[tuple[str, str, Sequence[float], Sequence[float | None]]], limits: tuple[float, float] | None
-) -> Markup:
+def _svg(lines: Sequence[Line], limits: tuple[float, float] | None) -> Markup:
     """A legend and a drawing of lines (label, color, x, y), with the font and text color of the page."""
-    import matplotlib as mpl  # takes half a second
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
+    style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "modelnative",
         "font.family": "sans-serif",
@@ -248,8 +270,8 @@ def _svg(
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.3), layout="constrained")
+    with figures(style) as figure_class:
+        figure = figure_class(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
         for _, color, x, values in lines:
             axes.plot(*_thin(x, values), color=color, linewidth=1.6)

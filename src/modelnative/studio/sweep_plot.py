@@ -8,36 +8,36 @@ from pathlib import Path
 from typing import Any
 
 from modelnative.runs.files import write
+from modelnative.studio.figures import figures
 from modelnative.sweeps.results import MIN_SEEDS, Cell
 
 DOT, BAR = "#5b7fd1", "#d1495b"
 DOT_OFFSET = 0.24  # greatest distance of a dot from the line of its combination
 
 
-def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> None:
-    """Draw `comparison.svg` and `comparison.png`.
+def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> list[Path]:
+    """Draw `comparison.svg` and `comparison.png`, and return where they are.
 
     Raises:
         UserError: a file cannot be written.
     """
-    for kind in ("svg", "png"):
-        write(folder / f"comparison.{kind}", draw(title, cells, kind))
+    paths = [folder / f"comparison.{kind}" for kind in ("svg", "png")]
+    for path in paths:
+        write(path, draw(title, cells, path.suffix[1:]))
+    return paths
 
 
 def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
     """The plot: solved, success and seconds of training, one line for each combination."""
-    import matplotlib as mpl  # takes half a second
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
+    style = {
         "svg.hashsalt": "modelnative",
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "text.parse_math": False,  # a task name may contain $
     }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(11, 1.6 + 0.38 * len(cells)), layout="constrained", dpi=120)
+    with figures(style) as figure_class:
+        figure = figure_class(figsize=(11, 1.6 + 0.38 * len(cells)), layout="constrained", dpi=120)
         solved, success, seconds = figure.subplots(1, 3, sharey=True)
         for place, cell in enumerate(cells):
             _dots(success, place, [row.success for row in cell.rows if row.success is not None])

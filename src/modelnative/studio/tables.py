@@ -3,42 +3,76 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement, measure_renderables
 from rich.table import Table
 from rich.text import Text
 
 from modelnative.errors import UserError
-from modelnative.evidence.evaluate import Count, Evaluation, floor
-from modelnative.evidence.explain import ExplainedToken, Explanation
+from modelnative.evidence.evaluate import Count, Evaluation, floor, interval
+from modelnative.evidence.explain import ExplainedToken, Explanation, oracle_tokens
+from modelnative.evidence.problem_set import problem_text, unseen_problems
 from modelnative.evidence.statistics import wilson
 from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task, option_parameters, task_entries
-from modelnative.tasks.contract.task import AnyTask, program_length
+from modelnative.tasks.contract.task import AnyTask
 from modelnative.training.config import TrainConfig
 
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
 
 def console() -> Console:
-    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set."""
+    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set.
+
+    Text is shown as it is: names and problems of a user's task may look like markup.
+    """
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(file=sys.stdout, highlight=False, width=PIPE_WIDTH if piped else None)
+    width = PIPE_WIDTH if piped else None
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
+
+
+def show(parts: Iterable[RenderableType]) -> None:
+    """Print the parts of a page on standard output."""
+    for part in parts:
+        console().print(part)
+
+
+class Fitted:
+    """Shows the first of several tables whose words fit into the width of the terminal, else the last."""
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table for this width. Rich alone would break words that fit."""
+        unlimited = options.update(max_width=10_000)
+        for table in self.tables:
+            columns = [(measure_renderables(console, unlimited, [c.header, *c.cells]), c) for c in table.columns]
+            spare = options.max_width - Measurement.get(console, unlimited, table).minimum
+            if spare >= 0:
+                columns.sort(key=lambda pair: pair[0].span)  # those that lack little get it first
+                for place, (measured, column) in enumerate(columns):
+                    more = min(measured.span, spare // (len(columns) - place))
+                    column.width = measured.minimum + more
+                    spare -= more
+                break
+        yield table
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table in the common style."""
     empty = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in columns:
-        empty.add_column(column, justify="right" if column in right else "left")
+        # A cell that does not fit is wrapped and not cut.
+        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return empty
 
 
@@ -68,10 +102,11 @@ def share(count: Count, *, exact: bool) -> str:
         '999/1000 0.999 [0.994, 1.000]'
     """
     text = f"{count.successes}/{count.problems} {floor(count.rate)}"
-    if exact or not count.problems:
+    if not count.problems:
+        return "–"
+    if exact:
         return text
-    low, high = wilson(count.successes, count.problems)
-    return f"{text} [{floor(low)}, {math.ceil(high * 1000 - 1e-9) / 1000:.3f}]"  # rounded outwards: it holds the rate
+    return f"{text} {interval(*wilson(count.successes, count.problems))}"
 
 
 def finished(end: Finished) -> list[str]:
@@ -82,7 +117,8 @@ def finished(end: Finished) -> list[str]:
     for split, name in splits.items():
         counts = [c for c in evaluation.counts if c.split == split]
         unseen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
-        lines.append(f"  {name}  {Evaluation(tuple(counts), greedy=True).line()} {unseen}".rstrip())
+        played = Evaluation(tuple(counts), greedy=True).line() if any(c.problems for c in counts) else "no problems"
+        lines.append(f"  {name}  {played} {unseen}".rstrip())
     lines += [
         f"  sampled      {end.sampled.line()} at temperature 1",
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
@@ -134,7 +170,7 @@ def remedies(config: TrainConfig) -> list[str]:
 
 def example(task: AnyTask, stage: str) -> str:
     """The flags of `explain` for one problem of a stage."""
-    problems = task.sample(torch.tensor([task.spec.stage_index(stage)]), torch.Generator().manual_seed(0), "heldout")
+    problems = unseen_problems(task, task.spec.stage_index(stage), 1)
     record = task.records(problems, task.begin(problems))[0]
     return f'--stage {stage} --problem "{record.get("problem", "…")}"'
 
@@ -181,26 +217,33 @@ def copied(row: ExplainedToken) -> str:
     return f"{row.source} {row.copied:.0%}" if row.source else ""
 
 
-def trajectory(explanation: Explanation) -> Table:
-    """One row for each token."""
-    numbers = ("step", "prob.", "value", "entropy")
-    registers = list(explanation.rows[0].registers)
-    shown = table("step", "token", *numbers[1:], "copied", *registers, "oracle", "", right=(*numbers, *registers))
+def explanation_page(explanation: Explanation) -> Iterator[RenderableType]:
+    """The problem, the trajectory and the verdict."""
+    yield Text(f"{explanation.stage}: {explanation.problem}", "bold")
+    yield trajectory(explanation)
+    yield Text(verdict(explanation))
+
+
+def trajectory(explanation: Explanation) -> Fitted:
+    """One row for each token. Where the terminal is narrow, registers share a column, then numbers are left out."""
+    return Fitted(*(_trajectory(explanation, *choice) for choice in ((True, False), (True, True), (False, True))))
+
+
+def _trajectory(explanation: Explanation, with_numbers: bool, joined: bool) -> Table:
+    numbers = ("value", "entropy") if with_numbers else ()
+    names = ["registers"] if joined else list(explanation.rows[0].registers)
+    columns = ("step", "token", "prob.", *numbers, "copied", *names, "oracle", "")
+    shown = table(*columns, right=("step", "prob.", *numbers, *([] if joined else names)))
     for step, row in enumerate(explanation.rows, 1):
-        shown.add_row(
-            str(step),
-            Text(row.token, "bold"),
-            f"{row.probability:.3f}",
-            f"{row.value:.2f}",
-            f"{row.entropy:.3f}",
-            copied(row),
-            *row.registers.values(),
-            row.oracle or "",
-            ", ".join(marks(row)),
-            style="yellow" if marks(row) else None,
-        )
+        values = (f"{row.value:.2f}", f"{row.entropy:.3f}") if with_numbers else ()
+        registers = list(row.registers.values())
+        if joined:
+            registers = [", ".join(f"{name} {value}" for name, value in row.registers.items() if value)]
+        start = (str(step), Text(row.token, "bold"), f"{row.probability:.3f}", *values, copied(row))
+        end = (row.oracle or "", ", ".join(marks(row)))
+        shown.add_row(*start, *registers, *end, style="yellow" if marks(row) else None)
     for step, token in enumerate(explanation.oracle[len(explanation.rows) :], len(explanation.rows) + 1):
-        shown.add_row(str(step), *[""] * (5 + len(registers)), token, "", style="dim")
+        shown.add_row(str(step), *[""] * (len(columns) - 3), token, "", style="dim")
     return shown
 
 
@@ -225,14 +268,13 @@ def task_page(name: str) -> Iterator[RenderableType]:
     generator = torch.Generator().manual_seed(0)
     for s, stage in enumerate(spec.stages):
         problem = task.sample(torch.tensor([s]), generator)
-        program = task.oracle(problem)[0, : int(program_length(task.oracle(problem), spec.end)[0])]
-        words = " ".join(spec.vocabulary[token] for token in program.tolist())
+        words = " ".join(oracle_tokens(task, problem))
         solvable = not spec.solvable or spec.solvable[s]
         stages.add_row(
             Text(stage, "bold"),
             _number(lambda s=s: task.count(s)),  # type: ignore[misc]
             _number(lambda s=s: task.count(s, "heldout")),  # type: ignore[misc]
-            task.render(problem, 0),
+            problem_text(task, problem, 0),
             words if solvable else f"{words} (not always right)",
         )
     yield stages
@@ -256,17 +298,9 @@ def arguments(documentation: str) -> dict[str, str]:
         {'a': 'one, first.', 'b': 'two.'}
     """
     _, _, rest = documentation.partition("Args:\n")
-    found: dict[str, str] = {}
-    name = ""
-    for line in rest.splitlines():
-        if line and not line.startswith("    "):
-            break
-        if start := re.match(r"    (\w+): (.*)", line):
-            name = start[1]
-            found[name] = start[2]
-        elif name and line.strip():
-            found[name] += f" {line.strip()}"
-    return found
+    section = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    meanings = re.findall(r"^ {4}(\w+): (.*(?:\n {5}.*|\n$)*)", section, re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in meanings}
 
 
 def _number(count: Callable[[], int]) -> str:

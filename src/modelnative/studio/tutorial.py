@@ -13,7 +13,8 @@ from modelnative.studio.tables import table
 
 def page(comparison: TutorialComparison) -> Iterator[RenderableType]:
     """Both recipes, the best fixed programs, and what the numbers mean."""
-    yield Text(headline(comparison), "bold")
+    best, name = comparison.by_score[0], comparison.stages[0]
+    yield Text(f"Published 'accuracy' {best.score:.2f} means {best.success:.0%} correct answers ({name})", "bold")
     recipes = comparison.recipes
     numbers = [f"{recipe.name}: {kind}" for recipe in recipes for kind in ("score", "success")]
     shown = table("stage", *numbers, "declared target", right=tuple(numbers))
@@ -47,9 +48,3 @@ def page(comparison: TutorialComparison) -> Iterator[RenderableType]:
         "with a larger batch and learning rate, until the score is learned. To train on a task on which success can "
         "be learned: modelnative train."
     )
-
-
-def headline(comparison: TutorialComparison) -> str:
-    """The main result in one sentence: what the best program by the published score is right about."""
-    best = comparison.by_score[0]
-    return f"Published 'accuracy' {best.score:.2f} means {best.success:.0%} correct answers ({comparison.stages[0]})"

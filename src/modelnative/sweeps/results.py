@@ -140,7 +140,7 @@ def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
         reason="",
         solved=greedy.perfect,
         success=greedy.total().rate,
-        rates={name: count.rate for name, count in totals.items() if count.problems},
+        rates={name: count.rate for name, count in totals.items() if count.rate is not None},
         costs={name: getattr(result, name) for name in COSTS},
     )
 

@@ -1,0 +1,144 @@
+"""The report of a run whose files are damaged, whose task is small, or whose process has settings of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toolbox
+
+import modelnative as mn
+from modelnative import api
+from modelnative.runs.files import read_json, write_json
+from modelnative.runs.run import Run
+from modelnative.runs.training import Training
+from modelnative.studio import report, tables
+from modelnative.studio.report import write_report, write_run_report
+from modelnative.training.config import with_fields
+from modelnative.training.recipes import recipe
+
+TINY = {"updates": 2, "episodes": 16, "policy": {"width": 8}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    training = Training.start(
+        tmp_path_factory.mktemp("runs") / "run", with_fields(recipe(), {"task": "worlds:Small", **TINY})
+    )
+    list(training.events())
+    write_report(training.run)
+    return training.run
+
+
+@pytest.fixture
+def run(finished: Run, tmp_path: Path) -> Run:
+    shutil.copytree(finished.path, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+DAMAGES: dict[str, list[bytes]] = {
+    "metrics.jsonl": [b"\xff\xfe\x00", b'{"update": 1}\n', b"3\n", b"[]\n", b'{"update": 1, "succ\n{"update": 2}\n'],
+    "result.json": [b"", b"{}", b"[1]", b"\xff", b'{"evaluation": {"counts": [{"stage": 3}]}}', b"null"],
+    "weights.safetensors": [b"", b"garbage", b"\xff" * 100],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, all in DAMAGES.items() for content in all])
+def test_a_damaged_file_is_named_and_the_rest_is_written(run: Run, name: str, content: bytes) -> None:
+    (run.path / name).write_bytes(content)
+    path, faults = write_run_report(run)
+    html = path.read_text(encoding="utf-8")
+    assert any(name in fault for fault in faults)
+    assert all(len(fault.splitlines()) == 1 for fault in faults)
+    assert "Some files of this run are damaged" in html
+    assert ("problems solved" in html) == (name != "result.json")
+    assert ("<svg" in html) == (name != "metrics.jsonl")
+    assert ("Token by token" in html) == (name != "weights.safetensors")
+    assert "Reproduce" in html
+
+
+def test_an_incomplete_last_line_is_no_damage(run: Run) -> None:
+    with run.metrics_path.open("ab") as file:
+        file.write(b'{"update": 3, "success": [0.')
+    path, faults = write_run_report(run)
+    assert faults == []
+    assert "<svg" in path.read_text(encoding="utf-8")
+
+
+def test_everything_damaged(run: Run) -> None:
+    for name in DAMAGES:
+        (run.path / name).write_bytes(b"\x00\n\x00\n")
+    path, faults = write_run_report(run)
+    assert len(faults) == len(DAMAGES)
+    assert "worlds:Small" in path.read_text(encoding="utf-8")
+
+
+def test_a_task_that_is_gone(run: Run) -> None:
+    config = read_json(run.path / "config.json")
+    write_json(run.path / "config.json", config | {"task": "worlds:Gone"})
+    path, faults = write_run_report(Run.open(run.path))
+    assert any("worlds:Gone" in fault for fault in faults)
+    assert "problems solved" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_task_with_few_problems(tmp_path: Path, count: int) -> None:
+    """Fewer than five: none of them is held out."""
+    assert toolbox.make(count).count(0, "heldout") == 0
+    config = with_fields(recipe(), {"task": "toolbox:make", "options": {"count": count}, "split": "all", **TINY})
+    training = Training.start(tmp_path / "run", config)
+    *_, end = training.events()
+    assert isinstance(end, mn.Finished)
+    shown = "\n".join(tables.finished(end))
+    html = write_report(training.run).read_text(encoding="utf-8")
+    for text in (shown, html):
+        assert "0/0" not in text
+        assert "the 0 held-out" not in text
+
+
+def test_a_path_that_is_no_text(run: Run, tmp_path: Path) -> None:
+    name = os.fsdecode(b"run-\xff <i>")
+    try:
+        shutil.copytree(run.path, tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    path = write_report(Run.open(tmp_path / name))
+    assert "run-? &lt;i&gt;" in path.read_text(encoding="utf-8")
+
+
+def drawings(run: Run) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", (run.path / "report.html").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://nowhere.backend", "TkAgg", ""])
+def test_pictures_depend_on_no_setting(run: Run, tmp_path: Path, backend: str) -> None:
+    before = drawings(run)
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 40\nfont.size: 3\naxes.facecolor: black\n")
+    code = "import sys, modelnative.api as api; print(api.report(sys.argv[1]))"
+    environment = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run.path)], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert drawings(run) == before != []
+
+
+def test_the_report_can_be_written_again(run: Run) -> None:
+    (run.path / "report.html").unlink()
+    paths, faults = api.report(run.path)
+    assert paths == [run.path / "report.html"]
+    assert faults == []
+    assert paths[0].exists()
+
+
+def test_settings_of_the_process_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib as mpl
+
+    with mpl.rc_context({"font.size": 3.0}):
+        report._svg([("a", "#000000", [1.0, 2.0], [0.0, 1.0])], None)
+        assert mpl.rcParams["font.size"] == 3.0
