@@ -36,18 +36,32 @@ def test_a_sound_task() -> None:
     certificate = certified(Echo())
     stage = certificate.stages[0]
     assert certificate.sound
-    assert certificate.findings == ()
+    (note,) = certificate.findings
+    assert note.level == "note"
+    assert "one procedure solves 100.0% of the problems" in note.words, "an echo needs no plan for each problem"
     assert (stage.problems, stage.listed) == (100, True)
     assert stage.overlap is not None
     assert (stage.overlap.shared, stage.overlap.train + stage.overlap.heldout, stage.overlap.exact) == (0, 100, True)
     found = rates(certificate)
     assert found.pop("random") < 0.15
-    assert found == {"oracle": 1.0, "end": 0.0, "start": 0.0, "same_answer": 0.1, "constant": 0.1}
+    assert found == {"oracle": 1.0, "end": 0.0, "start": 0.0, "same_answer": 0.1, "constant": 0.1, "procedure": 1.0}
     constant = stage.figures["constant"]
     assert (constant.exact, constant.best, constant.interval) == (True, True, None)
     assert constant.how.endswith("SAY (exact search, up to 2 tokens)")
     random = stage.figures["random"]
     assert random.interval == wilson(random.successes, 100), "random play is not exact"
+
+
+@pytest.mark.parametrize(
+    ("task", "stage", "procedure"), [("hops", "H1", "{start} ANS {shown, 1 before}"), ("countdown", "C3", "")]
+)
+def test_the_best_procedure(task: str, stage: str, procedure: str) -> None:
+    figures = certified(mn.make(task), stage=stage, problems=12_000).stages[0].figures
+    found = figures["procedure"]
+    assert found.rate >= figures["constant"].rate >= figures["same_answer"].rate
+    assert (found.rate == 1.0) == bool(procedure)
+    assert procedure in found.how
+    assert found.best == bool(procedure), "what solves all is the best; of others a better one may exist"
 
 
 def test_an_endless_stage_is_sampled() -> None:
@@ -92,7 +106,7 @@ def test_an_oracle_that_may_fail_is_a_note() -> None:
     task.spec = dataclasses.replace(task.spec, solvable=(False,))
     certificate = certified(task)
     assert certificate.sound
-    assert [f.level for f in certificate.findings] == ["note"]
+    assert {f.level for f in certificate.findings} == {"note"}
     assert "fails on 1 of 100 problems, which spec.solvable allows" in certificate.findings[0].words
 
 
@@ -138,7 +152,7 @@ def test_a_stage_that_needs_eyes() -> None:
     assert found["blind"] < 0.2
     assert found["memoryless"] > 0.9, "the context can be read at any time"
     assert certificate.sound
-    assert [finding.level for finding in certificate.findings] == ["note"]
+    assert {finding.level for finding in certificate.findings} == {"note"}
     assert "updates, " in certificate.stages[0].figures["blind"].how
 
 
@@ -201,12 +215,14 @@ def test_a_task_with_the_required_methods_alone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("modelnative.evidence.certify.check_task", lambda task: None)
     certificate = certified(Bare(), problems=500)
     assert certificate.sound
-    assert [finding.line() for finding in certificate.findings] == [
+    first, second = (finding.line() for finding in certificate.findings)
+    assert first == (
         "note: the task has no oracle, so that oracle and commonest answer are not measured. To measure them, define "
         "`oracle`."
-    ]
+    )
+    assert "one procedure solves 100.0% of the problems" in second
     assert not certificate.stages[0].listed
     found = rates(certificate)
-    assert set(found) == {"random", "end", "start", "constant"}
+    assert set(found) == {"random", "end", "start", "constant", "procedure"}
     assert 0.05 < found["constant"] < 0.2
     assert certificate.stages[0].figures["constant"].how.endswith("up to 4 tokens)"), "the horizon"

@@ -42,7 +42,7 @@ def test_the_terminal_page() -> None:
     lines = shown(CERTIFICATE)
     assert lines[0] == "toy (size=3)"
     row = next(line for line in lines if line.strip().startswith("T2 "))
-    assert row.split() == ["T2", "100,000", "1.000", "0.005", "0.030", "0.271", "≥", "0.600", "–", "–", "0"]
+    assert row.split() == ["T2", "100,000", "1.000", "0.005", "0.030", "0.271", "≥", "0.600", "–", "–", "–", "0"]
     drawn = next(line for line in lines if line.strip().startswith("T3 "))
     assert drawn.split() == ["T3", "of", "many", "5,000", "1.000", *"–" * 6, "2", "(sampled)"]
     assert any("[0.999, 1.000]" in line for line in lines)
@@ -57,7 +57,7 @@ def test_the_terminal_page() -> None:
 def test_markdown() -> None:
     lines = markdown(CERTIFICATE).splitlines()
     assert lines[0] == "## toy (size=3)"
-    assert lines[4] == ("| T2 | 100,000 | 1.000 | 0.005 [0.004, 0.006] | 0.030 | 0.271 | ≥ 0.600 | – | – | 0 |")
+    assert lines[4] == ("| T2 | 100,000 | 1.000 | 0.005 [0.004, 0.006] | 0.030 | 0.271 | ≥ 0.600 | – | – | – | 0 |")
     assert r"- T2 best fixed program: a\*b \[x\] (beam of 3, up to 6 tokens)" in lines
     assert r"- **defect** T2: it is a\*b. Fix it." in lines
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from modelnative.evidence.statistics import wilson
 
-AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "memoryless", "blind")
+AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "procedure", "memoryless", "blind")
 
 Level = Literal["defect", "warning", "note"]
 LEVELS: tuple[Level, ...] = get_args(Level)

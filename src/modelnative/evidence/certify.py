@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import Counter
@@ -16,15 +17,18 @@ from modelnative.evidence.baselines import Handicap, train_baseline
 from modelnative.evidence.certificate import LEVELS, Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
 from modelnative.evidence.findings import WARNING, OracleFailure, stage_findings
 from modelnative.evidence.problem_set import ProblemSet, problem_text
+from modelnative.evidence.procedures import ProcedureSearch
 from modelnative.evidence.programs import Program, best_program, played, successes
 from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.check import TaskError, check_task
 from modelnative.tasks.contract.task import AnyTask, Problems, State, program_length, require
+from modelnative.training.discovery.procedures import Symbols, write_programs
 
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 MAX_EXAMPLES = 3  # problems listed in a finding
 MAX_SHOWN_TOKENS = 40  # of a program
 MIN_UPDATES = 50  # of a network, before its failure says something about the task
+SEARCHED = 200  # actions for each problem that the search for a procedure may play
 MAX_PROPOSALS = 4096  # oracle programs that start the search for the best constant program
 # Exceptions that a task may raise when it breaks the contract.
 CONTRACT_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -47,7 +51,8 @@ def certify(
             `same_answer` are left out.
         stage: a stage's name, or several; all by default.
         options: of a task that is given by name.
-        problems: stages with at most so many are counted whole; of others so many are drawn.
+        problems: stages with at most so many are counted whole; of others so many are drawn. The search for a procedure
+            plays 200 times as many actions for a stage.
         seconds: of training a stage, shared by the memoryless network and the one that cannot see the problem.
         train: whether to train them.
         progress: is called with a line before everything that takes time.
@@ -78,6 +83,7 @@ def certify(
     findings: list[Finding] = []
     measured: list[StageCertificate] = []
     report = progress or (lambda line: None)
+    procedures = ProcedureSearch(task, SEARCHED * problems)
     try:
         report("the contract, with an oracle's first search, if it searches")
         broken = broken_clause(task)
@@ -87,7 +93,7 @@ def certify(
             words = "the task has no oracle, so that oracle and commonest answer are not measured"
             findings.append(Finding("note", None, words, "To measure them, define `oracle`."))
         for index in indices:
-            measurement = StageMeasurement(task, index, problems, report)
+            measurement = StageMeasurement(task, index, problems, report, procedures)
             try:
                 measurement.run(seconds if train else 0.0)
             except CONTRACT_ERRORS as error:
@@ -125,14 +131,23 @@ class StageMeasurement:
         stage: index of the stage.
         limit: most problems to play.
         progress: called with one line before each measurement.
+        procedures: of the stages of the task.
 
     Attributes:
         figures: success rates so far, by agent.
         failures: examples of problems that the oracle fails on.
     """
 
-    def __init__(self, task: AnyTask, stage: int, limit: int, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        task: AnyTask,
+        stage: int,
+        limit: int,
+        progress: Callable[[str], None],
+        procedures: ProcedureSearch | None = None,
+    ) -> None:
         self.task, self.stage, self.limit, self.progress = task, stage, limit, progress
+        self.procedures = procedures or ProcedureSearch(task, SEARCHED * limit)
         self.name = task.spec.stages[stage]
         self.problems = ProblemSet(task, stage, "all", False, 0)
         self.figures: dict[str, SuccessRate] = {}
@@ -166,6 +181,8 @@ class StageMeasurement:
             proposals = self.measure_same_answer(train if train.count else self.problems)
         self._report("the best fixed program")
         self._measure_best_program(proposals)
+        self._report("the best procedure that copies")
+        self._measure_procedure()
         for handicap in TRAINED if training_seconds else ():
             self._report(f"training a {handicap} network, {training_seconds / len(TRAINED):g} s")
             self._measure_trained(handicap, training_seconds / len(TRAINED))
@@ -264,6 +281,26 @@ class StageMeasurement:
         how = f"{self._program_text(found.program)} ({search}, up to {found.max_length} tokens)"
         # A sampled stage is sampled again, so that the program is not measured on the problems that selected it.
         self._measure_program("constant", found.program, how, not found.beam_width, seed=1)
+        same = self.figures.get("same_answer")
+        if same is not None and same.rate > self.figures["constant"].rate:  # it is a fixed program, too
+            self.figures["constant"] = dataclasses.replace(same, best=False)
+
+    def _measure_procedure(self) -> None:
+        finding, constant = self.procedures.best(self.stage), self.figures["constant"]
+        search = f"search with {finding.steps:,} actions"
+        solved = 0
+        for procedure in finding.procedures[:1]:
+            for chunk in self.problems.chunks(seed=1):
+                programs = write_programs(self.task, procedure.expand(len(chunk), -1), chunk)
+                solved += successes(self.task, chunk, programs)
+        if solved <= constant.successes:  # a constant program is a procedure, too
+            self.figures["procedure"] = dataclasses.replace(
+                constant, best=False, how=f"the best fixed program; {search}"
+            )
+            return
+        how = f"{Symbols(self.task.spec).text(finding.procedures[0])} ({search})"
+        perfect = solved == self.problems.count
+        self.figures["procedure"] = SuccessRate(solved, self.problems.count, self.problems.listed, perfect, how)
 
     def _measure_trained(self, handicap: Handicap, seconds: float) -> None:
         trained = train_baseline(self.task, self.stage, handicap, self.problems.whole(), seconds)

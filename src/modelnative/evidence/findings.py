@@ -10,6 +10,7 @@ from modelnative.evidence.certificate import Finding, Level, StageCertificate, S
 
 DEFECT = 0.5  # success rate of a handicapped agent from which the stage shows nothing
 WARNING = 0.2  # success rate of a handicapped agent from which the stage shows less than it seems to
+SOLVED = 0.99  # success rate of a procedure from which it counts as a solution of the stage
 
 # For each agent that should fail: what it does, and what to do if it succeeds.
 HANDICAPPED = {
@@ -72,6 +73,10 @@ def stage_findings(measured: StageCertificate, solvable: bool, failures: list[Or
         words = f"a network without memory succeeds on {rates['memoryless'].rate:.1%} of the problems"
         yield Finding("note", stage, words, "The stage does not measure memory inside the network.")
 
+    if "procedure" in rates and rates["procedure"].rate >= SOLVED:
+        words = f"one procedure solves {rates['procedure'].rate:.1%} of the problems: {rates['procedure'].how}"
+        remedy = "The stage measures whether an agent finds, orders and remembers it, not a plan for each problem."
+        yield Finding("note", stage, words, remedy)
     for agent in (agent for agent, rate in rates.items() if not rate.conclusive):
         words = (
             f"the {agent} network had too few updates to learn ({rates[agent].how}), so that its failure shows nothing"

@@ -20,9 +20,11 @@ COLUMNS = {
     "does nothing": ("end", "start"),
     "always the commonest answer": ("same_answer",),
     "best fixed program": ("constant",),
+    "best procedure": ("procedure",),
     "memoryless": ("memoryless",),
     "blind": ("blind",),
 }
+MAY_SUCCEED = ("oracle", "best procedure")
 MISSING = "–"
 STYLES = {"defect": "bold red", "warning": "yellow", "note": "dim"}
 LEGEND = (
@@ -94,7 +96,7 @@ def _row(stage: StageCertificate, separator: str) -> list[Text]:
     for name, agents in COLUMNS.items():
         rates = [stage.figures[agent] for agent in agents if agent in stage.figures]
         best = max(rates, key=lambda rate: rate.rate, default=None)
-        cells.append(_cell(best, name != "oracle", separator))
+        cells.append(_cell(best, name not in MAY_SUCCEED, separator))
     overlap = MISSING
     if stage.overlap is not None:
         overlap = f"{stage.overlap.shared:,}{'' if stage.overlap.exact else ' (sampled)'}"
