@@ -31,7 +31,7 @@ CERTIFICATE = Certificate("toy", {"size": 3}, (STAGE, DRAWN), FINDINGS, 12.4, Fa
 
 
 def shown(certificate: Certificate) -> list[str]:
-    console = Console(file=io.StringIO(), width=140, highlight=False)
+    console = Console(file=io.StringIO(), width=160, highlight=False)
     for part in page(certificate):
         console.print(part)
     assert isinstance(console.file, io.StringIO)
