@@ -82,6 +82,7 @@ def certify(
                 findings += stage_findings(measured[-1], solvable, stage.failures)
     except KeyboardInterrupt:
         interrupted = True
+    findings += [Finding("note", None, note) for note in task.notes()]
     order = {"defect": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda finding: order[finding.level])
     duration = time.perf_counter() - start

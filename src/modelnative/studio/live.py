@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.runs.events import Interrupted, Verified
+from modelnative.runs.events import Finished, Interrupted, Verified
 from modelnative.studio.tables import console as make_console
 from modelnative.training.config import TrainConfig
 from modelnative.training.events import Event, Started, Updated
@@ -82,6 +82,7 @@ class LiveView(View):
         super().__init__(console)
         self.started: Started | None = None
         self.update = 0
+        self._told: list[str] = []
         self._speed: float | None = None
         self._solved_greedily = False  # the newest event is a verification without a failure
 
@@ -90,13 +91,23 @@ class LiveView(View):
         if isinstance(event, Started):
             self.started = event
             self._print(headline(event))
+            self._tell(event)
             self._start()
         elif isinstance(event, Updated):
             self._updated(event)
         elif isinstance(event, Verified):
             self._verified(event)
+        elif isinstance(event, Finished):
+            self._tell(event)
         elif isinstance(event, Interrupted):
             self.signal, self.update = event.signal, event.update
+
+    def _tell(self, event: Event) -> None:
+        """Print what the task has to say to its author, unless it was printed already."""
+        notes = [] if event.trainer is None else event.trainer.task.notes()
+        for note in (note for note in notes if note not in self._told):
+            self._print(f"note: {note}")
+        self._told = notes
 
     def interrupt_message(self) -> str:
         """What to print after an interruption."""

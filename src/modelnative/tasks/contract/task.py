@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import UserError, choose, short
 from modelnative.tasks.contract.batch import Batch
 
 Split = Literal["all", "train", "heldout"]
@@ -156,6 +156,7 @@ class Task(ABC, Generic[P, S]):
     | `parse` | problems that a person types |
     | `render` | problems that a person reads |
     | `options` | a task with options that is stored by name |
+    | `notes` | what `train` and `certify` tell the author of the task, such as errors of its tools |
     """
 
     spec: TaskSpec
@@ -221,6 +222,10 @@ class Task(ABC, Generic[P, S]):
     def options(self) -> dict[str, Any]:
         """Return the task's options as `make_task` accepts them, JSON-ready."""
         return {}
+
+    def notes(self) -> list[str]:
+        """Return what the task's use so far has shown and its author should know, a line each: errors of its tools."""
+        return []
 
     @property
     def has_oracle(self) -> bool:
@@ -288,7 +293,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
+        raise UserError(f"{field}: {short(value)} is not allowed; expected {allowed}")
 
 
 def replace(state: S, **changes: Tensor) -> S:
