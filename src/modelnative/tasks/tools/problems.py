@@ -15,7 +15,7 @@ from modelnative.tasks.contract.task import require
 from modelnative.tasks.tools.tool import Kind, Value, plain_value
 
 Inputs: TypeAlias = dict[str, Value]
-FromInputs: TypeAlias = Callable[[Inputs], Any]
+FromInputs: TypeAlias = Callable[[dict[str, Any]], Any]  # Any, so that inputs are arguments of the tools
 
 MOST = 1_000_000  # problems of a task, which are all listed
 EXAMPLE = "problems={'easy': {'f': range(0, 120)}}"
