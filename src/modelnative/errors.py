@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+MAX_SAID = 500  # characters of another exception, or of a value, in a message
+
 
 class UserError(ValueError):
     """Bad input. The message names the field, the value and what is allowed.
@@ -18,7 +20,7 @@ class UserError(ValueError):
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
+        raise UserError(f"{field}: {short(value)} is not allowed; expected {allowed}")
 
 
 def choose(field: str, value: object, allowed: Iterable[str]) -> str:
@@ -53,6 +55,20 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}"
 
 
+def short(value: object) -> str:
+    """A value for a message: the start of its `repr`, or its type if it cannot be written.
+
+    Example:
+        >>> short(10**5000), short([3])
+        ('a value of type int', '[3]')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # such as ValueError for an integer of more than 4,300 digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}…"
+
+
 def in_words(error: BaseException) -> str:
     """An exception of somebody's code in one line: its type, what it says, and where it was raised.
 
@@ -60,7 +76,11 @@ def in_words(error: BaseException) -> str:
         >>> in_words(ValueError("too bad"))
         'ValueError: too bad'
     """
-    words = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001  # an exception may fail to say what it is about
+        said = ""
+    words = f"{type(error).__name__}: {said[:MAX_SAID]}".removesuffix(": ")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     if not frames or isinstance(error, SyntaxError):  # which says itself where
         return words

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,11 +19,7 @@ def double(x: int) -> int:
     return 2 * x
 
 
-def target(problem: dict[str, Any]) -> int:
-    return 2 * int(problem["x"])
-
-
-task = mn.ToolTask([double], {"x": range(30)}, target)
+task = mn.ToolTask([double], problems={"x": range(30)}, target=lambda p: double(p["x"]))
 
 
 class Counter(mn.Callback):

@@ -50,6 +50,22 @@ def make(count: int = 40) -> ToolTask:
     return ToolTask([double], {"x": range(count)}, lambda problem: 4 * problem["x"])
 
 
+@tool
+def mistaken(x: int) -> int:
+    """Has a wrong name in it."""
+    return rond(x)  # type: ignore[name-defined]  # noqa: F821
+
+
+def broken() -> ToolTask:
+    """No target can be reached, because of the mistake in the tool."""
+    return ToolTask([mistaken], {"x": range(1, 61)}, lambda problem: -problem["x"])
+
+
+def partly_broken() -> ToolTask:
+    """Every target can be reached in spite of the mistake."""
+    return ToolTask([double, mistaken], {"x": range(1, 61)}, lambda problem: 2 * problem["x"])
+
+
 def nothing() -> int:
     return 3
 

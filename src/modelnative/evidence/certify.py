@@ -107,6 +107,7 @@ def certify(
                 findings += stage_findings(measured[-1], solvable, measurement.failures)
     except KeyboardInterrupt:
         interrupted = True
+    findings += [Finding("note", None, note) for note in task.notes()]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     duration = time.perf_counter() - start
     return Certificate(name or task.spec.name, task.options(), tuple(measured), tuple(findings), duration, interrupted)

@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.runs.events import Interrupted, Verified
+from modelnative.runs.events import Finished, Interrupted, Verified
 from modelnative.studio.tables import console as make_console
 from modelnative.training.config import TrainConfig
-from modelnative.training.events import Callback, Searched, Started, Updated
+from modelnative.training.events import Callback, Event, Searched, Started, Updated
 
 LOG_UPDATES = 10  # updates between plain lines
 REFRESH_SECONDS = 0.1  # between redraws of the live view
@@ -80,6 +80,7 @@ class LiveView(View, Callback):
         self.started: Started | None = None
         self.config = TrainConfig()
         self.update = 0
+        self._told: list[str] = []
         self._speed: float | None = None
         self._solved_greedily = False  # the newest event is a verification without a failure
 
@@ -87,10 +88,21 @@ class LiveView(View, Callback):
         source: Any = event.run or event.trainer  # a training may have no run folder
         self.started, self.config = event, source.config
         self._print(headline(event, self.config))
+        self._tell(event)
         self._start()
+
+    def on_finish(self, event: Finished) -> None:
+        self._tell(event)
 
     def on_interrupt(self, event: Interrupted) -> None:
         self.signal, self.update = event.signal, event.update
+
+    def _tell(self, event: Event) -> None:
+        """Print what the task has to say to its author, unless it was printed already."""
+        notes = [] if event.trainer is None else event.trainer.task.notes()
+        for note in (note for note in notes if note not in self._told):
+            self._print(f"note: {note}")
+        self._told = notes
 
     def interrupt_message(self) -> str:
         """What to print after an interruption."""

@@ -139,7 +139,7 @@ def one_by_one(x: int) -> Iterator[int]:
             r"tool a_list: parameter 'x': list\[int\] is not allowed; expected int, float, bool, str, or Literal",
         ),
         (either, {}, r"parameter 'x': int \| None is not allowed"),
-        (mixed_choices, {}, "parameter 'x': Literal.* is not allowed; .* of one of these types"),
+        (mixed_choices, {}, "parameter 'x': typing.Literal.* is not allowed; .* of one of these types"),
         (a_default, {}, "parameter 'y' has a default"),
         (many, {}, "parameter 'x' is not allowed; expected plain parameters"),
         (by_name, {}, "parameter 'x' is not allowed; expected plain parameters"),

@@ -157,6 +157,7 @@ class Task(ABC, Generic[P, S]):
     | `parse` | problems that a person types |
     | `render` | problems that a person reads |
     | `options` | a task with options that is stored by name |
+    | `notes` | what `train` and `certify` tell the author of the task, such as errors of its tools |
     """
 
     spec: TaskSpec
@@ -222,6 +223,10 @@ class Task(ABC, Generic[P, S]):
     def options(self) -> dict[str, Any]:
         """Return the task's options as `make_task` accepts them, JSON-ready."""
         return {}
+
+    def notes(self) -> list[str]:
+        """Return what the task's use so far has shown and its author should know, a line each: errors of its tools."""
+        return []
 
     @property
     def has_oracle(self) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.sampling import content_key
 from modelnative.tasks.tools.execution import Caller
-from modelnative.tasks.tools.tool import Kind, Tool, Value
+from modelnative.tasks.tools.tool import TOO_LONG, Kind, Tool, Value
 
 NONE, ERROR = 0, 1  # ids for no value, and for the result of a call that failed
 FREE, GIVEN, NEVER = range(3)  # kinds after those of the parameters
@@ -143,9 +143,16 @@ class CallTable:
                 mine = [call for call in wanted if call[0] == t]
                 outcomes = caller([arguments for _, arguments in mine]) if mine else []
                 for call, outcome in zip(mine, outcomes, strict=True):
-                    self._by_values[call] = ERROR if outcome.value is None else self.values.intern(outcome.value)
+                    result = ERROR if outcome.value is None else self.values.intern(outcome.value)
+                    if result == ERROR and outcome.value is not None:
+                        caller.add_error(f"{TOO_LONG}: {outcome.value!r}")
+                    self._by_values[call] = result
             self._by_ids.update({call: self._by_values[typed] for call, typed in new.items()})
             return [self._by_ids[call] for call in calls]
+
+    def notes(self) -> list[str]:
+        """Return a line for each kind of error of each tool."""
+        return [note for caller in self.callers for note in caller.notes()]
 
     def _typed(self, call: tuple[int, ...]) -> tuple[int, tuple[Value, ...]]:
         """Return a call with its values. Integers become floats for float parameters, so that both are one call."""

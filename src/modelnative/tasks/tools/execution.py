@@ -3,7 +3,8 @@
 Every call has the time limit of its tool, so that a tool cannot stop a training. A thread cannot be killed: a call that
 exceeds the limit there gets an exception, which ends a Python loop but not a call that blocks in C, and is repeated in
 a worker process, which can be killed. Tools that another process cannot import (defined in a notebook or in a function)
-stay in threads, and threads that block are abandoned.
+stay in threads, and threads that block are abandoned. Neither an exception nor `os._exit` of a tool ends the training;
+a crash in C code or a signal does, in a thread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from modelnative.tasks.tools.tool import CallOutcome, Tool, Value
 
@@ -39,6 +40,8 @@ class Caller:
 
     Attributes:
         workers: the worker processes, where they are used: None for one that is not running. Empty at first.
+        made: the number of calls so far.
+        errors: for each kind of error, such as the name of an exception, how often it occurred and the first one.
     """
 
     def __init__(self, tool: Tool[..., Any]) -> None:
@@ -46,7 +49,8 @@ class Caller:
         self.workers: list[Worker | None] = []
         self._in_threads_only = tool.batched
         self._calls, self._seconds = 0, 0.0
-        self._warned: set[str] = set()
+        self.made = 0
+        self.errors: dict[str, tuple[int, str]] = {}
 
     def __call__(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         """Return the outcome of each call, in order. It must not be called by two threads at once."""
@@ -54,10 +58,24 @@ class Caller:
         while len(outcomes) < len(calls):
             rest = calls[len(outcomes) :]
             outcomes += self._in_workers(rest) if self.workers else self._in_thread(rest)
+        self.made += len(calls)
         for outcome in outcomes:
-            if outcome.fault:
-                self._warn(outcome.error, "the agent is shown an error")
+            if outcome.value is None:
+                self.add_error(outcome.error, outcome.fault)
         return outcomes
+
+    def add_error(self, error: str, fault: bool = False) -> None:
+        """Count an error by its kind, the words before the colon; a fault is warned of when it first occurs."""
+        kind = error.split(":")[0]
+        if fault and kind not in self.errors:
+            self._warn(f"{error}; the agent is shown an error")
+        count, first = self.errors.get(kind, (0, error))
+        self.errors[kind] = (count + 1, first)
+
+    def notes(self) -> list[str]:
+        """Return a line for each kind of error, the most frequent first."""
+        by_count = sorted(self.errors.values(), key=lambda error: -error[0])
+        return [f"tool {self.tool.name}: {n:,} of {self.made:,} calls failed: {first}" for n, first in by_count]
 
     def _in_thread(self, calls: Sequence[tuple[Value, ...]]) -> list[CallOutcome]:
         """Return the outcomes in a thread, up to the first call that exceeds the limit."""
@@ -99,7 +117,7 @@ class Caller:
                 shares = list(threads.map(work, range(count)))
         except CannotStart as error:
             self.workers, self._in_threads_only = [], True
-            self._warn(f"cannot be called in another process ({error})", "so a call that hangs may not be stopped")
+            self._warn(f"cannot be called in another process ({error}); so a call that hangs may not be stopped")
             return []
         return [shares[i % count][i // count] for i in range(len(calls))]
 
@@ -109,12 +127,18 @@ class Caller:
         self.workers[index] = worker if worker.alive else None
         return outcome
 
-    def _warn(self, problem: str, consequence: str) -> None:
-        """Warn once for each kind of problem."""
-        kind = problem.split(":")[0]
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(f"tool {self.tool.name}: {problem}; {consequence}", RuntimeWarning, stacklevel=2)
+    def _warn(self, problem: str) -> None:
+        warnings.warn(f"tool {self.tool.name}: {problem}", RuntimeWarning, stacklevel=2)
+
+
+_exit = os._exit
+
+
+def _exit_unless_tool(status: int) -> NoReturn:
+    """Replaces `os._exit`: in the thread of a tool it raises `SystemExit`, which is the outcome of the call."""
+    if threading.current_thread().name == f"tool {os.getpid()}":  # a process that the tool has forked may end
+        raise SystemExit(f"os._exit({status})")
+    _exit(status)
 
 
 def in_thread(function: Callable[[X], Y], arguments: Sequence[X], seconds: float) -> list[Y]:
@@ -130,7 +154,8 @@ def in_thread(function: Callable[[X], Y], arguments: Sequence[X], seconds: float
                     return
                 results.append(result)
 
-    thread = threading.Thread(target=work, name="tool", daemon=True)
+    os._exit = _exit_unless_tool  # a tool must not end the training
+    thread = threading.Thread(target=work, name=f"tool {os.getpid()}", daemon=True)
     thread.start()
     while thread.is_alive():
         known = len(results)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import UserError, choose, short
 from modelnative.tasks.contract.task import require
 from modelnative.tasks.tools.tool import Kind, Value, plain_value
 
 Inputs: TypeAlias = dict[str, Value]
-FromInputs: TypeAlias = Callable[[Inputs], Any]
+FromInputs: TypeAlias = Callable[[dict[str, Any]], Any]  # Any, so that inputs are arguments of the tools
 
 MOST = 1_000_000  # problems of a task, which are all listed
 EXAMPLE = "problems={'easy': {'f': range(0, 120)}}"
@@ -113,7 +113,7 @@ def _few(name: object, values: Any) -> Any:
     if isinstance(values, Mapping):
         return values
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise UserError(f"problems: {name}: {values!r} is not allowed; expected values to choose from: {EXAMPLE}")
+        raise UserError(f"problems: {name}: {short(values)} is not allowed; expected values to choose from: {EXAMPLE}")
     listed = list(itertools.islice(values, MOST + 1))
     require(len(listed) <= MOST, f"problems: {name}", f"{MOST} values or more", f"at most {MOST}")
     return listed

@@ -28,6 +28,9 @@ class OraclePrograms:
         targets: int64 [problems], the ids of the targets.
         solve: the programs as the user gave them (see `ToolTask`); None for a search.
         horizon: the length of the padded programs.
+
+    Attributes:
+        notes: what the search found that the author of the task should know, a line each.
     """
 
     def __init__(
@@ -36,7 +39,8 @@ class OraclePrograms:
         self.interpreter, self.listed, self.inputs, self.targets = interpreter, listed, inputs, targets
         self.solve = None if solve is None else per_stage("solve", solve, listed.stages)
         self.horizon = horizon
-        self._programs = torch.full((len(inputs), horizon), interpreter.vocabulary.end, dtype=torch.int16)
+        self._programs = torch.full((len(inputs), horizon), interpreter.vocabulary.end, dtype=torch.int32)
+        self.notes: list[str] = []
         self._made: set[int] = set()
         self._lock = threading.Lock()
 
@@ -50,7 +54,7 @@ class OraclePrograms:
             for index in set(stage.unique().tolist()) - self._made:
                 rows = torch.tensor([row for row, s in enumerate(self.listed.stage) if s == index])
                 for program, solved in self._search(index, rows) if self.solve is None else self._given(index, rows):
-                    self._programs[solved, : len(program)] = torch.tensor(program, dtype=torch.int16)
+                    self._programs[solved, : len(program)] = torch.tensor(program, dtype=torch.int32)
                 self._made.add(index)
         return self._programs[row.cpu()].long().to(row.device)
 
@@ -96,11 +100,17 @@ class OraclePrograms:
                 tried = "" if len(sampled) == total else " that were tried"
                 raise UserError(
                     f"target: {len(missing)} of {len(sampled)} problems{tried} of stage {self.listed.stages[stage]!r} "
-                    f"cannot be reached, such as {some}: {why}"
+                    f"cannot be reached, such as {some}: {'; '.join([why, *self.interpreter.calls.notes()])}"
                 )
             for words in search.chosen():
                 tokens = self._tokens(words)
                 solved = self._solves(tokens, rows)
+                if total > 1 and bool(solved.all()) and len(rows) == total:
+                    self.notes.append(
+                        f"stage {self.listed.stages[stage]!r}: one program solves all {total:,} problems, "
+                        f"{' '.join(words)!r}, so that the agent need not read the problem; add problems that need "
+                        "other tools, or another order of them"
+                    )
                 yield tokens, rows[solved]
                 rows = rows[~solved]
             sample *= 2

@@ -103,7 +103,7 @@ class ToolTask(Task[ToolProblems, ToolState]):
         )
         listed = ToolProblems(
             stage=torch.tensor(self.listed.stage),
-            context=torch.tensor(contexts, dtype=torch.int16),
+            context=torch.tensor(contexts, dtype=torch.int32),
             key=torch.tensor(self.listed.keys()),
             row=torch.arange(len(contexts)),
         )
@@ -132,17 +132,15 @@ class ToolTask(Task[ToolProblems, ToolState]):
     def parse(self, stage: int, text: str) -> ToolProblems:
         listed = self.listed
         rows = [row for row, s in enumerate(listed.stage) if s == stage]
-        words = text.replace(",", " ").split()
-        for row in rows:
-            given = listed.inputs[row]
-            for accepted in (described(given), " ".join(map(str, given.values()))):
-                if words == accepted.replace(",", " ").split():
-                    return self._at(torch.tensor([row]))
         example = described(listed.inputs[rows[0]])
-        raise UserError(
-            f"problem: {text!r} is not allowed; expected one of the {len(rows)} problems of stage "
-            f"{listed.stages[stage]!r}, such as {example!r}"
-        )
+        allowed = f"one of the {len(rows)} problems of stage {listed.stages[stage]!r}, such as {example!r}"
+        for form in (str, _words):  # as it is written, so that `a,b` and `a b` differ; else whatever the spacing
+            for written in (described, lambda given: " ".join(map(str, given.values()))):
+                found = [row for row in rows if form(written(listed.inputs[row])) == form(text)]
+                require(len(found) < 2, "problem", text, f"{allowed}; this may be {len(found)} of them")
+                if found:
+                    return self._at(torch.tensor(found))
+        raise UserError(f"problem: {text!r} is not allowed; expected {allowed}")
 
     def render(self, problems: ToolProblems, i: int) -> str:
         row = int(problems.row[i])
@@ -162,6 +160,9 @@ class ToolTask(Task[ToolProblems, ToolState]):
 
     def oracle(self, problems: ToolProblems) -> Tensor:
         return self.programs(problems.stage, problems.row)
+
+    def notes(self) -> list[str]:
+        return [*self.programs.notes, *self.interpreter.calls.notes()]
 
     # Episodes
 
@@ -207,6 +208,10 @@ class ToolTask(Task[ToolProblems, ToolState]):
     def _rounded(self, value: Value | None) -> Value | None:
         """A float as it is compared with the target."""
         return round(value, self.vocabulary.decimals) if isinstance(value, float) else value
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def _tools(given: Sequence[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[..., Any], ...]:

@@ -13,9 +13,9 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Annotated, Any, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, in_words, short
 from modelnative.tasks.importing import module_name
 
 Value: TypeAlias = int | float | bool | str
@@ -23,7 +23,9 @@ A = ParamSpec("A")
 R = TypeVar("R")
 
 SECONDS = 1.0  # default time limit of a call
+MAX_DIGITS = 12  # of a number that is an input, a target or a result
 JSON_TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+TOO_LONG = "returned a number with too many digits"
 TYPES = "int, float, bool, str, or Literal with values of one of these types"
 TYPES_OF_TENSORS = "int, float, bool or Literal, without strings (a tensor cannot hold them)"
 
@@ -49,35 +51,35 @@ class Kind:
 
     @classmethod
     def of(cls, annotation: Any) -> Kind | None:
-        """Return the kind of an annotation; None if it is none of `TYPES`."""
+        """Return the kind of an annotation, without its description; None if it is none of `TYPES`."""
+        annotation = described(annotation)[0]
         if annotation is bool:
             return cls(bool, (False, True))
         if annotation in (int, float, str):
             return cls(annotation)
         if typing.get_origin(annotation) is Literal:
             choices = typing.get_args(annotation)
-            if len({type(choice) for choice in choices}) == 1 and type(choices[0]) in JSON_TYPES:
-                return cls(type(choices[0]), choices)
+            kind = cls(type(choices[0]))
+            if kind.type in JSON_TYPES and all(type(c) is kind.type and kind.takes(c) for c in choices):
+                return cls(kind.type, choices)
         return None
 
     def convert(self, value: object) -> Value:
         """Return `value` as a plain value of this kind. Integers are accepted as floats, and NumPy scalars as numbers.
 
         Raises:
-            TypeError: the value has another type, is not among the choices, or is not finite.
+            TypeError: the value has another type, is not among the choices, or is no `plain_value`.
         """
         plain = plain_value(value)
-        if self.type is float and type(plain) is int and abs(plain) < 2**53:
+        if self.type is float and type(plain) is int:
             plain = float(plain)
         if type(plain) is not self.type:
-            raise TypeError(f"{value!r} is not {self.type.__name__}")
-        if isinstance(plain, float) and not math.isfinite(plain):
-            raise TypeError(f"{value!r} is not finite")
+            raise TypeError(f"{short(value)} is not {self.type.__name__}")
         if self.choices and plain not in self.choices:
-            raise TypeError(f"{value!r} is none of {', '.join(map(repr, self.choices))}")
+            raise TypeError(f"{short(value)} is none of {', '.join(map(repr, self.choices))}")
         return plain
 
-    def takes(self, value: Value) -> bool:
+    def takes(self, value: object) -> bool:
         """Whether `convert` accepts the value."""
         try:
             self.convert(value)
@@ -91,19 +93,49 @@ class Kind:
         return {"type": JSON_TYPES[self.type], **listed}
 
 
+class TooManyDigits(TypeError):
+    """A number is too long to be shown, whatever `digits` of `ToolTask` is."""
+
+
 def plain_value(value: object) -> Value:
     """Return `value` as an int, float, bool or str; it may be a scalar of NumPy or torch.
 
+    Every value of a user or a tool passes here before it is converted, written or computed with.
+
     Raises:
-        TypeError: the value is none of these.
+        TooManyDigits: a number has more than `MAX_DIGITS` digits.
+        TypeError: the value is none of these, or is not finite.
     """
     if not isinstance(value, (int, float, str)) and getattr(value, "shape", None) == ():
         value = value.item()  # type: ignore[attr-defined]  # scalars of NumPy and torch have `item`
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value!r} is not finite")
+    if isinstance(value, (int, float)) and abs(value) >= 10**MAX_DIGITS:
+        raise TooManyDigits(f"{short(value)} has more than {MAX_DIGITS} digits")
     for kind in (bool, int, float, str):  # bool first, as it is a subclass of int
         if isinstance(value, kind):
             # Adding 0 turns −0.0 into 0.0, which looks the same and would be another value.
             return float(value) + 0.0 if isinstance(value, float) else kind(value)
-    raise TypeError(f"{value!r} is not int, float, bool or str")
+    raise TypeError(f"{short(value)} is not int, float, bool or str")
+
+
+def described(annotation: Any) -> tuple[Any, str]:
+    """Return an annotation without `Annotated` and `NewType`, and the description in it: the first string.
+
+    Example:
+        >>> described(Annotated[int, "degrees Fahrenheit"])
+        (<class 'int'>, 'degrees Fahrenheit')
+    """
+    words = ""
+    while True:
+        if typing.get_origin(annotation) is Annotated:
+            extra = (getattr(one, "description", None) or one for one in annotation.__metadata__)
+            words = words or next((one for one in extra if isinstance(one, str)), "")
+            annotation = annotation.__origin__
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        else:
+            return annotation, words
 
 
 class CallOutcome(NamedTuple):
@@ -147,7 +179,8 @@ class Tool(Generic[A, R]):
             raise UserError(f"tool: {self.name or repr(function)} is not allowed; give it a name: def name(...): ...")
         if not seconds > 0:
             raise self._error(f"seconds: {seconds!r} is not allowed; expected more than 0")
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        late = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        if any(is_late(function) for is_late in late):
             raise self._error("is async or a generator; expected a function that returns its result")
         self.seconds, self.batched = float(seconds), batched
         self.doc = inspect.getdoc(function) or ""
@@ -176,7 +209,7 @@ class Tool(Generic[A, R]):
         try:
             return self._outcome(self.function(*arguments))  # type: ignore[arg-type,call-arg]
         except BaseException as error:  # noqa: BLE001  # no exception of a tool may end the training
-            return CallOutcome(None, f"{type(error).__name__}: {error}")
+            return CallOutcome(None, in_words(error))
 
     def attempt_all(self, calls: Sequence[Sequence[Value]]) -> list[CallOutcome]:
         """Make several calls of a batched tool at once; an exception is the outcome of all of them."""
@@ -187,12 +220,13 @@ class Tool(Generic[A, R]):
         columns = [torch.tensor(c, dtype=dtypes[k]) for k, c in zip(kinds, zip(*calls, strict=True), strict=True)]
         try:
             result: Any = self.function(*columns)  # type: ignore[arg-type,call-arg]
-        except BaseException as error:  # noqa: BLE001  # as above
-            return [CallOutcome(None, f"{type(error).__name__}: {error}")] * len(calls)
-        if not isinstance(result, torch.Tensor) or result.shape != (len(calls),):
+            if isinstance(result, torch.Tensor) and result.shape == (len(calls),):
+                return [self._outcome(value) for value in result.tolist()]
             shape = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            return [CallOutcome(None, f"returned {shape}; expected a tensor [{len(calls)}]", fault=True)] * len(calls)
-        return [self._outcome(value) for value in result.tolist()]
+            outcome = CallOutcome(None, f"returned {shape}; expected a tensor [{len(calls)}]", fault=True)
+        except BaseException as error:  # noqa: BLE001  # as above
+            outcome = CallOutcome(None, in_words(error))
+        return [outcome] * len(calls)
 
     @property
     def target(self) -> str | None:
@@ -217,6 +251,9 @@ class Tool(Generic[A, R]):
             {'feet': {'type': 'integer'}}
         """
         properties = {name: kind.schema() for name, kind in self.parameters.items()}
+        for name, parameter in self.signature.parameters.items():
+            if words := described(parameter.annotation)[1]:
+                properties[name]["description"] = words
         parameters: dict[str, Any] = {"type": "object", "properties": properties, "required": list(properties)}
         parameters["additionalProperties"] = False
         return {
@@ -227,6 +264,8 @@ class Tool(Generic[A, R]):
     def _outcome(self, result: object) -> CallOutcome:
         try:
             return CallOutcome(self.returns.convert(result))
+        except TooManyDigits:
+            return CallOutcome(None, f"{TOO_LONG}: {short(result)}")
         except TypeError as error:
             return CallOutcome(None, f"returned what its annotation does not allow: {error}", fault=True)
 
@@ -248,7 +287,8 @@ class Tool(Generic[A, R]):
         kind = Kind.of(annotation)
         if kind is None or (self.batched and kind.type is str):
             allowed = TYPES_OF_TENSORS if self.batched else TYPES
-            raise self._error(f"{what}: {inspect.formatannotation(annotation)} is not allowed; expected {allowed}")
+            name = annotation.__name__ if isinstance(annotation, type) else short(annotation)
+            raise self._error(f"{what}: {name} is not allowed; expected {allowed}")
         return kind
 
 

@@ -12,6 +12,7 @@ from modelnative.tasks.tools.tool import Tool, Value
 
 FIXED = ("ERROR", "INT", "FLOAT", "ANS", "START", "EOS")
 DIGITS = tuple("0123456789")
+MOST_TOKENS = 100_000
 
 
 class ToolVocabulary:
@@ -70,6 +71,12 @@ class ToolVocabulary:
                     raise UserError(f"{what}: {name!r} is not allowed; it is already the name of {meaning[name]}")
                 meaning[name] = what
                 self.ids[name] = len(self.ids)
+        require(
+            len(self.ids) <= MOST_TOKENS,
+            "problems",
+            f"{len(self.ids)} tokens",
+            f"at most {MOST_TOKENS}; use fewer strings",
+        )
         self.end = self.ids["EOS"]
 
     @property
