@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from modelnative.errors import UserError, choose
+from modelnative.tasks.importing import require_trusted
 from modelnative.training.config import TrainConfig
 
 PARTS = ("name", "seeds", "base", "grid", "trials")
@@ -60,7 +61,10 @@ def read_spec(path: Path) -> Spec:
         raise UserError(f"spec: {str(path)!r} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"spec: {str(path)!r} is neither TOML nor JSON ({error})") from error
-    return parse_spec({"name": path.stem, **table})
+    spec = parse_spec({"name": path.stem, **table})
+    for fields in (spec.base, spec.grid, *spec.trials):
+        require_trusted(path, fields)
+    return spec
 
 
 def parse_spec(table: dict[str, Any]) -> Spec:
