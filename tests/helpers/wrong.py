@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from modelnative.tasks.tutorial.task import Tutorial
 
 if TYPE_CHECKING:
     from somewhere import Steps  # type: ignore[import-not-found]
+
+    from modelnative.tasks.contract import task as contract
 
 
 class Unfinished(Task[Any, Any]):
@@ -36,9 +39,30 @@ def leaves() -> Tutorial:
     sys.exit(3)
 
 
-def same() -> type[Tutorial]:
-    return Tutorial
+def same() -> Tutorial:
+    return Tutorial  # type: ignore[return-value]
+
+
+def lies() -> Tutorial:
+    return 3  # type: ignore[return-value]
+
+
+def unannotated():
+    """It must not be called."""
+    raise AssertionError
 
 
 def needs(size: int) -> Tutorial:
     return Tutorial(size)
+
+
+def unresolved(name: Steps = 6) -> Tutorial:
+    """Its annotations cannot be evaluated, and its parameter is called like that of `make_task`."""
+    return Tutorial(name)
+
+
+def quoted() -> contract.Task[Any, Any]:
+    return Tutorial()
+
+
+partial = functools.partial(needs, 7)

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from modelnative.cli.parser import OnOff, Parser, add_options, flag, normalized
+from modelnative.cli.parser import OnOff, Parser, Trust, add_options, flag, normalized
 from modelnative.policies.config_model import leaf_fields, nested, read_table, value_type, with_fields
 from modelnative.runs.upgrade import upgraded_config
+from modelnative.tasks.importing import NAMES, require_trusted, trust
 from modelnative.training.config import TrainConfig
 
-NAMES = ("task", "core", "algorithm", "curriculum")  # the fields that choose a recipe
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
@@ -59,11 +59,14 @@ def read_configured(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.error = parser.error  # type: ignore[method-assign]
     first.add_argument("--config", type=Path)
+    first.add_argument("--trust", action=Trust, default=argparse.SUPPRESS)
     for name in NAMES:
         first.add_argument(flag(name), *(["--policy"] if name == "core" else []), dest=name)
     chosen = vars(first.parse_known_args(normalized(arguments))[0])
     path = chosen.pop("config")
     table = upgraded_config(read_table("config", path)) if path else {}
+    trust(*filter(None, chosen.values()))
+    require_trusted(path, {name: value for name, value in table.items() if chosen.get(name) is None})
     default = _recipe(chosen, table, usual)
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML or JSON with the fields below, such as a run's config.json"

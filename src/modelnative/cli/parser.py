@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from modelnative.cli import COMMANDS, PROGRAM
 from modelnative.errors import UserError
+from modelnative.tasks.importing import trust
 
 if TYPE_CHECKING:
     pass
@@ -38,6 +39,13 @@ class Parser(argparse.ArgumentParser):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(
             prog=f"{PROGRAM} {command}", description=text, formatter_class=formatter, allow_abbrev=False, **options
+        )
+        self.add_argument(
+            "--trust",
+            action=Trust,
+            default=argparse.SUPPRESS,
+            metavar="MODULE",
+            help="a module of your own that the names in a run, sweep or configuration may refer to; may be repeated",
         )
 
     def error(self, message: str) -> NoReturn:
@@ -76,6 +84,15 @@ def _nearest(name: str, flags: Sequence[str]) -> str | None:
             if names[found] in flags:
                 return names[found]
     return None
+
+
+class Trust(argparse.Action):
+    """Trusts a module: the names in files may refer to it. See `modelnative.tasks.importing.require_trusted`."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, __: argparse.Namespace, value: Any, option: str | None = None
+    ) -> None:
+        trust(value)
 
 
 class OnOff(argparse.Action):

@@ -46,6 +46,7 @@ from modelnative.runs.files import (
 from modelnative.runs.upgrade import FORMATS, upgraded_config
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask
+from modelnative.tasks.importing import require_trusted
 from modelnative.training.checkpoint import restore, state_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
@@ -135,7 +136,9 @@ class Run:
         values = read_json(path / "config.json")
         if not isinstance(values, dict) or values.get("format") not in FORMATS:
             raise UserError(f"{path / 'config.json'}: not a modelnative configuration (expected format {FORMAT!r})")
-        return cls(path, with_fields(TrainConfig(), upgraded_config(values)))
+        fields = upgraded_config(values)
+        require_trusted(path / "config.json", fields)
+        return cls(path, with_fields(TrainConfig(), fields))
 
     def task(self) -> AnyTask:
         """The task that it trains on."""

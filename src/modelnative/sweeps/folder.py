@@ -27,6 +27,7 @@ from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
 from modelnative.sweeps.spec import MAX_TRIALS, Spec, differences, parse_spec
+from modelnative.tasks.importing import require_trusted
 from modelnative.training.config import TrainConfig, with_fields
 
 MAX_DIFFERENCES = 3  # that an error names
@@ -91,12 +92,13 @@ class Sweep:
             write_json(self.path / "sweep.json", {"format": FORMAT, "spec": vars(self.spec), "trials": trials})
 
     @classmethod
-    def open(cls, path: Path, spec: Spec | None = None) -> Sweep:
+    def open(cls, path: Path, spec: Spec | None = None, *, trusted: bool = False) -> Sweep:
         """Open an existing sweep. Its trials are read from the folder; later changes of recipes do not affect them.
 
         Args:
             path: the folder.
             spec: if given, the sweep must have been made from this spec.
+            trusted: whether all names in it may be imported; see `require_trusted`.
 
         Raises:
             UserError: the folder is not a sweep, is damaged, or was made from another spec.
@@ -112,6 +114,8 @@ class Sweep:
         if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             raise UserError(f"{path / 'sweep.json'}: not a modelnative sweep (expected format {FORMAT!r})")
         try:
+            for trial in [] if trusted else saved["trials"]:
+                require_trusted(path / "sweep.json", trial["config"])
             trials = tuple(
                 Trial(trial["name"], trial["fields"], with_fields(TrainConfig(), trial["config"]))
                 for trial in saved["trials"]

@@ -12,6 +12,7 @@ from typing import Any
 from modelnative.errors import UserError, choose, require
 from modelnative.policies.config_model import leaf_fields, read_table
 from modelnative.runs.upgrade import earlier_names
+from modelnative.tasks.importing import require_trusted
 from modelnative.training.config import TrainConfig
 
 MAX_TRIALS = 10_000
@@ -45,7 +46,10 @@ def read_spec(path: Path) -> Spec:
     Raises:
         UserError: it cannot be read, is neither TOML nor JSON, or says what is not allowed.
     """
-    return parse_spec({"name": path.stem, **read_table("spec", path)})
+    spec = parse_spec({"name": path.stem, **read_table("spec", path)})
+    for fields in (spec.base, spec.grid, *spec.trials):
+        require_trusted(path, fields)
+    return spec
 
 
 def parse_spec(table: dict[str, Any]) -> Spec:

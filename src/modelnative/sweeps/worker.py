@@ -44,13 +44,15 @@ def _train(folder: Path, name: str, after_run: str) -> int:
     from modelnative.runs.events import Finished, Interrupted
     from modelnative.runs.training import Training
     from modelnative.sweeps.folder import Sweep
+    from modelnative.tasks.importing import NAMES, trust
 
     if not Sweep.exists(folder):
         raise UserError(
             f"sweep: {str(folder)!r} does not exist on {platform.node()}; expected a folder that all machines share"
         )
-    sweep = Sweep.open(folder)
+    sweep = Sweep.open(folder, trusted=True)  # the process that started this one has judged the names
     trial = sweep.trial(name)
+    trust(*(getattr(trial.config, field) for field in NAMES))
     run = sweep.run(trial)
     with sweep.lock(name, LOCK_SECONDS):
         if not run.result_path.exists():

@@ -6,11 +6,12 @@ A task has a name in `TASKS`, the name of an entry point in the group `modelnati
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from modelnative.errors import UserError, choose, in_words
 from modelnative.tasks.importing import imported, module_name
@@ -50,7 +51,7 @@ def task_entries() -> dict[str, Entry]:
     return {**plugins, **TASKS}
 
 
-def make_task(name: str, **options: Any) -> AnyTask:
+def make_task(name: str, /, **options: Any) -> AnyTask:
     """Make a task by its name.
 
     Args:
@@ -109,7 +110,7 @@ def option_parameters(name: str) -> dict[str, inspect.Parameter]:
         ['horizon']
     """
     maker = _maker(name)
-    return {name: p for name, p in _parameters(maker).items() if p.kind in NAMED} if callable(maker) else {}
+    return {name: p for name, p in _signature(maker).parameters.items() if p.kind in NAMED} if callable(maker) else {}
 
 
 def task_name(task: AnyTask | Callable[..., Any]) -> str:
@@ -138,7 +139,7 @@ def task_name(task: AnyTask | Callable[..., Any]) -> str:
 
 def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]) -> None:
     """Raise a `UserError` for an option that is unknown, has another type or is missing."""
-    parameters = _parameters(maker)
+    parameters = _signature(maker).parameters
     named = {name: p for name, p in parameters.items() if p.kind in NAMED}
     any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option, value in options.items():
@@ -159,12 +160,12 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
             )
 
 
-def _parameters(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters, with evaluated annotations unless that fails."""
+def _signature(maker: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature, with evaluated annotations unless that fails."""
     try:
-        return inspect.signature(maker, eval_str=True).parameters
+        return inspect.signature(maker, eval_str=True)
     except (AttributeError, NameError, SyntaxError, TypeError):
-        return inspect.signature(maker).parameters
+        return inspect.signature(maker)
 
 
 def _maker(name: str) -> Callable[..., Any] | AnyTask:
@@ -190,8 +191,13 @@ def _maker(name: str) -> Callable[..., Any] | AnyTask:
         raise UserError(
             f"task: {name!r} is not allowed; it is a tool; expected a task with this tool: ToolTask([...], ...)"
         )
-    if inspect.isroutine(found) or (callable(found) and not is_class):
-        return found
+    if not is_class and callable(found):
+        if _makes_task(found):
+            return found
+        raise UserError(
+            f"task: {name!r} is not allowed; expected a function that says that it returns a task: annotate it, as in "
+            f"def {target.rpartition(':')[2]}(...) -> Task:"
+        )
     raise UserError(
         f"task: {name!r} is not allowed; expected {target} to be a subclass of Task, a function that returns a task, "
         f"or a task; it is {_kind(found)}"
@@ -214,6 +220,31 @@ def _target(name: str) -> str:
         return entries[choose("task", name, entries)].target
     except UserError as error:
         raise UserError(f"{error}; or your own as module:name, such as mytasks:MyTask of mytasks.py") from error
+
+
+def _makes_task(function: Callable[..., Any]) -> bool:
+    """Whether the annotation of a function says that it returns a task. It is judged before any call.
+
+    The functions of this library do not count: their arguments would come from a file.
+    """
+    from modelnative.tasks.contract.task import Task
+
+    function = function.func if isinstance(function, functools.partial) else function
+    if isinstance(function, type):
+        return issubclass(function, Task)
+    if str(getattr(function, "__module__", "")).partition(".")[0] == "modelnative":
+        return False
+    try:
+        made = _signature(function).return_annotation
+    except (TypeError, ValueError):  # a built-in function
+        return False
+    if isinstance(made, str):  # it cannot be evaluated, because of another annotation or an import for a type checker
+        made = made.partition("[")[0].rpartition(".")[2]
+        if made in ("Task", "AnyTask", "ToolTask"):
+            return True
+        made = getattr(function, "__globals__", {}).get(made)
+    made = get_origin(made) or made
+    return isinstance(made, type) and issubclass(made, Task)
 
 
 def _is_tool(found: object) -> bool:

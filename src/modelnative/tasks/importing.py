@@ -1,4 +1,8 @@
-"""Import an object by its name `module:name`, with errors of one line that say what to do."""
+"""Import an object by its name `module:name`, with errors of one line that say what to do.
+
+A name that the user gives is imported. A name in a file (a run, a sweep, a configuration) is imported only from a
+module that the user trusts, because importing runs code, and the file may be somebody else's: see `require_trusted`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import inspect
 import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -18,6 +22,45 @@ from typing import Any
 from modelnative.errors import UserError, in_words
 
 SHOWN = 10  # names in a message
+
+
+def trust(*modules: str) -> None:
+    """Let the names in files refer to these modules, for the rest of the process.
+
+    The environment variable `MODELNATIVE_TRUST` does the same for all processes; it separates modules by commas.
+
+    Args:
+        modules: names of modules, such as `mytasks`, or of objects in them, such as `mytasks:MyTask`.
+    """
+    _trusted.update(name.partition(":")[0] for name in modules)
+
+
+def require_trusted(file: str | Path, fields: Mapping[str, Any]) -> None:
+    """Raise a `UserError` unless the names in a file may be imported.
+
+    Registered names may, and `module:name` of this library, of a module that is imported already, and of one that the
+    user trusts (`trust`).
+
+    Args:
+        file: where the fields are.
+        fields: of a training, or a list of values for each of them; those that are no names are ignored.
+    """
+    trusted = {*_trusted, *os.environ.get(TRUST, "").split(","), module_name("__main__"), *sys.modules}
+    for field in NAMES:
+        values = fields.get(field)
+        for name in values if isinstance(values, list) else [values]:
+            module, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+            ours = module.startswith("modelnative.") and "__main__" not in module
+            if colon and not ours and module not in trusted:
+                raise UserError(
+                    f"{field}: {name!r} in {str(file)!r} would run the code of the module {module!r}; if you trust it, "
+                    f"add --trust {module} (in Python: import it first)"
+                )
+
+
+NAMES = ("task", "core", "algorithm", "curriculum")  # the fields whose values are names
+TRUST = "MODELNATIVE_TRUST"
+_trusted: set[str] = set()
 
 
 def imported(target: str) -> Any:

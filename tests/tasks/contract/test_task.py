@@ -136,9 +136,18 @@ def test_options_rebuild_the_task(name: str, options: dict[str, object]) -> None
         ("mine.py", {}, "expected the name of a task in the file: mine:NAME"),
         (3, {}, "task: int is not allowed; expected its name"),
         (Tutorial, {}, "task: the class Tutorial is not allowed; expected its name"),
-        ("modelnative.tasks.arithmetic.task:LIMIT", {}, "to be a subclass of Task"),
+        ("modelnative.tasks.calculator:LIMIT", {}, "to be a subclass of Task"),
         ("builtins:dict", {}, "expected builtins:dict to be a subclass of Task.*; it is the class dict"),
-        ("toolbox:nothing", {}, "task: 'toolbox:nothing' is not allowed; it returned int; expected a task"),
+        (
+            "toolbox:nothing",
+            {},
+            "expected a function that says that it returns a task: annotate it, as in def nothing(...) -> Task:",
+        ),
+        ("wrong:unannotated", {}, "annotate it, as in def unannotated(...) -> Task:"),
+        ("wrong:lies", {}, "task: 'wrong:lies' is not allowed; it returned int; expected a task"),
+        ("os:system", {"command": "touch PWNED"}, "task: 'os:system' is not allowed; expected a function that says"),
+        ("subprocess:Popen", {"args": ["touch", "PWNED"]}, "it is the class Popen"),
+        ("modelnative.tasks:make_task", {"name": "os:system"}, "expected a function that says that it returns a task"),
         ("toolbox:double", {}, "it is a tool; expected a task with this tool: ToolTask"),
         ("wrong:Empty", {}, "task: Empty has no spec; set self.spec = TaskSpec(...) in its __init__"),
         (
@@ -169,6 +178,12 @@ def test_options_pass_on_to_a_superclass_and_annotations_may_be_for_a_type_check
     assert make_task("wrong:Further", steps=7).spec.horizon == 7
     assert make_task("wrong:Further", steps=7, unused=3).spec.horizon == 7
     assert list(option_parameters("wrong:Further")) == ["steps"]
+
+
+def test_a_function_says_by_its_annotation_that_it_makes_a_task() -> None:
+    assert make_task("wrong:unresolved", name=7).spec.horizon == 7
+    assert make_task("wrong:quoted").spec.horizon == 6
+    assert make_task("wrong:partial").spec.horizon == 7
 
 
 def test_make_task_by_import_string(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class HopsState(State):
     """A batch of n episodes.
 
     Attributes:
-        mode: int64 [n], the function that takes the next node, or how the episode ended; see `KeyRules`.
+        mode: int64 [n], the function that takes the next node, or how the episode ended; see `HopsTables`.
         shown: int64 [n], the token on the display.
         left: int64 [n], hops of the problem minus calls made; may be negative.
         maps, target: of the problem.
@@ -60,11 +60,11 @@ class HopsState(State):
 
 
 @dataclass
-class KeyRules(Batch):
-    """The effect of each key: one row for each (mode, key), with the key changing fastest.
+class HopsTables(Batch):
+    """Lookup tables: the ways to write the number of hops, and the effect of each key.
 
-    The modes are, in this order: one for each chosen tool, no tool chosen, ANS pressed, answered, ended without an
-    answer.
+    The effects have one row for each (mode, key), with the key changing fastest. The modes are, in this order: one for
+    each chosen tool, no tool chosen, ANS pressed, answered, ended without an answer.
 
     Attributes:
         mode: int64, the mode after the key.
@@ -72,6 +72,9 @@ class KeyRules(Batch):
         word, shift: int64, the position in `maps` of the result of a call.
         calls, answers, done, invalid: bool, the key calls a tool; gives the answer; the episode is over after it; it
             has no effect.
+        rows: int16 [rows, tokens], all ways to write the number of hops, followed by CTX; stage after stage.
+        first: int64 [stages], the first row of each stage.
+        ways: int64 [stages], the number of rows of each stage.
     """
 
     mode: Tensor
@@ -82,20 +85,6 @@ class KeyRules(Batch):
     answers: Tensor
     done: Tensor
     invalid: Tensor
-
-
-@dataclass
-class HopsTables(Batch):
-    """Lookup tables.
-
-    Attributes:
-        keys: the effects of the keys.
-        rows: int16 [rows, tokens], all ways to write the number of hops, followed by CTX; stage after stage.
-        first: int64 [stages], the first row of each stage.
-        ways: int64 [stages], the number of rows of each stage.
-    """
-
-    keys: KeyRules
     rows: Tensor
     first: Tensor
     ways: Tensor
@@ -288,7 +277,7 @@ class Hops(Task[HopsProblems, HopsState]):
         return HopsState(none > 0, mode, blank, problems.stage + 1, problems.maps, problems.target)
 
     def step(self, state: HopsState, action: Tensor) -> Step[HopsState]:
-        keys = self.tables(action.device).keys
+        keys = self.tables(action.device)
         row = torch.add(action, state.mode, alpha=len(self.spec.vocabulary))
         calls, shown = keys.calls.index_select(0, row), keys.shown.index_select(0, row)
         shown = torch.where(shown < 0, state.shown, shown)
@@ -305,8 +294,8 @@ class Hops(Task[HopsProblems, HopsState]):
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
 
     def _image(self, maps: Tensor, row: Tensor) -> Tensor:
-        """Return the results of calls: maps int64 [n, words], rows of `KeyRules` int64 [n] -> int64 [n]."""
-        keys = self.tables(row.device).keys
+        """Return the results of calls: maps int64 [n, words], rows of `HopsTables` int64 [n] -> int64 [n]."""
+        keys = self.tables(row.device)
         word = maps[:, 0] if maps.shape[1] == 1 else maps.gather(1, keys.word.index_select(0, row)[:, None])[:, 0]
         return word >> keys.shift.index_select(0, row) & ((1 << self.packing.bits) - 1)
 
@@ -346,11 +335,6 @@ class Hops(Task[HopsProblems, HopsState]):
             "display": "" if shown == self.eos else self.spec.vocabulary[shown],
         }
 
-    def _make_tables(self, device: torch.device) -> HopsTables:
-        rows = [self._rows(h) for h in range(1, self.hops + 1)]
-        ways = torch.tensor([len(part) for part in rows])
-        return HopsTables(self._key_rules(), torch.cat(rows), ways.cumsum(0) - ways, ways).to(device)
-
     def _rows(self, h: int) -> Tensor:
         """Return all ways to write h hops: int16 [ways, tokens]."""
         if self.count_as == "digits":
@@ -366,7 +350,9 @@ class Hops(Task[HopsProblems, HopsState]):
             ]
         return torch.tensor([[*row, self.ctx] for row in tokens], dtype=torch.int16)
 
-    def _key_rules(self) -> KeyRules:
+    def _make_tables(self, device: torch.device) -> HopsTables:
+        rows = [self._rows(h) for h in range(1, self.hops + 1)]
+        ways = torch.tensor([len(part) for part in rows])
         none, answering, answered, ended = range(self.maps, self.maps + 4)
         mode, key = torch.meshgrid(torch.arange(self.maps + 4), torch.arange(len(self.spec.vocabulary)), indexing="ij")
         mode, key = mode.flatten(), key.flatten()
@@ -379,7 +365,7 @@ class Hops(Task[HopsProblems, HopsState]):
             after = after.masked_fill(effect, then)
         shown = torch.where(answers, key, torch.where(chooses | prepares | ends, self.eos, -1))
         node = torch.where(calls, key, 0)
-        return KeyRules(
+        return HopsTables(
             mode=after,
             shown=shown,
             word=mode * calls * self.packing.words + node // self.packing.per,
@@ -388,4 +374,7 @@ class Hops(Task[HopsProblems, HopsState]):
             answers=answers,
             done=after > answering,
             invalid=running & ~(calls | chooses | prepares | answers | ends),
-        )
+            rows=torch.cat(rows),
+            first=ways.cumsum(0) - ways,
+            ways=ways,
+        ).to(device)
