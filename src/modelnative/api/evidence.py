@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from modelnative.api.training import Agent, load
-from modelnative.errors import UserError
+from modelnative.errors import UserError, choose
 from modelnative.evidence.certificate import Certificate
 from modelnative.evidence.certify import certify as certify_task
 from modelnative.evidence.evaluate import Evaluation, episodes
@@ -20,7 +20,7 @@ from modelnative.evidence.explain import explain as explain_policy
 from modelnative.evidence.tutorial_comparison import TutorialComparison, compare_tutorial
 from modelnative.runs.files import append_lines, begin_lines
 from modelnative.tasks import make_task, require_task
-from modelnative.tasks.contract.task import AnyTask, Split, require
+from modelnative.tasks.contract.task import SPLITS, AnyTask, Split, require
 from modelnative.training.rollout import Rollout
 
 
@@ -41,7 +41,7 @@ def evaluate(
         stages: names; all by default.
         split: `train`, `heldout`, or `all`, which counts both apart.
         sampled: draw the actions at temperature 1, from the run's seed.
-        episodes_file: write a JSON line for every episode there; an existing file is replaced.
+        episodes_file: write a JSON line for every episode there; an existing file of episodes is replaced.
         options: of the task, changed after training; only with a run folder. See `load`.
         progress: is called with a line before everything that takes time.
 
@@ -55,11 +55,13 @@ def evaluate(
     task, generator = agent.task, None
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)
+    choose("split", split, SPLITS)  # before a file is replaced
     for stage in stages or ():
-        task.spec.stage_index(stage)  # before a file is replaced
+        task.spec.stage_index(stage)
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)
+        require_replaceable(file)
         begin_lines(file)
 
         def on_rollout(rollout: Rollout) -> None:
@@ -74,6 +76,16 @@ def evaluate(
         progress=progress,
         on_rollout=on_rollout,
     )
+
+
+def require_replaceable(file: Path) -> None:
+    """Raise a `UserError` if a file has something else than episodes in it, such as a run's configuration."""
+    if not file.is_file():
+        return
+    with open(file, "rb") as lines:
+        first = lines.readline(100_000)
+    if first.strip() and not (first.startswith(b'{"stage": ') and b'"success": ' in first):
+        raise UserError(f"episodes: {str(file)!r} exists and does not hold episodes; choose another file")
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:

@@ -27,6 +27,7 @@ from modelnative.speed.throughput import Throughput
 from modelnative.speed.training import PARTS, matmul_rates, training_rates
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.launcher import launch
 from modelnative.training.parallel import Group
 from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
@@ -227,7 +228,7 @@ def peak_memory() -> int:
 
 def main(argv: list[str]) -> int:
     """Run one of the processes."""
-    is_leader = os.environ.get("RANK", "0") == "0"
+    is_leader = launch().rank == 0
     try:
         for event in measure(MeasurementPlan.of(json.loads(argv[0]))):
             if is_leader:

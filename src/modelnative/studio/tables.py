@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, command
 from modelnative.evidence.evaluate import Count, Evaluation, floor
 from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.evidence.statistics import wilson
@@ -28,10 +28,30 @@ from modelnative.training.config import TrainConfig
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
 
+class StandardOutput(Console):
+    """Standard output. Whoever reads it may leave: what is printed afterwards is lost, and a training goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Discard all further output, instead of leaving the program as rich does."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
-    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set."""
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(file=sys.stdout, highlight=False, width=PIPE_WIDTH if piped else None)
+    """Standard output. A file or a pipe has a fixed width, unless COLUMNS says one.
+
+    Colours are as FORCE_COLOR, NO_COLOR and the terminal say; only a terminal is drawn on.
+    """
+    is_terminal, environment = sys.stdout.isatty(), dict(os.environ)
+    columns = environment.pop("COLUMNS", "")
+    width = int(columns) if re.fullmatch("[1-9][0-9]{0,3}", columns) else None if is_terminal else PIPE_WIDTH
+    return StandardOutput(
+        file=sys.stdout,
+        highlight=False,
+        width=width,
+        force_interactive=None if is_terminal else False,
+        _environ=environment,
+    )
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -102,8 +122,8 @@ def finished(end: Finished) -> list[str]:
             f"  {', '.join(remedies(run.config))}",
         ]
     lines += [
-        f"Next: modelnative evaluate {run.path}",
-        f"      modelnative explain {run.path} {example(run.task(), evaluation.counts[-1].stage)}",
+        f"Next: {command('evaluate', run.path)}",
+        f"      {command('explain', run.path)} {example(run.task(), evaluation.counts[-1].stage)}",
     ]
     return lines
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, command
 from modelnative.runs.files import FORMAT, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
@@ -112,7 +112,7 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that continues this sweep."""
-        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {self.path}"
+        return command("resume", self.path) if self.seeds_only else command("sweep", "--resume", self.path)
 
     @property
     def report_path(self) -> Path:
