@@ -27,7 +27,7 @@ from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
 
 TINY = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
-LONGEST, SLOWEST = 600, 20  # characters of a message, seconds of a refusal
+LONGEST, SLOWEST = 600, 60  # characters of a message, seconds of a refusal
 NUMBERS = (
     *("0", "1", "2", "3", "-1", "16", "512", "0.5", "-0.5", "1e-9", "1e3", "1e308", "1e999", "inf", "-inf", "nan"),
     *(str(10**n) for n in (5, 7, 9, 10, 19, 30)),
@@ -35,7 +35,7 @@ NUMBERS = (
     *("1_0", "0x10", "٣", "1,5", "+1", "--1", "1.", "1e", "NaN", "Infinity", "-Infinity"),
 )
 TEXTS = (
-    *("", " ", "x", "true", "null", "[]", "{}", "[/INST]", "[red]", "é", "a b", "'", '"', "\\", "\n", "\x00", "\udcff"),
+    *("", " ", "x", "true", "null", "[]", "{}", "[/INST]", "[red]", "é", "a b", "'", '"', "\\", "\n", "\udcff"),
     *("..", ".", "/", "/dev/null", "/dev/null/x", "none.toml", "~", "-", "--", "-h", "x" * 300, "%s", "{0}", "$HOME"),
     *("os:system", "math:pi", "json:loads", "abc:", ":abc", "a:b:c", "a.py:b", ".:x", "..x:y", "builtins:dict", "1:1"),
     *("worlds:Small", "worlds:Nothing", "modelnative.runs.training:Training", "torch.nn:LSTM", "torch.nn:Linear"),
@@ -177,7 +177,7 @@ class Lines:
         for name in self.random.sample(list(self.fields), self.random.choice((0, 1, 2, 5))):
             value = self.random.choice(JSON_VALUES)
             group, _, leaf = name.rpartition(".")
-            if group and self.random.random() < 0.9:
+            if group and isinstance(table.get(group, {}), dict) and self.random.random() < 0.9:
                 table.setdefault(group, {})[leaf] = value
             else:
                 table[self.random.choice((name, leaf, group or name))] = value

@@ -78,6 +78,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: a flag is unknown (the message has the nearest one), or a value is missing or of another type.
         """
+        for argument in arguments:
+            if argument.startswith("--") and argument.endswith("=--"):  # which argparse takes for no value
+                self.error(f"{argument.removesuffix('=--')}: '--' is not allowed; expected a value")
         found, unknown = self.parse_known_args(normalized(arguments))
         if unknown:
             raise UserError(self._unknown(unknown[0]))
@@ -108,6 +111,18 @@ def _nearest(name: str, flags: Sequence[str]) -> str | None:
             if names[found] in flags:
                 return names[found]
     return None
+
+
+class Once(argparse.Action):
+    """Store a value, and refuse a second one instead of dropping the first."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Called for each time that the flag is given."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option}: is given twice, {getattr(namespace, self.dest)} and {values}; expected one")
+        setattr(namespace, self.dest, values)
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ def task_entries() -> dict[str, Entry]:
     return {**plugins, **TASKS}
 
 
-def make_task(name: str, **options: Any) -> AnyTask:
+def make_task(name: str, /, **options: Any) -> AnyTask:
     """Make a task by its name.
 
     Args:
