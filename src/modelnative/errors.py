@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,30 +15,6 @@ class UserError(ValueError):
 
     The command line prints it as one line and exits with code 2; from Python it is an ordinary `ValueError`.
     """
-
-
-def shown(value: object) -> str:
-    """A value as a message repeats it: what is long is cut.
-
-    Example:
-        >>> shown("x" * 100), shown(10**5000)
-        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...", 'a number of thousands of digits')
-    """
-    try:
-        text = repr(value)
-    except ValueError:  # an int with more digits than Python prints
-        return "a number of thousands of digits"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-def command(*words: object) -> str:
-    """A `modelnative` command as a shell takes it.
-
-    Example:
-        >>> print(command("resume", "my run"))
-        modelnative resume 'my run'
-    """
-    return shlex.join(["modelnative", *map(str, words)])
 
 
 def choose(field: str, value: object, allowed: Iterable[str]) -> str:
@@ -72,6 +47,20 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {shown(value)}{hint} Allowed: {', '.join(names)}"
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: what is long is cut.
+
+    Example:
+        >>> shown("x" * 100), shown(10**5000)
+        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...", 'a number of thousands of digits')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # an int with more digits than Python prints
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def in_words(error: BaseException) -> str:

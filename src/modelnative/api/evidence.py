@@ -61,7 +61,6 @@ def evaluate(
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)
-        require_replaceable(file)
         begin_lines(file)
 
         def on_rollout(rollout: Rollout) -> None:
@@ -76,16 +75,6 @@ def evaluate(
         progress=progress,
         on_rollout=on_rollout,
     )
-
-
-def require_replaceable(file: Path) -> None:
-    """Raise a `UserError` if a file has something else than episodes in it, such as a run's configuration."""
-    if not file.is_file():
-        return
-    with open(file, "rb") as lines:
-        first = lines.readline(100_000)
-    if first.strip() and not (first.startswith(b'{"stage": ') and b'"success": ' in first):
-        raise UserError(f"episodes: {str(file)!r} exists and does not hold episodes; choose another file")
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:

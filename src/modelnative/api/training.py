@@ -11,7 +11,6 @@ from typing import Any, overload
 from torch import nn
 
 from modelnative.api.sweeps import SweepCallback, SweepResult, follow_sweep
-from modelnative.errors import command
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import policy_name
 from modelnative.runs.events import Finished, Interrupted
@@ -241,7 +240,7 @@ def _follow(training: Training) -> Finished:
     """Run to the end, or to the signal that stops it."""
     for event in training.events():
         if isinstance(event, Interrupted):
-            raise KeyboardInterrupt(f"resume with: {command('resume', training.run.path)}")
+            raise KeyboardInterrupt(f"resume with: modelnative resume {training.run.path}")
         if isinstance(event, Finished):
             return event
     raise AssertionError("a training ends with Finished or Interrupted")

@@ -59,7 +59,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON."""
-    write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -77,12 +77,19 @@ def read_json(path: Path) -> Any:
 
 
 def begin_lines(path: Path) -> None:
-    """Create an empty file of JSON lines. An existing file is truncated in place, because it may be a pipe or a device.
+    """Create an empty file for the episodes of an evaluation.
+
+    An existing file is truncated in place, because it may be a pipe or a device.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or holds something else than episodes, such as a run's configuration.
     """
     try:
+        if path.is_file():
+            with open(path, "rb") as file:
+                first = file.readline(100_000).strip()
+            if first and not (first.startswith(b"{") and b'"actions": [' in first):
+                raise UserError(f"{path}: holds something else than episodes; choose another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         open(path, "wb").close()
     except OSError as error:
@@ -98,7 +105,7 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
     try:
         with open(path, "a", encoding="utf-8") as file:
             for line in lines:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise _unwritable(path, error) from error
 

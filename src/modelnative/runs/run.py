@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from modelnative.errors import UserError, command
+from modelnative.errors import UserError
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import make_policy
@@ -61,7 +61,7 @@ class Run:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, "
-                f"or continue it with: {command('resume', path)}"
+                f"or continue it with: modelnative resume {path}"
             )
         run = cls(path, config)
         try:

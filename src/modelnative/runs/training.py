@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnative.errors import UserError, command, shown
+from modelnative.errors import UserError, shown
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.folder import RunFolder
@@ -38,7 +38,6 @@ MEASURE_BELOW = 0.01  # smoothed failure of the worst stage below which sampled 
 PRACTICE_BELOW = 0.05  # smoothed failure of the worst stage below which a verification shows what to practice
 SAMPLED_EPISODES = 8192  # of each stage, to measure sampled success
 MAX_PRACTICE = 4096  # problems to practice at a time
-MAX_REASON = 160  # characters of torch's reason in a message
 
 
 @dataclass
@@ -126,7 +125,7 @@ class Training:
         """
         run = Run.open(path)
         if run.result_path.exists():
-            raise UserError(f"run: {str(path)!r} is finished; look at it with: {command('evaluate', path)}")
+            raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
         require_device(own_device(run.config.device))
         trainer = Trainer(run.task(), run.config, policy, curriculum, callbacks)
         state = LoopState(**run.restore(trainer))
@@ -285,6 +284,9 @@ class Training:
                 f"optimizer.learning_rate: {self.run.config.optimizer.learning_rate!r} made the numbers overflow at "
                 f"update {metrics.update}; start again with a smaller one"
             )
+
+
+MAX_REASON = 160  # characters of torch's reason in a message
 
 
 def require_device(name: str) -> None:

@@ -14,7 +14,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.errors import command
 from modelnative.runs.events import Interrupted, Verified
 from modelnative.studio.tables import console as make_console
 from modelnative.training.config import TrainConfig
@@ -103,7 +102,7 @@ class LiveView(View):
         """What to print after an interruption."""
         if self.started is None:
             return "interrupted before the first update; nothing is lost"
-        return f"stopped at update {self.update}; continue with: {command('resume', self.started.run.path)}"
+        return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path}"
 
     def _updated(self, event: Updated) -> None:
         assert self.started is not None, "Started is the first event"

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelnative.errors import UserError, command
+from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, floor
 from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.evidence.statistics import wilson
@@ -122,8 +122,8 @@ def finished(end: Finished) -> list[str]:
             f"  {', '.join(remedies(run.config))}",
         ]
     lines += [
-        f"Next: {command('evaluate', run.path)}",
-        f"      {command('explain', run.path)} {example(run.task(), evaluation.counts[-1].stage)}",
+        f"Next: modelnative evaluate {run.path}",
+        f"      modelnative explain {run.path} {example(run.task(), evaluation.counts[-1].stage)}",
     ]
     return lines
 

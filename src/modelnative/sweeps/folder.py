@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelnative.errors import UserError, command
+from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
@@ -112,7 +113,7 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that continues this sweep."""
-        return command("resume", self.path) if self.seeds_only else command("sweep", "--resume", self.path)
+        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {shlex.quote(str(self.path))}"
 
     @property
     def report_path(self) -> Path:

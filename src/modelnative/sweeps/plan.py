@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from typing import Any
 
 from modelnative.errors import UserError
 from modelnative.policies.config_model import nested
-from modelnative.sweeps.spec import MAX_TRIALS, Fields, Spec
-from modelnative.tasks.contract.task import require
+from modelnative.sweeps.spec import Fields, Spec
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
@@ -48,8 +46,6 @@ def plan(spec: Spec) -> tuple[Trial, ...]:
         >>> [trial.name.rpartition("-")[0] for trial in plan(spec)]
         ['policy.width=16,seed=0', 'policy.width=32,seed=0', 'policy.width=16,seed=1', 'policy.width=32,seed=1']
     """
-    count = (math.prod(map(len, spec.grid.values())) + len(spec.trials)) * max(1, len(spec.seeds))
-    require(count <= MAX_TRIALS, "trials", count, f"at most {MAX_TRIALS}")
     cells: list[Fields] = [
         dict(zip(spec.grid, values, strict=True)) for values in itertools.product(*spec.grid.values())
     ]

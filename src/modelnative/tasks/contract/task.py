@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose, shown
+from modelnative.errors import UserError, choose
 from modelnative.tasks.contract.batch import Batch
 
 Split = Literal["all", "train", "heldout"]
@@ -288,7 +288,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
+        raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
 
 
 def replace(state: S, **changes: Tensor) -> S:
