@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-MAX_SAID = 500  # characters of another exception, or of a value, in a message
+MAX_SAID = 500  # characters of another exception in a message
+SHOWN = 60  # characters of a value that a message repeats
 
 
 class UserError(ValueError):
@@ -20,7 +21,7 @@ class UserError(ValueError):
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{field}: {short(value)} is not allowed; expected {allowed}")
+        raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
 
 
 def choose(field: str, value: object, allowed: Iterable[str]) -> str:
@@ -50,23 +51,25 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
         "unknown field 'widht'; did you mean 'width'? Allowed: width, layers"
     """
     names = list(allowed)
-    near = difflib.get_close_matches(str(value), names, n=1)
+    near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}"
+    return f"unknown {kind} {shown(value)}{hint} Allowed: {', '.join(names)}"
 
 
-def short(value: object) -> str:
-    """A value for a message: the start of its `repr`, or its type if it cannot be written.
+def shown(value: object) -> str:
+    """A value as a message repeats it: what is long is cut.
 
     Example:
-        >>> short(10**5000), short([3])
-        ('a value of type int', '[3]')
+        >>> shown("x" * 100), shown(10**5000)
+        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...", 'a number of thousands of digits')
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # such as ValueError for an integer of more than 4,300 digits
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}…"
+    except Exception:  # noqa: BLE001  # such as ValueError for an int with more digits than Python prints
+        return (
+            "a number of thousands of digits" if isinstance(value, int) else f"a value of type {type(value).__name__}"
+        )
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def in_words(error: BaseException) -> str:

@@ -100,14 +100,16 @@ def test_no_episode_can_be_played(core: str, sampled: bool) -> None:
 
 def test_who_cannot_be_joined_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match=r"WORLD_SIZE: 2 processes cannot be joined \(.*RANK expected"):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match=r"WORLD_SIZE: 2 processes cannot be joined \(.*MASTER_ADDR expected"):
         Group()
 
 
 def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [own_device(name) for name in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"], "alone"
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [own_device(name) for name in ("cpu", "cuda")] == ["cpu", "cuda:1"]

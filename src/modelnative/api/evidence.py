@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modelnative.api.training import Agent, load
+from modelnative.errors import choose
 from modelnative.evidence.certify import certify as certify
 from modelnative.evidence.evaluate import Evaluation, episodes
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
@@ -20,7 +21,7 @@ from modelnative.runs.run import Run
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.tasks.contract.task import Split, require
+from modelnative.tasks.contract.task import SPLITS, Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
@@ -43,7 +44,7 @@ def evaluate(
         stages: names; all by default.
         split: `train`, `heldout`, or `all`, which counts both apart.
         sampled: draw the actions at temperature 1, from the run's seed.
-        episodes_file: write a JSON line for every episode there; an existing file is replaced.
+        episodes_file: write a JSON line for every episode there; an existing file of episodes is replaced.
         options: of the task, changed after training; only with a run folder. See `load`.
         progress: is called with a line before everything that takes time.
 
@@ -57,8 +58,9 @@ def evaluate(
     task, generator = agent.task, None
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)
+    choose("split", split, SPLITS)  # before a file is replaced
     for stage in stages or ():
-        task.spec.stage_index(stage)  # before a file is replaced
+        task.spec.stage_index(stage)
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)

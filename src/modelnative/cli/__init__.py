@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 
 import modelnative
-from modelnative.errors import UserError, choose
+from modelnative.errors import SHOWN, UserError, choose
 
 PROGRAM = "modelnative"
+LONGEST = 300  # characters of a word in a message: a path may have more than SHOWN
 # Each command: the module with its function of the same name, and what it does.
 COMMANDS = {
     "train": ("training", "Train a policy until every training problem is verified, and write a run folder."),
@@ -31,6 +32,9 @@ COMMANDS = {
 
 def main() -> None:
     """The command `modelnative`; reads `sys.argv`, leaves by `SystemExit`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as by >&-; a file opened later would take its descriptor
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show γ shows ?
@@ -92,10 +96,11 @@ def overview() -> str:
 
 
 def _complain(message: str) -> int:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # one of several processes
         from modelnative.training.parallel import reports_errors
 
         if not reports_errors():
             return 2
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    words = (word if len(word) <= LONGEST else f"{word[:SHOWN]}..." for word in message.split())
+    print(f"{PROGRAM}: error: {' '.join(words)}", file=sys.stderr)
     return 2

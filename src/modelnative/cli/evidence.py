@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import modelnative as mn
-from modelnative.cli.parser import Parser, add_options, print_json
+from modelnative.cli.parser import Once, Parser, add_options, print_json
 from modelnative.cli.parser import report as print_progress
 
 CERTIFY = """\
@@ -58,8 +58,8 @@ def explain(arguments: Sequence[str]) -> int:
     """`modelnative explain`."""
     parser = Parser("explain", "How sure the policy was, what the tool did, and what the oracle would write.")
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
-    parser.add_argument("--stage", required=True, help="the problem's stage, such as T2")
-    parser.add_argument("--problem", required=True, help='the problem, such as "3 7 2 4 5"')
+    parser.add_argument("--stage", required=True, action=Once, help="the problem's stage, such as T2")
+    parser.add_argument("--problem", required=True, action=Once, help='the problem, such as "3 7 2 4 5"')
     found = parser.read(arguments)
     from modelnative.studio import tables
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from modelnative.cli.parser import OnOff, Parser, Trust, add_options, flag, normalized
+from modelnative.cli.parser import Parser, Trust, add_options, flag, normalized, true_or_false
 from modelnative.policies.config_model import leaf_fields, nested, read_table, value_type, with_fields
 from modelnative.runs.upgrade import upgraded_config
 from modelnative.tasks.importing import NAMES, require_trusted, trust
@@ -38,8 +38,9 @@ def _add_field(group: Any, name: str, field: FieldInfo, default: Any) -> None:
     text = f"{field.description} (default: {default})".replace("%", "%%")
     if kind is bool:
         parent, dot, leaf = name.rpartition(".")
-        both = (flag(name), flag(f"{parent}{dot}no-{leaf}"))
-        group.add_argument(*both, dest=name, action=OnOff, nargs=0, default=argparse.SUPPRESS, help=text)
+        given = {"dest": name, "default": argparse.SUPPRESS}
+        group.add_argument(flag(name), type=true_or_false, nargs="?", const=True, metavar="BOOL", help=text, **given)
+        group.add_argument(flag(f"{parent}{dot}no-{leaf}"), action="store_false", help="the opposite", **given)
         return
     flags = [flag(name), *(["--policy"] if name == "core" else [])]
     known = METAVARS.get(kind, "TEXT")

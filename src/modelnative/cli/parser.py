@@ -16,13 +16,41 @@ from modelnative.tasks.importing import trust
 if TYPE_CHECKING:
     pass
 
-# What other libraries call some fields.
+# What other libraries call our flags.
 OTHER_NAMES = {
-    "lr": "optimizer.learning_rate",
-    "clip": "loss.clip_high",
-    "vf-coef": "loss.value_weight",
-    "ent-coef": "loss.entropy_weight",
-    "batch-size": "episodes",
+    "--optimizer.learning-rate": "lr step-size",
+    "--optimizer.max-grad-norm": "grad-clip clip-grad max-gradient-norm",
+    "--loss.clip-high": "clip clip-range clip-coef clip-eps clip-epsilon cliprange epsilon epsilon-high",
+    "--loss.clip-low": "epsilon-low",
+    "--loss.value-weight": "vf-coef value-coef value-loss-coef",
+    "--loss.entropy-weight": "ent-coef entropy entropy-coef entropy-bonus",
+    "--loss.gamma": "discount discount-factor",
+    "--loss.gae-lambda": "lam lambda gae",
+    "--loss.epochs": "n-epochs num-epochs update-epochs ppo-epochs num-train-epochs num-iterations",
+    "--loss.minibatches": "n-minibatches num-minibatches minibatch-size mini-batch-size",
+    "--loss.num-generations": "group group-size k n-samples rollouts-per-prompt",
+    "--episodes": "batch batch-size bs n-envs num-envs train-batch-size rollouts",
+    "--updates": "steps max-steps num-steps iterations total-timesteps train-steps",
+    "--policy.width": "hidden hidden-size hidden-dim d-model dim embed-dim",
+    "--policy.layers": "n-layers num-layers depth",
+    "--policy.heads": "n-heads num-heads",
+    "--core": "arch architecture model network",
+    "--algorithm": "algo method",
+    "--task": "env env-id environment env-name",
+    "--out": "output output-dir out-dir logdir log-dir save-dir run-dir",
+    "--checkpoint-every": "save-every save-steps save-freq",
+    "--evaluate-every": "eval-every eval-steps eval-freq",
+    "--minutes": "time time-limit max-minutes",
+    "--threads": "workers num-workers n-jobs cpus",
+    "--device": "gpu cuda",
+    "--seed": "random-seed rng",
+    "--json": "as-json format",
+}
+# What people ask for and training does not have.
+MISSING = {
+    "there is no KL penalty; see --loss.clip-high": "kl kl-coef kl-beta kl-penalty beta target-kl",
+    "the optimizer is Adam, without weight decay": "optimizer weight-decay wd momentum",
+    "there is no schedule; see --optimizer.anneal-below-failure": "lr-schedule lr-scheduler warmup scheduler",
 }
 
 
@@ -58,6 +86,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: a flag is unknown (the message has the nearest one), or a value is missing or of another type.
         """
+        for argument in arguments:
+            if argument.startswith("--") and argument.endswith("=--"):  # which argparse takes for no value
+                self.error(f"{argument.removesuffix('=--')}: '--' is not allowed; expected a value")
         found, unknown = self.parse_known_args(normalized(arguments))
         if unknown:
             raise UserError(self._unknown(unknown[0]))
@@ -68,6 +99,9 @@ class Parser(argparse.ArgumentParser):
         if not name.startswith("-"):
             return f"{argument!r} is one argument too many; see: {self.prog} --help"
         flags = [flag for action in self._actions for flag in action.option_strings]
+        for reason, names in MISSING.items():
+            if name.lstrip("-") in names.split() and "--task" in flags:
+                return f"{name}: unknown flag; {reason}"
         near = _nearest(name.lstrip("-"), flags)
         return f"{name}: unknown flag{f'; did you mean {near}?' if near else ';'} see: {self.prog} --help"
 
@@ -76,7 +110,8 @@ def _nearest(name: str, flags: Sequence[str]) -> str | None:
     """The flag that a name without its dashes most likely means: by another name for it, its last part, or spelling."""
     from modelnative.runs.upgrade import earlier_names
 
-    others = {flag(other).lstrip("-"): flag(field) for other, field in {**earlier_names(), **OTHER_NAMES}.items()}
+    others = {flag(other).lstrip("-"): flag(field) for other, field in earlier_names().items()}
+    others |= {other: known for known, names in OTHER_NAMES.items() for other in names.split()}
     whole = {known.lstrip("-"): known for known in flags}
     last = {known.rpartition(".")[2]: whole[known] for known in reversed(whole)}
     for names, cutoff in ((others, 1.0), (last, 1.0), (whole, 0.6), (last, 0.6)):
@@ -95,13 +130,16 @@ class Trust(argparse.Action):
         trust(value)
 
 
-class OnOff(argparse.Action):
-    """True for the first of its flags, False for the second."""
+class Once(argparse.Action):
+    """Store a value, and refuse a second one instead of dropping the first."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        setattr(namespace, self.dest, option == self.option_strings[0])
+        """Called for each time that the flag is given."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option}: is given twice, {getattr(namespace, self.dest)} and {values}; expected one")
+        setattr(namespace, self.dest, values)
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:
@@ -137,8 +175,15 @@ def key_value(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected KEY=VALUE, such as feedback=none")
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return key, value
+
+
+def true_or_false(text: str) -> bool:
+    """The value of a flag that is on or off, such as `--policy.copy-head=false`."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected true or false")
+    return text == "true"
 
 
 def report(line: str) -> None:
@@ -148,4 +193,4 @@ def report(line: str) -> None:
 
 def print_json(value: object) -> None:
     """Print JSON on standard output."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, allow_nan=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from modelnative.cli.fields import read_configured
 from modelnative.cli.parser import Parser, print_json
 from modelnative.errors import UserError
 from modelnative.training.config import TrainConfig
+from modelnative.training.launcher import launch
 
 TRAIN = """\
 The defaults below are the recipe for the chosen --task, --core, --algorithm and --curriculum; name those before
@@ -112,7 +112,7 @@ def watch_run(start: Callable[[Any], Any]) -> int:
     from modelnative.studio import tables
     from modelnative.studio.live import LiveView
 
-    is_leader = os.environ.get("RANK", "0") == "0"
+    is_leader = launch().rank == 0
     finished = _watched(LiveView(), start, is_leader)
     for line in tables.finished(finished) if is_leader else []:
         print(line)

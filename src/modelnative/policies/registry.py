@@ -53,10 +53,13 @@ def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> Policy:
     from torch import nn
 
     from modelnative.policies.core import Core
+    from modelnative.policies.memory import require_memory
     from modelnative.policies.policy import TokenPolicy
 
     kind = named("core", core, CORES, nn.Module)
     if issubclass(kind, Core):
+        if core in CORES:  # each has at least four square matrices of float32 in a layer
+            require_memory(16 * config.width**2 * (config.layers or 1), "cpu", "policy.width or policy.layers")
         return TokenPolicy(spec, config, kind)
     if not hasattr(kind, "initial_state"):
         raise UserError(f"core: {core!r} is not allowed; expected a Core, or a policy with initial_state and forward")

@@ -136,12 +136,19 @@ def read_json(path: Path) -> Any:
 
 
 def begin_lines(path: Path) -> None:
-    """Create an empty file of JSON lines. An existing file is truncated in place, because it may be a pipe or a device.
+    """Create an empty file for the episodes of an evaluation.
+
+    An existing file is truncated in place, because it may be a pipe or a device.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or holds something else than episodes, such as a run's configuration.
     """
     try:
+        if path.is_file():
+            with open(path, "rb") as file:
+                first = file.readline(100_000).strip()
+            if first and not (first.startswith(b"{") and b'"actions": [' in first):
+                raise UserError(f"{path}: holds something else than episodes; choose another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         open(path, "wb").close()
     except OSError as error:

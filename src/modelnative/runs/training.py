@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, shown
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.folder import RunFolder
@@ -40,6 +40,7 @@ MEASURE_BELOW = 0.01  # smoothed failure of the worst stage below which sampled 
 PRACTICE_BELOW = 0.05  # smoothed failure of the worst stage below which a verification shows what to practice
 SAMPLED_EPISODES = 8192  # of each stage, to measure sampled success
 MAX_PRACTICE = 4096  # problems to practice at a time
+MAX_REASON = 160  # characters of torch's reason in a message
 
 
 @dataclass
@@ -396,6 +397,7 @@ def require_device(name: str) -> None:
     """Raise a `UserError` unless torch can compute there."""
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of these
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"device: {name!r} is not available here ({reason}); expected cpu") from error
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:  # torch raises any of these
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]  # some list all of torch's kernels
+        reason = first if len(first) < MAX_REASON else type(error).__name__
+        raise UserError(f"device: {shown(name)} is not available here ({reason}); expected cpu") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from modelnative.speed.throughput import Throughput
 from modelnative.speed.training import PARTS, matmul_rates, training_rates
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig, with_fields
+from modelnative.training.launcher import launch
 from modelnative.training.parallel import Group, child_environment
 from modelnative.training.trainer import Trainer
 
@@ -196,7 +196,7 @@ def peak_memory() -> int:
 
 def main(argv: list[str]) -> int:
     """Run one of the processes."""
-    is_leader = os.environ.get("RANK", "0") == "0"
+    is_leader = launch().rank == 0
     try:
         for event in measure(PLAN_JSON.validate_json(argv[0])):
             if is_leader:

@@ -50,7 +50,7 @@ class View:
             self.live = None
 
     def _start(self) -> None:
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
+        if self.console.is_interactive:
             self.live = Live(console=self.console, auto_refresh=False)
             self.live.start()
 

@@ -29,14 +29,33 @@ from modelnative.training.config import TrainConfig
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
 
-def console() -> Console:
-    """Standard output. A file or a pipe has a fixed width, unless COLUMNS is set.
+class StandardOutput(Console):
+    """Standard output. Whoever reads it may leave: what is printed afterwards is lost, and a training goes on."""
 
-    Text is shown as it is: names and problems of a user's task may look like markup.
+    def on_broken_pipe(self) -> None:
+        """Discard all further output, instead of leaving the program as rich does."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console() -> Console:
+    """Standard output. A file or a pipe has a fixed width, unless COLUMNS says one.
+
+    Text is shown as it is: names and problems of a user's task may look like markup. Colours are as FORCE_COLOR,
+    NO_COLOR and the terminal say; only a terminal is drawn on.
     """
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    width = PIPE_WIDTH if piped else None
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
+    is_terminal, environment = sys.stdout.isatty(), dict(os.environ)
+    columns = environment.pop("COLUMNS", "")
+    width = int(columns) if re.fullmatch("[1-9][0-9]{0,3}", columns) else None if is_terminal else PIPE_WIDTH
+    return StandardOutput(
+        file=sys.stdout,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=width,
+        force_interactive=None if is_terminal else False,
+        _environ=environment,
+    )
 
 
 def show(parts: Iterable[RenderableType]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that continues this sweep."""
-        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {self.path}"
+        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {shlex.quote(str(self.path))}"
 
     @property
     def report_path(self) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.config_model import (
@@ -144,6 +145,16 @@ class TrainConfig(ConfigModel):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     curricula: CurriculumConfig = CurriculumConfig()
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name, value in options.items():
+            try:
+                json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+            except (TypeError, ValueError, RecursionError):
+                raise ConfigError((name,), not_allowed(value, "what JSON can hold, numbers finite")) from None
+        return options
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

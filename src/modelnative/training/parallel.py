@@ -26,6 +26,7 @@ from torch import Tensor
 from modelnative.errors import UserError
 from modelnative.native import kernel_threads
 from modelnative.tasks.contract.task import Problems
+from modelnative.training.launcher import launch
 from modelnative.training.rollout import COLUMNS, Rollout
 
 A = TypeVar("A")
@@ -103,7 +104,7 @@ class Group:
     _parting = False
 
     def __init__(self, device: str = "cpu") -> None:
-        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.size, _ = launch()
         if self.size == 1:
             return
         cuda = torch.device(device).type == "cuda"
@@ -232,13 +233,13 @@ def own_device(name: str) -> str:
     Raises:
         UserError: there are fewer GPUs than processes, or one GPU was named for all.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or torch.device(name).type != "cuda":
+    if launch().size == 1 or torch.device(name).type != "cuda":
         return name
     if torch.device(name).index is not None:
         raise UserError(
             f"device: {name!r} is not allowed with several processes; expected cuda, a GPU for each of them"
         )
-    local, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    local, found = launch().local_rank, torch.cuda.device_count()
     if local >= found:
         raise UserError(f"device: {found} GPUs are here, too few for this machine's processes; start one for each GPU")
     return f"cuda:{local}"
@@ -249,9 +250,9 @@ def reports_errors() -> bool:
 
     All of them fail when one does, and who can tell depends on which: rank 0 may be the one that died.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
     try:
+        if launch().size == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            return True
         # torchrun's own, so that it outlives every worker.
         store = torch.distributed.TCPStore(  # type: ignore[attr-defined]  # it is public, if not by __all__
             os.environ["MASTER_ADDR"],

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from modelnative.native import operator
 from modelnative.policies.contract import Policy, select_rows
+from modelnative.policies.memory import require_memory
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State, TaskSpec
 
 COMPACT_BELOW = 0.75  # share of running episodes below which the finished ones are taken out of the batch
+SHORTER = "episodes, or options with shorter episodes"
 INTEGERS, FLOATS = ("token", "feedback", "action"), ("behavior_log_prob", "value", "reward")
 COLUMNS = (*INTEGERS, *FLOATS, "running", "loss_mask", "explored", "invalid")  # of a rollout, time first
 
@@ -103,9 +105,16 @@ class Rollout:
         return Rollout(self.problems[rows], success=self.success.index_select(0, rows), final=None, **columns)
 
 
+def rollout_bytes(task: AnyTask, n: int) -> int:
+    """The memory of n episodes of full length."""
+    each = 8 * (len(INTEGERS) - 1 + task.spec.feedback_width) + 4 * len(FLOATS) + len(COLUMNS)
+    return each * n * task.spec.horizon
+
+
 def empty_columns(task: AnyTask, n: int, device: torch.device) -> dict[str, Tensor]:
     """Columns for n episodes of full length, and `success`, before anything was played."""
-    columns = {}
+    columns: dict[str, Tensor] = {}
+    require_memory(rollout_bytes(task, n), device, SHORTER)
     for name in COLUMNS:
         dtype = torch.int64 if name in INTEGERS else torch.float32 if name in FLOATS else torch.bool
         shape = (task.spec.feedback_width,) if name == "feedback" else ()

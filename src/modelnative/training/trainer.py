@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.policies.contract import Policy, forward_rollout
+from modelnative.policies.memory import require_memory
 from modelnative.policies.registry import make_policy, named
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
@@ -24,7 +25,7 @@ from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
 from modelnative.training.recipes import recipe
 from modelnative.training.registry import ALGORITHMS, CURRICULA
-from modelnative.training.rollout import COLUMNS, Plan, Rollout, empty_columns, play
+from modelnative.training.rollout import COLUMNS, SHORTER, Plan, Rollout, empty_columns, play, rollout_bytes
 from modelnative.training.update_state import UpdateState
 
 PLAYED_AT_ONCE, LEARNED_AT_ONCE = 4096, 1024  # the most episodes that one thread takes at a time
@@ -75,6 +76,8 @@ class Trainer:
                 policy = make_policy(task.spec, config.core, config.policy)
         self.policy = cast(Policy, policy.to(config.device))
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        weights = sum(parameter.nbytes for parameter in self.parameters)
+        require_memory(4 * weights, config.device, "policy.width or policy.layers")  # gradients and Adam's two moments
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, eps=1e-5, fused=True)
         most = len(task.spec.stages)
         require(config.stages <= most, "stages", config.stages, f"at most {most}, the stages of {task.spec.name}")
@@ -88,6 +91,7 @@ class Trainer:
         fits = episodes % generations == 0
         require(fits, "loss.num_generations", generations, f"a divisor of episodes ({episodes})")
         self.practice: Problems | None = None
+        require_memory(rollout_bytes(task, episodes), config.device, SHORTER)
         self.updates = self.episodes = self.steps = 0
         self.generator = torch.Generator(config.device)
         self.pool = Pool(config.threads or cores())

@@ -31,6 +31,7 @@ PROGRAMS = (
     "a MUL b ADD c SUB d ANS",
     "d MUL e STO a MUL b ADD c SUB RCL ANS",
 )
+LONGEST = 10_000  # keys of an episode
 MILESTONE = 0.1  # reward for each sub-result, once
 
 
@@ -83,7 +84,8 @@ class Arithmetic(OperandTask[ArithmeticState]):
         choose("feedback", feedback, ("display", "none"))
         choose("reward", reward, ("outcome", "milestone", "potential"))
         longest = max(len(program.split()) for program in PROGRAMS)
-        require(horizon >= longest, "horizon", horizon, f"at least {longest}, the length of the oracle's program")
+        allowed = f"at least {longest}, the length of the oracle's program, and at most {LONGEST}"
+        require(longest <= horizon <= LONGEST, "horizon", horizon, allowed)
         require(0.0 < gamma <= 1.0, "gamma", gamma, "a number in (0, 1]")
         self.closed_loop = feedback == "display"
         self.reward = reward

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from modelnative.errors import UserError, choose, short
+from modelnative.errors import UserError, choose, shown
 from modelnative.tasks.contract.task import require
 from modelnative.tasks.tools.tool import Kind, Value, plain_value
 
@@ -113,7 +113,7 @@ def _few(name: object, values: Any) -> Any:
     if isinstance(values, Mapping):
         return values
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise UserError(f"problems: {name}: {short(values)} is not allowed; expected values to choose from: {EXAMPLE}")
+        raise UserError(f"problems: {name}: {shown(values)} is not allowed; expected values to choose from: {EXAMPLE}")
     listed = list(itertools.islice(values, MOST + 1))
     require(len(listed) <= MOST, f"problems: {name}", f"{MOST} values or more", f"at most {MOST}")
     return listed

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, overload
 
-from modelnative.errors import UserError, in_words, short
+from modelnative.errors import UserError, in_words, shown
 from modelnative.tasks.importing import module_name
 
 Value: TypeAlias = int | float | bool | str
@@ -74,9 +74,9 @@ class Kind:
         if self.type is float and type(plain) is int:
             plain = float(plain)
         if type(plain) is not self.type:
-            raise TypeError(f"{short(value)} is not {self.type.__name__}")
+            raise TypeError(f"{shown(value)} is not {self.type.__name__}")
         if self.choices and plain not in self.choices:
-            raise TypeError(f"{short(value)} is none of {', '.join(map(repr, self.choices))}")
+            raise TypeError(f"{shown(value)} is none of {', '.join(map(repr, self.choices))}")
         return plain
 
     def takes(self, value: object) -> bool:
@@ -111,12 +111,12 @@ def plain_value(value: object) -> Value:
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{value!r} is not finite")
     if isinstance(value, (int, float)) and abs(value) >= 10**MAX_DIGITS:
-        raise TooManyDigits(f"{short(value)} has more than {MAX_DIGITS} digits")
+        raise TooManyDigits(f"{shown(value)} has more than {MAX_DIGITS} digits")
     for kind in (bool, int, float, str):  # bool first, as it is a subclass of int
         if isinstance(value, kind):
             # Adding 0 turns −0.0 into 0.0, which looks the same and would be another value.
             return float(value) + 0.0 if isinstance(value, float) else kind(value)
-    raise TypeError(f"{short(value)} is not int, float, bool or str")
+    raise TypeError(f"{shown(value)} is not int, float, bool or str")
 
 
 def described(annotation: Any) -> tuple[Any, str]:
@@ -265,7 +265,7 @@ class Tool(Generic[A, R]):
         try:
             return CallOutcome(self.returns.convert(result))
         except TooManyDigits:
-            return CallOutcome(None, f"{TOO_LONG}: {short(result)}")
+            return CallOutcome(None, f"{TOO_LONG}: {shown(result)}")
         except TypeError as error:
             return CallOutcome(None, f"returned what its annotation does not allow: {error}", fault=True)
 
@@ -287,7 +287,7 @@ class Tool(Generic[A, R]):
         kind = Kind.of(annotation)
         if kind is None or (self.batched and kind.type is str):
             allowed = TYPES_OF_TENSORS if self.batched else TYPES
-            name = annotation.__name__ if isinstance(annotation, type) else short(annotation)
+            name = annotation.__name__ if isinstance(annotation, type) else shown(annotation)
             raise self._error(f"{what}: {name} is not allowed; expected {allowed}")
         return kind
 

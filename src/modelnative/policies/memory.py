@@ -1,0 +1,29 @@
+"""Whether a computation fits into memory, estimated before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from modelnative.errors import UserError
+
+
+def require_memory(needed: int, device: str | torch.device, choices: str) -> None:
+    """Raise a `UserError` if something needs more memory than the device has.
+
+    Args:
+        needed: a lower bound of the bytes.
+        device: where; a device whose memory is not known has enough.
+        choices: what makes it smaller, for the message.
+    """
+    device, most = torch.device(device), needed
+    if device.type == "cuda" and torch.cuda.is_available():
+        most = torch.cuda.get_device_properties(device).total_memory
+    elif device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > most:
+        raise UserError(
+            f"memory: at least {needed / 1e9:,.1f} GB are needed, and device {str(device)!r} has {most / 1e9:,.1f} GB; "
+            f"choose smaller {choices}"
+        )
