@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -16,13 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+from fingerprints import fingerprint
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation, evaluate
 from modelnative.policies.registry import CORES
 from modelnative.runs import training as runs
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
-from modelnative.runs.files import read_json, read_tensors
+from modelnative.runs.files import read_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training, require_device
 from modelnative.training.config import TrainConfig, with_fields
@@ -49,26 +49,6 @@ SMALL = {
 def config(**changes: Any) -> TrainConfig:
     made: TrainConfig = with_fields(recipe(), {**SMALL, **changes})
     return made
-
-
-def fingerprint(path: Path) -> dict[str, str]:
-    """Hashes of all that a run has learned: weights, optimizer, curriculum, counters, metrics, verdict."""
-    run = Run.open(path)
-
-    def digest(content: bytes) -> str:
-        return hashlib.sha256(content).hexdigest()
-
-    tensors, about = read_tensors(run.checkpoints()[-1])
-    hashes = {name: digest(tensor.numpy().tobytes()) for name, tensor in tensors.items()}
-    hashes["counters"] = json.dumps(about["counters"])
-    hashes["progress"] = json.dumps({k: v for k, v in about["progress"].items() if k != "elapsed"})
-    hashes["best weights"] = digest(run.weights_path.read_bytes())
-    for line in run.metrics():
-        del line["timing"]
-        hashes[f"metrics {line['update']}"] = digest(json.dumps(line).encode())
-    result = read_json(run.result_path)
-    hashes["result"] = json.dumps({k: v for k, v in result.items() if k not in ("seconds", "machine")})
-    return hashes
 
 
 # Every core and every curriculum; the algorithms go along.
