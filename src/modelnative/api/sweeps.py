@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from modelnative.errors import in_words
 from modelnative.studio.report import write_report, write_sweep_report
 from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupted
 from modelnative.sweeps.folder import Sweep
@@ -81,7 +83,15 @@ def follow_sweep(
         check_all(planned, options)
         return SweepResult(planned, tuple(read_row(planned, trial) for trial in planned.trials))
     for event in run_sweep(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
-        for callback in (write_sweep_report, *callbacks):
+        try:
+            write_sweep_report(event)
+        except Exception as error:  # noqa: BLE001 (every trial has its result, whatever happens to the drawing)
+            logging.getLogger("modelnative").warning(
+                "the sweep is finished, but its report could not be written (%s); write it again with: %s",
+                in_words(error),
+                planned.resume_command,
+            )
+        for callback in callbacks:
             callback(event)
         if isinstance(event, SweepInterrupted):
             raise KeyboardInterrupt(f"resume with: {planned.resume_command}")
