@@ -30,7 +30,6 @@ from modelnative.sweeps.events import SweepEvent, SweepFinished
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import Row, cells
 from modelnative.tasks.contract.task import AnyTask, Problems
-from modelnative.training.config import TrainConfig
 from modelnative.training.rollout import play
 
 POINTS = 400  # of a curve; longer curves are averaged
@@ -54,7 +53,7 @@ def write_report(run: Run) -> Path:
     html = _page("report.html.j2").render(
         run=run,
         config=run.config,
-        fields=_fields(run.config),
+        fields=_fields(run),
         stages=task.spec.stages,
         evaluation=evaluation,
         trained=trained,
@@ -92,7 +91,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     html = _page("seeds.html.j2").render(
         path=sweep.path,
         config=runs[0].config,
-        fields=_fields(runs[0].config),
+        fields=_fields(runs[0]),
         rows=rows,
         stages=stages,
         summary=seeds_summary(rows),
@@ -116,7 +115,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
         clock=clock,
         command=f"modelnative train --config {config} --seeds {len(rows)} --out NEW",
     )
-    write(sweep.report_path, html.encode())
+    write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
 
 
@@ -164,10 +163,10 @@ def _page(name: str) -> Template:
     ).get_template(name)
 
 
-def _fields(config: TrainConfig) -> list[tuple[str, str]]:
+def _fields(run: Run) -> list[tuple[str, str]]:
     """The configuration as pairs of flag name and value."""
     flat: list[tuple[str, str]] = []
-    for name, value in config.model_dump().items():
+    for name, value in run.config.model_dump().items():
         if isinstance(value, dict) and name != "options":
             flat += [(f"{name}.{inner}", str(v)) for inner, v in value.items()]
         else:
