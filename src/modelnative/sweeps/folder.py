@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ class Sweep:
         if _in_use(path):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
-                f"modelnative resume {path}"
+                f"modelnative resume {shlex.quote(str(path))}"
             )
         fields = config.model_dump()
         first = fields.pop("seed")
@@ -140,7 +141,7 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that continues this sweep."""
-        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {self.path}"
+        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {shlex.quote(str(self.path))}"
 
     @property
     def report_path(self) -> Path:
