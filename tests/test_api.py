@@ -258,10 +258,33 @@ def test_resuming_finished_seeds_trains_nothing(seeds: tuple[mn.SweepResult, lis
     assert isinstance(events[-1], SweepFinished)
 
 
+def test_reports_that_a_kill_prevented_are_written_when_the_folder_is_resumed(
+    seeds: tuple[mn.SweepResult, list[SweepEvent]],
+) -> None:
+    folder = seeds[0].sweep.path
+    reports = [folder / "report.html", folder / "trials" / "seed-3" / "report.html"]
+    for path in reports:
+        path.unlink()
+    mn.resume(folder)
+    assert all(path.is_file() for path in reports)
+
+
+def test_a_report_that_cannot_be_written_fails_no_sweep(
+    seeds: tuple[mn.SweepResult, list[SweepEvent]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(event: SweepEvent) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("modelnative.api.sweeps.write_sweep_report", fail)
+    assert mn.resume(seeds[0].sweep.path) == seeds[0]
+    assert "the sweep is finished, but a report could not be written (RuntimeError: no fonts" in caplog.text
+    assert f"write it again with: modelnative resume {seeds[0].sweep.path}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"seeds": 0}, "seeds: 0 is not allowed; expected at least 1"),
+        ({"seeds": 0}, "seeds: 0 is not allowed; expected from 1 to 10,000"),
         ({"policy": torch.nn.Linear(1, 1)}, "policy: 'Linear' is not allowed; expected no object beside seeds"),
         ({"seed": 2**31 - 1}, "trial seed=2147483648: seed: 2147483648 is not allowed"),
     ],

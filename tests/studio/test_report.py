@@ -165,9 +165,26 @@ def test_the_report_of_seeds(tmp_path: Path) -> None:
     assert "1 of 3 seeds solved every problem, 1 failed." in text
     assert "failed: out of <memory>" in text
     assert "median32.0s0.7500.750" in text.replace(" ", "")
+    assert "lowest32.0s0.5000.500highest32.0s1.0001.000" in text.replace(" ", "")
+    assert "policy.width" in text, "the configuration"
+    assert '<th class="n">T0</th>' in html, "short headings: ten columns fit into 1,280 pixels"
+    assert '<td class="wrap bad">failed: out of &lt;memory&gt;</td>' in html, "a long reason hides no column"
     assert f"modelnative train --config {sweep.run(sweep.trials[0]).path}/config.json --seeds 3 --out NEW" in text
     assert [a["href"] for tag, a in page.tags if tag == "a"] == [f"trials/seed-{s}/report.html" for s in (0, 1)]
-    assert html.count("<svg") == 2, "one drawing for each stage"
+    assert html.count("<svg") == 1, "one drawing for each stage that was measured"
+    assert html.count("opacity: 0.5") == 2, "a thin line for each seed"
+    assert html.count("fill-opacity: 0.2") == 1, "a band"
+
+
+def test_a_damaged_file_of_one_seed_leaves_the_report_of_the_others(tmp_path: Path) -> None:
+    sweep = Sweep.of_seeds(with_fields(recipe(), TINY), 2, tmp_path / "seeds")
+    for trial in sweep.trials:
+        run = Run.create(sweep.run(trial).path, trial.config)
+        run.append([line(1), line(2)])
+        write_result(run)
+    (sweep.run(sweep.trials[0]).path / "metrics.jsonl").write_bytes(b"\xff{\n{}\n")
+    html = write_seeds(sweep, [read_row(sweep, trial) for trial in sweep.trials]).read_text(encoding="utf-8")
+    assert html.count("opacity: 0.5") == 1
 
 
 def line(update: int, **changes: Any) -> dict[str, Any]:

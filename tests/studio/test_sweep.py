@@ -83,13 +83,16 @@ def test_a_terminal_shows_what_runs(sweep: Sweep) -> None:
     with SweepView(console) as view:
         view(SweepStarted(sweep, 0, 2, "in local processes"))
         view(SweepProgress(6, 1, 1, {f"trial {i}": TrialProgress(i, (0.25, None)) for i in range(9)}, None))
-        view(SweepProgress(6, 2, 1, {"trial 0": TrialProgress(5, (0.75,))}, 12.0))
+        view(SweepProgress(6, 2, 1, {"trial 0": TrialProgress(5, (0.75,), "writing its report")}, 12.0))
+        view(SweepProgress(6, 5, 1, {}, 0.0))
         view(SweepFinished(sweep, tuple(rows(sweep))))
         assert view.live is None
     text = shown(console)
     for part in (
         "trial 0 starting",
         "trial 7 update 7, success 0.250 –",
+        "trial 0 update 5, success 0.750, writing its report",
+        "all trials have ended; writing the table and the report of the sweep",
         "… and 1 more",
         "2/6",
         "time left: known after the first",

@@ -22,7 +22,7 @@ from modelnative.sweeps.spec import Spec, parse_spec
         (SweepOptions(jobs=0), "jobs: 0 is not allowed; expected at least 1"),
         (SweepOptions(retries=-1), "retries: -1 is not allowed; expected 0 or more"),
         (SweepOptions(on="local", address="a:1"), "address: 'a:1' is not allowed with --on local"),
-        (SweepOptions(on="ray"), r"on: 'ray' needs Ray, .* install it with: pip install 'modelnative\[ray\]'"),
+        (SweepOptions(on="ray"), r"on: 'ray' needs Ray, .* install it with: pip install 'ray>=2.40'"),
         (SweepOptions(address="a:1"), "address: 'a:1' needs Ray"),
     ],
 )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from modelnative.sweeps.events import (
     TrialCrashed,
     TrialFailed,
     TrialFinished,
+    TrialProgress,
     TrialStarted,
 )
 from modelnative.sweeps.executors import Outcome
@@ -149,6 +151,30 @@ def test_a_damaged_result_fails_its_trial_only(content: bytes, tmp_path: Path) -
     path.unlink()
     rows = list(run_trials(sweep, FakeExecutor(sweep, 1, {}), retries=0))[-1].rows
     assert [row.status for row in rows] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("quiet", "result", "phase"),
+    [(0, False, ""), (20, False, "playing every problem"), (20, True, "writing its report")],
+)
+def test_progress_says_what_a_trial_does_after_its_newest_update(
+    quiet: float, result: bool, phase: str, tmp_path: Path
+) -> None:
+    sweep = sweep_of(tmp_path, seeds=2)
+    run = sweep.run(sweep.trials[1])
+    run.path.mkdir(parents=True)
+    run.append([{"update": 3, "success": [0.5, None], "timing": {"seconds": 0.1}}])
+    with open(run.metrics_path, "a") as file:
+        file.write('{"update": 4, "succ')
+    os.utime(run.metrics_path, (time.time() - quiet,) * 2)
+    started = 0
+    for event in run_trials(sweep, FakeExecutor(sweep, 2, {}), retries=0):
+        started += isinstance(event, TrialStarted)
+        if result and started == 2 and not run.result_path.exists():
+            write_result(run)
+        if isinstance(event, SweepProgress):
+            assert event.running == {sweep.trials[1].name: TrialProgress(3, (0.5, None), phase)}
+            break
 
 
 def test_a_crash_after_the_result_is_ignored(tmp_path: Path) -> None:

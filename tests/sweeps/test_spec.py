@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from modelnative.errors import UserError
+from modelnative.runs.files import FORMAT
+from modelnative.sweeps.plan import plan
 from modelnative.sweeps.spec import Spec, differences, parse_spec, read_spec
+from modelnative.training.config import with_fields
+from modelnative.training.recipes import recipe
 
 TOML = """
 seeds = [3, 5]
@@ -109,6 +113,16 @@ def test_an_earlier_or_a_short_name_is_answered_with_the_name_of_today(old: str,
     for table in ({"base": {old: 1}}, {"grid": {old: [1]}}, {"trials": [{old: 1}]}):
         with pytest.raises(UserError, match=f"unknown field '{old}'; did you mean '{new}'?"):
             parse_spec(table)
+
+
+def test_the_base_may_be_the_configuration_of_a_run() -> None:
+    config = with_fields(recipe(), {"policy": {"width": 8}, "options": {"horizon": 13}, "threads": 1})
+    written = {"format": FORMAT, **config.model_dump()}
+    assert [trial.config for trial in plan(parse_spec({"base": json.loads(json.dumps(written))}))] == [config]
+    old = parse_spec({"base": {"format": "modelnative/1", "dials": {"horizon": 13}, "loss": {"trace": 0.5}}})
+    assert old.base == {"options.horizon": 13, "loss.gae_lambda": 0.5}
+    with pytest.raises(UserError, match="format: 'modelnative/9' is not allowed"):
+        parse_spec({"base": {"format": "modelnative/9"}})
 
 
 @pytest.mark.parametrize("content", [b"seeds = ", b'{"seeds": ', b"\xff"])

@@ -1,4 +1,4 @@
-"""A sweep of twenty trials survives `kill -9` of a trial process and of its own process."""
+"""A sweep survives `kill -9` of a trial process and of its own process, and an end at any of its steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sweeping import TINY, UPDATES, fingerprint, processes, wait_for
+from sweeping import ROOT, TINY, UPDATES, environment, fingerprint, processes, wait_for
 
 from modelnative.runs.training import Training
 from modelnative.sweeps.folder import Sweep
@@ -88,3 +89,11 @@ def test_twenty_trials_survive(on: str, tmp_path: Path, start: Callable[..., sub
     untouched = Training.start(tmp_path / "untouched", sweep.trial(killed).config)
     list(untouched.events())
     assert fingerprint(untouched.run) == fingerprint(sweep.run(sweep.trial(killed)))
+
+
+@pytest.mark.parametrize("trials", ["fake", pytest.param("real", marks=pytest.mark.slow)])
+def test_a_sweep_that_is_killed_at_any_step_ends_with_the_same_table(trials: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "killed_sweep.py"), str(tmp_path), trials]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 20, "steps at which it was killed"

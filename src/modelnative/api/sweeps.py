@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from modelnative.errors import in_words
 from modelnative.studio.report import write_report, write_sweep_report
 from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupted
 from modelnative.sweeps.folder import Sweep
@@ -81,10 +83,28 @@ def follow_sweep(
         check_all(planned, options)
         return SweepResult(planned, tuple(read_row(planned, trial) for trial in planned.trials))
     for event in run_sweep(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
-        for callback in (write_sweep_report, *callbacks):
+        if isinstance(event, SweepFinished):
+            _write_reports(event)
+        for callback in callbacks:
             callback(event)
         if isinstance(event, SweepInterrupted):
             raise KeyboardInterrupt(f"resume with: {planned.resume_command}")
         if isinstance(event, SweepFinished):
             return SweepResult(planned, event.rows)
     raise AssertionError("a sweep ends with SweepFinished or SweepInterrupted")
+
+
+def _write_reports(event: SweepFinished) -> None:
+    """Write the report of the sweep, and those of trials that were killed between their result and their report."""
+    try:
+        write_sweep_report(event)
+        for trial, row in zip(event.sweep.trials, event.rows, strict=True):
+            run = event.sweep.run(trial)
+            if row.status == "finished" and not (run.path / "report.html").exists():
+                write_report(run)
+    except Exception as error:  # noqa: BLE001 (every trial has its result, whatever happens to the drawing)
+        logging.getLogger("modelnative").warning(
+            "the sweep is finished, but a report could not be written (%s); write it again with: %s",
+            in_words(error),
+            event.sweep.resume_command,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from pydantic import TypeAdapter
@@ -122,7 +124,7 @@ class Result:
 
 
 def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
-    """Write `report.html` into the folder of a sweep over seeds: the verdict on each seed, medians, learning curves.
+    """Write `report.html` into the folder of a sweep over seeds: verdicts, medians and ranges, learning curves.
 
     Raises:
         UserError: the file cannot be written.
@@ -130,34 +132,64 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     finished = [row for row in rows if row.costs]
     stages = list(dict.fromkeys(stage for row in rows for stage in row.greedy))
     runs = [sweep.run(trial) for trial in sweep.trials]
-    metrics = [run.metrics() for run in runs]
-    updates = [[float(line["update"]) for line in lines] for lines in metrics]
-    drawings = []
-    for s, (stage, color) in enumerate(zip(stages, STAGE_COLORS * len(stages), strict=False)):
-        success = [[line["success"][s] for line in lines] for lines in metrics]
-        curves = [("", color, x, y) for x, y in zip(updates, success, strict=True) if x]
-        drawings.append((stage, _svg(curves, (0.0, 1.0))))
-    first = shlex.quote(str(runs[0].path / "config.json"))
+    metrics = []
+    for run in runs:
+        with contextlib.suppress(ValueError):  # damaged; the other seeds are still worth a drawing
+            metrics.append(run.metrics())
+    config = shlex.quote(str(runs[0].path / "config.json"))
     html = _page("seeds.html.j2").render(
         path=sweep.path,
         config=runs[0].config,
-        fields=_fields(next(run for run in runs if run.result_path.exists())) if finished else [],
+        fields=_fields(runs[0]),
         rows=rows,
         stages=stages,
         summary=seeds_summary(rows),
         solved=all(row.solved for row in rows),
-        medians={name: statistics.median(row.costs[name] for row in finished) for name in ("updates", "seconds")}
-        if finished
-        else None,
-        median_rate=lambda stage: statistics.median(row.greedy[stage] for row in finished),
+        totals=[
+            (
+                name,
+                f"{of(row.costs['updates'] for row in finished):g}",
+                clock(of(row.costs["seconds"] for row in finished)),
+                *(floor(of(row.greedy[stage] for row in finished if stage in row.greedy)) for stage in stages),
+            )
+            for name, of in (("median", statistics.median), ("lowest", min), ("highest", max))
+            if finished
+        ],
         verdict=verdict,
         floor=floor,
-        charts=drawings,
+        charts=[
+            (stage, _seeds_chart([[(x["update"], x["success"][s]) for x in lines] for lines in metrics], color))
+            for (s, stage), color in zip(enumerate(stages), STAGE_COLORS * len(stages), strict=False)
+        ],
         clock=clock,
-        command=f"modelnative train --config {first} --seeds {len(rows)} --out NEW",
+        command=f"modelnative train --config {config} --seeds {len(rows)} --out NEW",
     )
     write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
+
+
+def _seeds_chart(seeds: Sequence[Sequence[tuple[int, float | None]]], color: str) -> Markup:
+    """The success of each seed, thin; over it the median, and the band from the first to the third quartile.
+
+    A seed that has ended counts with its last value.
+    """
+    curves = [curve for seed in seeds if (curve := [(x, y) for x, y in seed if y is not None])]
+    if not curves:
+        return Markup("")
+    first, last = max(curve[0][0] for curve in curves), max(curve[-1][0] for curve in curves)
+    update = np.unique(np.linspace(first, max(first, last), POINTS).astype(int))
+    values = [
+        np.array([y for _, y in curve])[np.searchsorted([x for x, _ in curve], update, side="right") - 1]
+        for curve in curves
+    ]
+    low, median, high = np.percentile(values, (25, 50, 75), axis=0)
+
+    def seeds_and_band(axes: Any) -> None:
+        for curve in curves:
+            axes.plot(*_thin(*zip(*curve, strict=True)), color=color, linewidth=0.6, alpha=0.5)
+        axes.fill_between(update, low, high, color=color, alpha=0.2, linewidth=0)
+
+    return _svg([("", color, list(update), list(median))], (0.0, 1.0), seeds_and_band)
 
 
 def write_sweep_report(event: SweepEvent) -> None:
@@ -259,8 +291,13 @@ def _frontier(state: str) -> float:
     return int(match[1]) / int(match[2]) if match else 1.0
 
 
-def _svg(lines: Sequence[Line], limits: tuple[float, float] | None) -> Markup:
-    """A legend and a drawing of lines (label, color, x, y), with the font and text color of the page."""
+def _svg(
+    lines: Sequence[Line], limits: tuple[float, float] | None, beneath: Callable[[Any], None] = lambda axes: None
+) -> Markup:
+    """A legend and a drawing of lines (label, color, x, y), with the font and text color of the page.
+
+    `beneath` draws on matplotlib's axes before the lines.
+    """
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "modelnative",
@@ -273,6 +310,7 @@ def _svg(lines: Sequence[Line], limits: tuple[float, float] | None) -> Markup:
     with figures(style) as figure_class:
         figure = figure_class(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
+        beneath(axes)
         for _, color, x, values in lines:
             axes.plot(*_thin(x, values), color=color, linewidth=1.6)
         if limits:

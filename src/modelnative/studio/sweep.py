@@ -80,6 +80,8 @@ class SweepView(View):
             running = [f"{name} {newest(trial)}" for name, trial in event.running.items()]
             more = [f"and {len(running) - MAX_RUNNING} more"] if len(running) > MAX_RUNNING else []
             self._print(f"running  {'; '.join([*running[:MAX_RUNNING], *more])}")
+        if event.finished + event.failed == event.total:
+            self._print("all trials have ended; writing the table and the report of the sweep")
 
     def _counts(self) -> str:
         assert self.started is not None, "SweepStarted is the first event"
@@ -107,7 +109,8 @@ def newest(trial: events.TrialProgress) -> str:
     """The newest update of a running trial, and the success of each stage."""
     if not trial.update:
         return "starting"
-    return " ".join([f"update {trial.update}, success", *(rate(value).strip() for value in trial.success)])
+    rates = " ".join(rate(value).strip() for value in trial.success)
+    return f"update {trial.update}, success {rates}{f', {trial.phase}' if trial.phase else ''}"
 
 
 def picture(progress: events.SweepProgress) -> Group:

@@ -65,10 +65,17 @@ class TrialFailed(SweepEvent):
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """The newest update of a running trial, and the smoothed success of each stage (None: not measured yet)."""
+    """The newest update of a running trial.
+
+    Attributes:
+        update: its number; 0 before the first.
+        success: smoothed success of each stage; None: not measured yet.
+        phase: what the trial does if it does not train: it plays every problem, or writes its report.
+    """
 
     update: int = 0
     success: tuple[float | None, ...] = ()
+    phase: str = ""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Sweep:
         if _in_use(path):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
-                f"modelnative resume {path}"
+                f"modelnative resume {shlex.quote(str(path))}"
             )
         fields = config.model_dump()
         first = fields.pop("seed")

@@ -23,7 +23,7 @@ from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.worker import CRASHED, STOPPED
 
-INSTALL = "pip install 'ray>=2.40'"
+INSTALL = "pip install 'ray>=2.40'"  # what the extra `ray` adds, wherever this package was installed from
 
 
 def installed() -> bool:

@@ -15,6 +15,7 @@ from modelnative.sweeps.executors import Executor, Outcome
 from modelnative.sweeps.folder import Sweep, tail
 from modelnative.sweeps.results import read_row, write_results
 
+QUIET_SECONDS = 2.0  # without an update, after which a trial is taken to verify or evaluate
 PROGRESS_SECONDS = 0.5  # between two `SweepProgress` events
 
 
@@ -91,9 +92,12 @@ def _seconds_left(durations: list[float], started: list[float], waiting: int, jo
 
 
 def _newest(run: Run) -> events.TrialProgress:
-    """The last complete line of a run's metrics."""
+    """The last complete line of a run's metrics, and what the trial does since then."""
     for line in reversed(tail(run.metrics_path)[:-1]):  # after the last line break, a line may be incomplete
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             metrics = json.loads(line)
-            return events.TrialProgress(metrics["update"], tuple(metrics["success"]))
+            quiet = time.time() - run.metrics_path.stat().st_mtime
+            playing = "playing every problem" if quiet > QUIET_SECONDS + 3 * metrics["timing"]["seconds"] else ""
+            phase = "writing its report" if run.result_path.exists() else playing
+            return events.TrialProgress(metrics["update"], tuple(metrics["success"]), phase)
     return events.TrialProgress()

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelnative.errors import UserError, choose, require
 from modelnative.policies.config_model import leaf_fields, read_table
-from modelnative.runs.upgrade import earlier_names
+from modelnative.runs.upgrade import earlier_names, upgraded_config
 from modelnative.tasks.importing import require_trusted
 from modelnative.training.config import TrainConfig
 
@@ -53,7 +53,7 @@ def read_spec(path: Path) -> Spec:
 
 
 def parse_spec(table: dict[str, Any]) -> Spec:
-    """A spec from its tables. Field names may be dotted or nested.
+    """A spec from its tables. Field names may be dotted or nested; `base` may be the `config.json` of a run.
 
     Raises:
         UserError: naming the entry, its value and what is allowed.
@@ -67,11 +67,11 @@ def parse_spec(table: dict[str, Any]) -> Spec:
     """
     for part in table:
         choose("spec", part, PARTS)
-    trials = table.get("trials", ())
+    base, trials = table.get("base", {}), table.get("trials", ())
     require(isinstance(trials, (list, tuple)), "trials", trials, "a list of tables, each written under [[trials]]")
     spec = Spec(
         name=_name(table.get("name", "sweep")),
-        base=_fields("base", table.get("base", {})),
+        base=_fields("base", upgraded_config(base) if isinstance(base, dict) else base),
         grid=_grid(table.get("grid", {})),
         trials=tuple(_fields("trials", trial) for trial in trials),
         seeds=_seeds(table.get("seeds", [])),
