@@ -116,9 +116,11 @@ def finished(end: Finished) -> list[str]:
     lines = [evaluation.line(), ""]
     for split, name in splits.items():
         counts = [c for c in evaluation.counts if c.split == split]
-        unseen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
-        played = Evaluation(tuple(counts), greedy=True).line() if any(c.problems for c in counts) else "no problems"
-        lines.append(f"  {name}  {played} {unseen}".rstrip())
+        if any(count.problems for count in counts):
+            unseen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
+            lines.append(f"  {name}  {Evaluation(tuple(counts), greedy=True).line()} {unseen}".rstrip())
+        else:
+            lines.append(f"  {name}  none: the task has too few problems")
     lines += [
         f"  sampled      {end.sampled.line()} at temperature 1",
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
