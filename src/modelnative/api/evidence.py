@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from modelnative.api.training import Agent, load
-from modelnative.evidence.evaluate import Evaluation, episodes
+from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
@@ -53,11 +53,13 @@ def evaluate(
     task, generator = agent.task, None
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)
-    for stage in stages or ():
-        task.spec.stage_index(stage)  # before a file is replaced
+    stages_and_splits(task, stages, split)  # before a file is replaced
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)
+        inside = agent.run.path.resolve() in file.resolve().parents
+        own = inside and file.exists() and (file.suffix != ".jsonl" or file.name == agent.run.metrics_path.name)
+        require(not own, "episodes", str(file), "a file that is not the run's own")
         begin_lines(file)
 
         def on_rollout(rollout: Rollout) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -24,7 +26,7 @@ from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task, option_parameters, task_entries
 from modelnative.tasks.contract.task import AnyTask
-from modelnative.training.config import TrainConfig
+from modelnative.training.config import TrainConfig, with_fields
 
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
@@ -137,11 +139,12 @@ def finished(end: Finished) -> list[str]:
         lines += [
             f"Not solved: the budget is used up and {missing} training problems still fail. Start a new run with one "
             "of:",
-            f"  {', '.join(remedies(run.config))}",
+            f"  {', '.join(remedies(run.config, end.updates, run.task().has_oracle))}",
         ]
+    path = shlex.quote(str(run.path))
     lines += [
-        f"Next: modelnative evaluate {run.path}",
-        f"      modelnative explain {run.path} {example(run.task(), evaluation.counts[-1].stage)}",
+        f"Next: modelnative evaluate {path}",
+        f"      modelnative explain {path} {example(run.task(), evaluation.counts[-1].stage)}",
     ]
     return lines
 
@@ -152,21 +155,33 @@ def trained_part(evaluation: Evaluation, run: Run) -> Evaluation:
     return Evaluation(tuple(count for count in evaluation.counts if count.stage in stages), evaluation.greedy)
 
 
-def remedies(config: TrainConfig) -> list[str]:
-    """Flags that may help a training that used up its budget."""
-    flags = [
-        f"--seed {config.seed + 1}",
-        f"--updates {2 * config.updates}",
-        f"--policy.width {2 * config.policy.width}",
-    ]
-    if config.minutes:
-        flags.append(f"--minutes {2 * config.minutes:g}")
-    if config.curriculum != "hints":
-        flags.append("--curriculum hints")
-    if not config.loss.hint_weight:
-        flags.append("--loss.hint-weight 1")
-    if config.policy.reader == "sum":
-        flags.append("--policy.reader gru")
+def remedies(config: TrainConfig, updates: int, has_oracle: bool) -> list[str]:
+    """Flags that may help a training that used up its budget. None has the value that the training had.
+
+    Args:
+        config: of the training.
+        updates: that it made; fewer than its budget if the minutes were used up.
+        has_oracle: whether its task can give hints.
+    """
+    out_of_time = bool(config.minutes) and updates < config.updates
+    wanted: dict[str, tuple[Any, bool]] = {
+        "seed": (config.seed + 1, True),
+        "updates": (2 * config.updates, not out_of_time),
+        "minutes": (2 * config.minutes, out_of_time),
+        "policy.width": (2 * config.policy.width, True),
+        "curriculum": ("hints", has_oracle),
+        "loss.hint_weight": (1.0, has_oracle and config.curriculum == "hints"),
+        "policy.reader": ("gru", True),
+    }
+    flags = []
+    for name, (value, helps) in wanted.items():
+        group, _, field = name.rpartition(".")
+        try:
+            changed = with_fields(config, {group: {field: value}} if group else {field: value})
+        except UserError:  # such as a width above the largest
+            continue
+        if helps and changed != config:
+            flags.append(f"--{name.replace('_', '-')} {format(value, 'g') if isinstance(value, float) else value}")
     return flags
 
 
@@ -174,7 +189,7 @@ def example(task: AnyTask, stage: str) -> str:
     """The flags of `explain` for one problem of a stage."""
     problems = unseen_problems(task, task.spec.stage_index(stage), 1)
     record = task.records(problems, task.begin(problems))[0]
-    return f'--stage {stage} --problem "{record.get("problem", "…")}"'
+    return f"--stage {shlex.quote(stage)} --problem {shlex.quote(str(record.get('problem', '…')))}"
 
 
 # Trajectories
