@@ -24,6 +24,7 @@ from modelnative.tasks.contract.task import AnyTask, Problems, State, program_le
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 MAX_EXAMPLES = 3  # problems listed in a finding
 MAX_SHOWN_TOKENS = 40  # of a program
+MANY = 1000  # problems, above which the search for the best constant program takes noticeable time
 MIN_UPDATES = 50  # of a network, before its failure says something about the task
 MAX_PROPOSALS = 4096  # oracle programs that start the search for the best constant program
 # Exceptions that a task may raise when it breaks the contract.
@@ -79,7 +80,7 @@ def certify(
     measured: list[StageCertificate] = []
     report = progress or (lambda line: None)
     try:
-        report("the contract, with an oracle's first search, if it searches")
+        report("the contract; programs of the oracle that must be searched are searched here")
         broken = broken_clause(task)
         if broken:
             findings.append(Finding("defect", None, f"the contract is broken: {broken}", "Fix this first."))
@@ -164,7 +165,7 @@ class StageMeasurement:
         if self.task.has_oracle:
             self._report("always the commonest answer")
             proposals = self.measure_same_answer(train if train.count else self.problems)
-        self._report("the best fixed program")
+        self._report(f"the best fixed program{', up to a minute' if self.problems.count > MANY else ''}")
         self._measure_best_program(proposals)
         for handicap in TRAINED if training_seconds else ():
             self._report(f"training a {handicap} network, {training_seconds / len(TRAINED):g} s")
