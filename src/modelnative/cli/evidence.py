@@ -51,7 +51,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if found.json:
         print_json(evaluation.as_dict())
     else:
-        tables.console().print(tables.results(evaluation))
+        tables.show([tables.results(evaluation)])
         print(evaluation.line())
     return 0
 
@@ -105,7 +105,12 @@ def certify(arguments: Sequence[str]) -> int:
     add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to measure, such as T2 (default: all)")
     add_options(parser, "options of the task")
     add("--problems", type=int, default=100_000, metavar="N", help="draw N of a stage with more (default: 100000)")
-    add("--seconds", type=float, default=20.0, help="of training a stage, shared by the two networks; not of all (default: 20)")
+    add(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="of training a stage, shared by the two networks; not of all (default: 20)",
+    )
     add("--no-train", dest="train", action="store_false", help="do not train the two networks")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")

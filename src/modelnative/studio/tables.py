@@ -44,7 +44,7 @@ def console() -> Console:
 def show(parts: Iterable[RenderableType]) -> None:
     """Print the parts of a page on standard output."""
     for part in parts:
-        console().print(part)
+        console().print(Fitted(part) if isinstance(part, Table) else part)
 
 
 class Fitted:
