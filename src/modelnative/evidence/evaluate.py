@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def perfect(self) -> bool:
-        """Whether every problem was solved."""
+        """Whether every problem that was played was solved."""
         return self.reaches(1.0)
 
     def reaches(self, rate: float) -> bool:

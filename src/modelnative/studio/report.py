@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import re
@@ -73,17 +74,17 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {finish}")
     faults: list[str] = []
 
-    def part(name: str, make: Callable[[], T]) -> T | None:
+    def part(name: str | Path, make: Callable[[], T]) -> T | None:
         try:
             return make()
         except PART_ERRORS as error:
             faults.append(str(error) if isinstance(error, UserError) else f"{name}: {in_words(error)}")
             return None
 
-    result = part("result.json", lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
+    result = part(run.result_path, lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
     counts = result.evaluation.counts if result else ()
     task = part("task", run.task)
-    policy = part("weights.safetensors", lambda: run.policy(task)) if task else None
+    policy = part(run.weights_path, lambda: run.policy(task)) if task else None
     stages = task.spec.stages if task else tuple(dict.fromkeys(count.stage for count in counts))
     hints = run.config.curriculum == "hints"
     html = _page("report.html.j2").render(
@@ -95,7 +96,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         trained=tables.trained_part(result.evaluation, run) if result else None,
         drawn=list(dict.fromkeys(count.stage for count in counts if not count.whole)),
         parameters=sum(p.numel() for p in policy.parameters()) if policy else None,
-        charts=part("metrics.jsonl", lambda: charts(run.metrics(), stages, hints=hints)),
+        charts=part(run.metrics_path, lambda: charts(run.metrics(), stages, hints=hints)),
         examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
         example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,
         faults=faults,
@@ -131,13 +132,15 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     rates = list(dict.fromkeys(name for row in rows for name in row.rates if name.startswith("greedy.")))
     stages = [name.partition(".")[2] for name in rates]
     runs = [sweep.run(trial) for trial in sweep.trials]
-    metrics = [run.metrics() for run in runs]
-    updates = [[float(line["update"]) for line in lines] for lines in metrics]
-    drawings = []
-    for s, (stage, color) in enumerate(zip(stages, STAGE_COLORS * len(stages), strict=False)):
-        success = [[line["success"][s] for line in lines] for lines in metrics]
-        curves = [("", color, x, y) for x, y in zip(updates, success, strict=True) if x]
-        drawings.append((stage, _svg(curves, (0.0, 1.0))))
+    curves: dict[str, list[Line]] = {stage: [] for stage in stages}
+    for run in runs:
+        with contextlib.suppress(*PART_ERRORS):  # damaged metrics give no curve
+            metrics = run.metrics()
+            updates = [float(line["update"]) for line in metrics]
+            success = zip(*(line["success"] for line in metrics), strict=True)
+            for stage, color, values in zip(stages, itertools.cycle(STAGE_COLORS), success, strict=False):
+                curves[stage].append(("", color, updates, values))
+    drawings = [(stage, _svg(lines, (0.0, 1.0))) for stage, lines in curves.items() if lines]
     first = shlex.quote(str(runs[0].path / "config.json"))
     html = _page("seeds.html.j2").render(
         path=sweep.path,

@@ -114,6 +114,7 @@ def share(count: Count, *, exact: bool) -> str:
 def finished(end: Finished) -> list[str]:
     """The last lines of a training; the first is the verdict."""
     run, evaluation = end.run, end.evaluation
+    path, report = shlex.quote(str(run.path)), run.path / "report.html"
     splits = {"train": "train split", "heldout": "held-out   "}
     lines = [evaluation.line(), ""]
     for split, name in splits.items():
@@ -128,7 +129,7 @@ def finished(end: Finished) -> list[str]:
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
         "",
         f"  run          {run.path}",
-        f"  report       {run.path / 'report.html'}",
+        f"  report       {report if report.exists() else f'not written; write it with: modelnative report {path}'}",
         f"  weights      {run.weights_path}",
         "",
     ]
@@ -141,7 +142,6 @@ def finished(end: Finished) -> list[str]:
             "of:",
             f"  {', '.join(remedies(run.config, end.updates, run.task().has_oracle))}",
         ]
-    path = shlex.quote(str(run.path))
     lines += [
         f"Next: modelnative evaluate {path}",
         f"      modelnative explain {path} {example(run.task(), evaluation.counts[-1].stage)}",
