@@ -12,6 +12,7 @@ from bare import Bare
 from echoes import Echo
 
 import modelnative as mn
+from modelnative.evidence.baselines import TrainedBaseline
 from modelnative.evidence.certificate import AGENTS, Certificate
 from modelnative.evidence.certify import StageMeasurement, certify
 from modelnative.evidence.problem_set import ProblemSet
@@ -154,6 +155,24 @@ def test_a_stage_that_needs_eyes() -> None:
     assert certificate.sound
     assert {finding.level for finding in certificate.findings} == {"note"}
     assert "updates, " in certificate.stages[0].figures["blind"].how
+
+
+@pytest.mark.parametrize(("successes", "updates", "conclusive"), [(0, 5, False), (0, 50, True), (90, 5, True)])
+def test_a_network_that_had_no_time_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, successes: int, updates: int, conclusive: bool
+) -> None:
+    trained = TrainedBaseline(successes, 100, True, updates)
+    monkeypatch.setattr("modelnative.evidence.certify.train_baseline", lambda *arguments: trained)
+    certificate = certify(Echo(), seconds=1.0)
+    assert certificate.conclusive == conclusive
+    warnings = [finding.line() for finding in certificate.findings if finding.level == "warning"]
+    assert ([line for line in warnings if "too few updates" in line] != []) != conclusive
+    if not conclusive:
+        assert warnings[0] == (
+            "warning: E: the memoryless network had too few updates to learn (5 updates, greedy), so that its failure "
+            "shows nothing. Give it more --seconds."
+        )
+        assert certificate.as_dict()["conclusive"] is False
 
 
 def test_an_exception_of_the_task_is_located() -> None:

@@ -71,3 +71,14 @@ def nothing() -> int:
 
 
 TASK = make()
+
+
+@tool
+def length(text: str) -> int:
+    """The number of characters."""
+    return len(text)
+
+
+MARKED = ToolTask(
+    [length], {"text": ["[/INST]", "[bold]", ":smile:", "</p>", "x"]}, lambda problem: len(problem["text"])
+)

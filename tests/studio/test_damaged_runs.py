@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,11 @@ from pathlib import Path
 
 import pytest
 import toolbox
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from modelnative.sweeps.seeds import seeds_sweep
+from sweeping import TINY as TRIAL
+from sweeping import write_result
 
 import modelnative as mn
 from modelnative import api
@@ -68,6 +74,42 @@ def test_an_incomplete_last_line_is_no_damage(run: Run) -> None:
     path, faults = write_run_report(run)
     assert faults == []
     assert "<svg" in path.read_text(encoding="utf-8")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def changed(value: object, places: list[int], other: object) -> object:
+    """The value with one of its parts, found by following `places`, replaced by another."""
+    if not places or not isinstance(value, dict | list) or not value:
+        return other
+    place, *rest = places
+    copy = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+    key = list(copy)[place % len(copy)]
+    copy[key] = changed(copy[key], rest, other)
+    return copy if isinstance(value, dict) else list(copy.values())
+
+
+@given(st.sampled_from(["result.json", "metrics.jsonl"]), st.lists(st.integers(0, 20), max_size=5), JSON)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_value_in_a_file(finished: Run, name: str, places: list[int], other: object) -> None:
+    """The report is written whatever JSON the files hold."""
+    path = finished.path / name
+    before = path.read_text()
+    first, *rest = before.splitlines() if name == "metrics.jsonl" else [before]
+    try:
+        path.write_text("\n".join([json.dumps(changed(json.loads(first), places, other)), *rest, ""]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(report, "_examples", lambda *arguments: [])
+            written, faults = write_run_report(finished)
+    finally:
+        path.write_text(before)
+    assert "Reproduce" in written.read_text(encoding="utf-8")
+    assert all(len(fault.splitlines()) == 1 for fault in faults)
 
 
 def test_everything_damaged(run: Run) -> None:
@@ -134,6 +176,27 @@ def test_the_report_can_be_written_again(run: Run) -> None:
     assert paths == [run.path / "report.html"]
     assert faults == []
     assert paths[0].exists()
+
+
+def test_the_reports_of_a_sweep_can_be_written_again(tmp_path: Path) -> None:
+    sweep = seeds_sweep(with_fields(recipe(), TRIAL), 3, tmp_path / "seeds")
+    sweep.write()
+    for trial in sweep.trials[:2]:
+        made = Run.create(sweep.run(trial).path, trial.config)
+        write_result(made, 1.0)
+    (sweep.run(sweep.trials[0]).metrics_path).write_bytes(b"\xff\n[]\n")
+    paths, faults = api.report(sweep.path)
+    assert paths == [*(sweep.run(trial).path / "report.html" for trial in sweep.trials[:2]), sweep.report_path]
+    assert all(path.exists() for path in paths)
+    assert [fault for fault in faults if str(sweep.run(sweep.trials[0]).metrics_path) in fault]
+    assert not [fault for fault in faults if str(sweep.run(sweep.trials[1]).metrics_path) in fault]
+
+
+@pytest.mark.parametrize("folder", ["nothing", "unfinished"])
+def test_what_has_no_report(tmp_path: Path, folder: str) -> None:
+    Run.create(tmp_path / "unfinished", with_fields(recipe(), {"task": "worlds:Small", **TINY}))
+    with pytest.raises(mn.UserError, match=r"is not a run folder|has no result yet; finish it with"):
+        api.report(tmp_path / folder)
 
 
 def test_settings_of_the_process_stay(monkeypatch: pytest.MonkeyPatch) -> None:

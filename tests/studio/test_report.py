@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 from sweeping import TINY, write_result
 
 from modelnative.errors import UserError
+from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
@@ -19,6 +21,10 @@ from modelnative.sweeps.results import read_row
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
+TAGS = (
+    "html head meta title style body main h1 h2 h3 p em div table thead tbody tr th td figure figcaption small code "
+    "span i pre dl dt dd"
+)
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
@@ -107,6 +113,20 @@ def test_the_report_escapes(run: Run) -> None:
     assert "a <b>" not in html
     assert "a &lt;b&gt;&amp;amp; &#39;c&#39; {{ 7 * 7 }}" in html
     assert str(run.path) in read(run.path / "report.html").text
+
+
+@pytest.mark.parametrize(
+    "word", ["<b>", "</td></table>", "&amp;", "{{ 7 * 7 }}", "{% raw %}", "'\"><script>", "[/INST]"]
+)
+def test_text_of_the_task_is_escaped(run: Run, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    token = ExplainedToken(word, word, 0.5, 0.5, 0.5, word, 0.9, {word: word}, True)
+    explanation = Explanation(word, word, {"answer": word, "target": word}, (token,), True, False, (word,))
+    monkeypatch.setattr("modelnative.studio.report._examples", lambda *arguments: [(word, [explanation])])
+    monkeypatch.setattr("modelnative.studio.report.charts", lambda *arguments, **options: [(word, word, Markup(""))])
+    monkeypatch.setattr("modelnative.studio.report._fields", lambda run: [(word, word)])
+    page = read(write_report(run))
+    assert page.text.count(word) >= 12
+    assert {tag for tag, _ in page.tags} <= set(TAGS.split())
 
 
 def test_a_run_without_a_result(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -167,6 +169,49 @@ def test_a_training_that_used_up_its_budget_names_remedies_that_are_not_in_use()
     uniform = "\n".join(tables.finished(finished({"curriculum": "uniform"}, unsolved)))
     assert "--curriculum hints" in uniform
     assert "--minutes" not in uniform
+
+
+CHOICES = st.fixed_dictionaries(
+    {
+        "seed": st.sampled_from([0, 2**31 - 1]),
+        "updates": st.sampled_from([9, 10, 1_000_000]),
+        "minutes": st.sampled_from([0.0, 2.0, 1_000_000.0]),
+        "curriculum": st.sampled_from(["hints", "uniform"]),
+        "loss": st.fixed_dictionaries({"hint_weight": st.sampled_from([0.0, 0.5, 1.0])}),
+        "policy": st.fixed_dictionaries({"width": st.sampled_from([8, 64]), "reader": st.sampled_from(["sum", "gru"])}),
+    }
+)
+
+
+@given(CHOICES, st.booleans())
+def test_remedies_are_allowed_and_not_in_use(fields: dict[str, Any], has_oracle: bool) -> None:
+    config = with_fields(recipe(), fields)
+    flags = [flag.removeprefix("--").replace("-", "_").split() for flag in tables.remedies(config, 9, has_oracle)]
+    assert len({name for name, _ in flags}) == len(flags)
+    for name, value in flags:
+        group, _, field = name.rpartition(".")
+        number: object = float(value) if value.replace(".", "").isdigit() else value
+        number = int(number) if isinstance(number, float) and number.is_integer() else number
+        assert with_fields(config, {group: {field: number}} if group else {field: number}) != config
+    names = {name for name, _ in flags}
+    assert not {"updates", "minutes"} <= names
+    assert has_oracle or not names & {"curriculum", "loss.hint_weight"}
+
+
+def test_printed_commands_can_be_typed() -> None:
+    end = finished({}, Count("T0", "train", 3, 4))
+    run = Run(Path("my runs/it's"), end.run.config)
+    *_, evaluate, explain = tables.finished(replace(end, run=run))
+    assert shlex.split(evaluate.removeprefix("Next: ")) == ["modelnative", "evaluate", "my runs/it's"]
+    words = shlex.split(explain)
+    assert words[:5] == ["modelnative", "explain", "my runs/it's", "--stage", "T0"]
+    assert words[5] == "--problem"
+    assert len(words) == 7
+
+
+def test_the_page_of_a_task_whose_words_look_like_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show(tables.task_page("toolbox:MARKED"))
+    assert "[/INST]" in capsys.readouterr().out
 
 
 def test_a_stage_that_is_only_tested_does_not_count_as_unsolved() -> None:

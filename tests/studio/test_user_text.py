@@ -67,6 +67,10 @@ def test_a_narrow_terminal_cuts_no_word(columns: int) -> None:
     words = page.replace(",", " ").split()
     for word in ("step", "token", "copied", "oracle", "differs", "effect", *registers):
         assert word in words
+    counts = [Count(f"S{s}", split, 19_999, 20_000, False) for s in range(3) for split in ("train", "heldout")]
+    page = shown([tables.results(Evaluation(tuple(counts), greedy=False))], columns)
+    assert page.split().count("19999/20000") == 6
+    assert page.split().count("[0.999,") == 12
     figures = {name: SuccessRate(5, 10_000, exact=False) for name in ("random", "constant", "memoryless", "blind")}
     stages = tuple(StageCertificate(f"L{2**s}", 100_000, False, figures, None) for s in range(7))
     page = shown(certificate.page(dataclasses.replace(certified("x"), stages=stages)), columns)

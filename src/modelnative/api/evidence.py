@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from modelnative.api.training import Agent, load
-from modelnative.errors import choose
 from modelnative.evidence.certify import certify as certify
-from modelnative.evidence.evaluate import Evaluation, episodes
+from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
@@ -21,7 +20,7 @@ from modelnative.runs.run import Run
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.tasks.contract.task import SPLITS, Split, require
+from modelnative.tasks.contract.task import Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
@@ -58,12 +57,13 @@ def evaluate(
     task, generator = agent.task, None
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)
-    choose("split", split, SPLITS)  # before a file is replaced
-    for stage in stages or ():
-        task.spec.stage_index(stage)
+    stages_and_splits(task, stages, split)  # before a file is replaced
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)
+        inside = agent.run.path.resolve() in file.resolve().parents
+        own = inside and file.exists() and (file.suffix != ".jsonl" or file.name == agent.run.metrics_path.name)
+        require(not own, "episodes", str(file), "a file that is not the run's own")
         begin_lines(file)
 
         def on_rollout(rollout: Rollout) -> None:

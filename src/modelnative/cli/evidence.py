@@ -19,8 +19,10 @@ and figures come with a 95% interval.
 
 Below the table it says what is wrong and what to do: a rule of the contract that is broken, an oracle's
 counterexample, problems that nobody can solve, agents that succeed without doing what the stage asks (from 0.2 a
-warning, from 0.5 a defect). Progress goes to standard error. Ctrl-C shows what was measured so far. Exit code 1:
-there is a defect.
+warning, from 0.5 a defect), networks that had too few updates to show anything. A stage takes --seconds of training
+(20), and up to a minute or two on one core for the rest: most of it searches for the best fixed program and, for your
+own tools without `solve`, for the oracle's programs. Progress goes to standard error. Ctrl-C shows what was measured
+so far. Exit code 1: there is a defect.
 """
 
 
@@ -100,7 +102,12 @@ def certify(arguments: Sequence[str]) -> int:
     add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to measure, such as T2 (default: all)")
     add_options(parser, "options of the task")
     add("--problems", type=int, default=100_000, metavar="N", help="draw N of a stage with more (default: 100000)")
-    add("--seconds", type=float, default=20.0, help="of training a stage, shared by the two networks (default: 20)")
+    add(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="of training a stage, shared by the two networks; not of all (default: 20)",
+    )
     add("--no-train", dest="train", action="store_false", help="do not train the two networks")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")

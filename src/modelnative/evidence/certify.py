@@ -27,6 +27,7 @@ from modelnative.training.discovery.procedures import Symbols, write_programs
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 MAX_EXAMPLES = 3  # problems listed in a finding
 MAX_SHOWN_TOKENS = 40  # of a program
+MANY = 1000  # problems, above which the search for the best constant program takes noticeable time
 MIN_UPDATES = 50  # of a network, before its failure says something about the task
 SEARCHED = 200  # actions for each problem that the search for a procedure may play
 MAX_PROPOSALS = 4096  # oracle programs that start the search for the best constant program
@@ -85,7 +86,7 @@ def certify(
     report = progress or (lambda line: None)
     procedures = ProcedureSearch(task, SEARCHED * problems)
     try:
-        report("the contract, with an oracle's first search, if it searches")
+        report("the contract; programs of the oracle that must be searched are searched here")
         broken = broken_clause(task)
         if broken:
             findings.append(Finding("defect", None, f"the contract is broken: {broken}", "Fix this first."))
@@ -180,7 +181,7 @@ class StageMeasurement:
         if self.task.has_oracle:
             self._report("always the commonest answer")
             proposals = self.measure_same_answer(train if train.count else self.problems)
-        self._report("the best fixed program")
+        self._report(f"the best fixed program{', up to a minute' if self.problems.count > MANY else ''}")
         self._measure_best_program(proposals)
         self._report("the best procedure that copies")
         self._measure_procedure()

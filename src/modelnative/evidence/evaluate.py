@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from modelnative.errors import choose
 from modelnative.evidence.problem_set import ProblemSet
 from modelnative.policies.contract import Policy
-from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split
+from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, require
 from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
 
@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def perfect(self) -> bool:
-        """Whether every problem was solved."""
+        """Whether every problem that was played was solved."""
         return self.reaches(1.0)
 
     def reaches(self, rate: float) -> bool:
@@ -125,9 +125,7 @@ def evaluate(
     Raises:
         UserError: a stage or split is unknown.
     """
-    choose("split", split, SPLITS)
-    names = list(stages) if stages is not None else list(task.spec.stages)
-    parts: tuple[Split, ...] = ("train", "heldout") if split == "all" else (split,)
+    parts = stages_and_splits(task, stages, split)
     device = next(policy.parameters()).device
     counts = []
     pool = Pool(cores())
@@ -137,7 +135,7 @@ def evaluate(
             chunk = chunk.to(device)
             yield chunk, None if generator is None else Plan.sampled(chunk, task.spec.horizon, generator)
 
-    for name, part in itertools.product(names, parts):
+    for name, part in parts:
         problem_set = ProblemSet.of(task, task.spec.stage_index(name), part, LISTED, DRAWN)
         if progress is not None:
             progress(f"{name}, {part}: {problem_set.count:,} problems{'' if problem_set.listed else ', drawn'}")
@@ -150,6 +148,21 @@ def evaluate(
                 on_rollout(rollout)
         counts.append(Count(name, part, successes, problems, problem_set.listed))
     return Evaluation(tuple(counts), generator is None)
+
+
+def stages_and_splits(task: AnyTask, stages: Sequence[str] | None, split: Split) -> list[tuple[str, Split]]:
+    """What `evaluate` plays, in order.
+
+    Raises:
+        UserError: a stage or split is unknown, or a stage is named twice.
+    """
+    choose("split", split, SPLITS)
+    names = list(task.spec.stages if stages is None else stages)
+    for name in names:
+        task.spec.stage_index(name)
+    require(len(set(names)) == len(names), "stages", " ".join(names), "each stage once")
+    parts: tuple[Split, ...] = ("train", "heldout") if split == "all" else (split,)
+    return list(itertools.product(names, parts))
 
 
 def episodes(task: AnyTask, rollout: Rollout) -> list[dict[str, Any]]:

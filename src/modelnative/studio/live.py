@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -108,7 +109,8 @@ class LiveView(View, Callback):
         """What to print after an interruption."""
         if self.started is None:
             return "interrupted before the first update; nothing is lost"
-        return f"stopped at update {self.update}; continue with: modelnative resume {self.started.run.path}"
+        path = shlex.quote(str(self.started.run.path))
+        return f"stopped at update {self.update}; continue with: modelnative resume {path}"
 
     def on_search(self, event: Searched) -> None:
         state = f"{event.stage}: {event.procedure or 'nothing yet'}"

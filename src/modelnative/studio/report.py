@@ -75,17 +75,17 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {finish}")
     faults: list[str] = []
 
-    def part(name: str, make: Callable[[], T]) -> T | None:
+    def part(name: str | Path, make: Callable[[], T]) -> T | None:
         try:
             return make()
         except PART_ERRORS as error:
             faults.append(str(error) if isinstance(error, UserError) else f"{name}: {in_words(error)}")
             return None
 
-    result = part("result.json", lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
+    result = part(run.result_path, lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
     counts = result.evaluation.counts if result else ()
     task = part("task", run.task)
-    policy = part("weights.safetensors", lambda: run.policy(task)) if task else None
+    policy = part(run.weights_path, lambda: run.policy(task)) if task else None
     stages = task.spec.stages if task else tuple(dict.fromkeys(count.stage for count in counts))
     hints = run.config.curriculum == "hints"
     html = _page("report.html.j2").render(
@@ -97,7 +97,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         trained=tables.trained_part(result.evaluation, run) if result else None,
         drawn=list(dict.fromkeys(count.stage for count in counts if not count.whole)),
         parameters=sum(p.numel() for p in policy.parameters()) if policy else None,
-        charts=part("metrics.jsonl", lambda: charts(run.metrics(), stages, hints=hints)),
+        charts=part(run.metrics_path, lambda: charts(run.metrics(), stages, hints=hints)),
         examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
         example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,
         faults=faults,
@@ -134,7 +134,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     runs = [sweep.run(trial) for trial in sweep.trials]
     metrics = []
     for run in runs:
-        with contextlib.suppress(ValueError):  # damaged; the other seeds are still worth a drawing
+        with contextlib.suppress(*PART_ERRORS):  # damaged; the other seeds are still worth a drawing
             metrics.append(run.metrics())
     config = shlex.quote(str(runs[0].path / "config.json"))
     html = _page("seeds.html.j2").render(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -24,7 +26,7 @@ from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task, option_parameters, task_entries
 from modelnative.tasks.contract.task import AnyTask
-from modelnative.training.config import TrainConfig
+from modelnative.training.config import TrainConfig, with_fields
 
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
 
@@ -61,7 +63,7 @@ def console() -> Console:
 def show(parts: Iterable[RenderableType]) -> None:
     """Print the parts of a page on standard output."""
     for part in parts:
-        console().print(part)
+        console().print(Fitted(part) if isinstance(part, Table) else part)
 
 
 class Fitted:
@@ -131,19 +133,22 @@ def share(count: Count, *, exact: bool) -> str:
 def finished(end: Finished) -> list[str]:
     """The last lines of a training; the first is the verdict."""
     run, evaluation = end.run, end.evaluation
+    path, report = shlex.quote(str(run.path)), run.path / "report.html"
     splits = {"train": "train split", "heldout": "held-out   "}
     lines = [evaluation.line(), ""]
     for split, name in splits.items():
         counts = [c for c in evaluation.counts if c.split == split]
-        unseen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
-        played = Evaluation(tuple(counts), greedy=True).line() if any(c.problems for c in counts) else "no problems"
-        lines.append(f"  {name}  {played} {unseen}".rstrip())
+        if any(count.problems for count in counts):
+            unseen = "never seen in training" if split == "heldout" and run.config.split == "train" else ""
+            lines.append(f"  {name}  {Evaluation(tuple(counts), greedy=True).line()} {unseen}".rstrip())
+        else:
+            lines.append(f"  {name}  none: the task has too few problems")
     lines += [
         f"  sampled      {end.sampled.line()} at temperature 1",
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
         "",
         f"  run          {run.path}",
-        f"  report       {run.path / 'report.html'}",
+        f"  report       {report if report.exists() else f'not written; write it with: modelnative report {path}'}",
         f"  weights      {run.weights_path}",
         "",
     ]
@@ -154,11 +159,11 @@ def finished(end: Finished) -> list[str]:
         lines += [
             f"Not solved: the budget is used up and {missing} training problems still fail. Start a new run with one "
             "of:",
-            f"  {', '.join(remedies(run.config))}",
+            f"  {', '.join(remedies(run.config, end.updates, run.task().has_oracle))}",
         ]
     lines += [
-        f"Next: modelnative evaluate {run.path}",
-        f"      modelnative explain {run.path} {example(run.task(), evaluation.counts[-1].stage)}",
+        f"Next: modelnative evaluate {path}",
+        f"      modelnative explain {path} {example(run.task(), evaluation.counts[-1].stage)}",
     ]
     return lines
 
@@ -169,21 +174,33 @@ def trained_part(evaluation: Evaluation, run: Run) -> Evaluation:
     return Evaluation(tuple(count for count in evaluation.counts if count.stage in stages), evaluation.greedy)
 
 
-def remedies(config: TrainConfig) -> list[str]:
-    """Flags that may help a training that used up its budget."""
-    flags = [
-        f"--seed {config.seed + 1}",
-        f"--updates {2 * config.updates}",
-        f"--policy.width {2 * config.policy.width}",
-    ]
-    if config.minutes:
-        flags.append(f"--minutes {2 * config.minutes:g}")
-    if config.curriculum != "hints":
-        flags.append("--curriculum hints")
-    if not config.loss.hint_weight:
-        flags.append("--loss.hint-weight 1")
-    if config.policy.reader == "sum":
-        flags.append("--policy.reader gru")
+def remedies(config: TrainConfig, updates: int, has_oracle: bool) -> list[str]:
+    """Flags that may help a training that used up its budget. None has the value that the training had.
+
+    Args:
+        config: of the training.
+        updates: that it made; fewer than its budget if the minutes were used up.
+        has_oracle: whether its task can give hints.
+    """
+    out_of_time = bool(config.minutes) and updates < config.updates
+    wanted: dict[str, tuple[Any, bool]] = {
+        "seed": (config.seed + 1, True),
+        "updates": (2 * config.updates, not out_of_time),
+        "minutes": (2 * config.minutes, out_of_time),
+        "policy.width": (2 * config.policy.width, True),
+        "curriculum": ("hints", has_oracle),
+        "loss.hint_weight": (1.0, has_oracle and config.curriculum == "hints"),
+        "policy.reader": ("gru", True),
+    }
+    flags = []
+    for name, (value, helps) in wanted.items():
+        group, _, field = name.rpartition(".")
+        try:
+            changed = with_fields(config, {group: {field: value}} if group else {field: value})
+        except UserError:  # such as a width above the largest
+            continue
+        if helps and changed != config:
+            flags.append(f"--{name.replace('_', '-')} {format(value, 'g') if isinstance(value, float) else value}")
     return flags
 
 
@@ -191,7 +208,7 @@ def example(task: AnyTask, stage: str) -> str:
     """The flags of `explain` for one problem of a stage."""
     problems = unseen_problems(task, task.spec.stage_index(stage), 1)
     record = task.records(problems, task.begin(problems))[0]
-    return f'--stage {stage} --problem "{record.get("problem", "…")}"'
+    return f"--stage {shlex.quote(stage)} --problem {shlex.quote(str(record.get('problem', '…')))}"
 
 
 # Trajectories
