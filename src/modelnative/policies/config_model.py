@@ -162,21 +162,14 @@ def limits(field: FieldInfo) -> str:
         >>> limits(LossConfig.model_fields["gamma"]), limits(LossConfig.model_fields["clip_low"])
         ('above 0, at most 1', 'from 0 to below 1')
     """
-    bounds = {
-        name: getattr(entry, name)
-        for entry in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(entry, name)
-    }
-    if "ge" in bounds:
-        return (
-            f"from {bounds['ge']} to {bounds['le']}"
-            if "le" in bounds
-            else f"from {bounds['ge']} to below {bounds['lt']}"
-        )
-    if "gt" in bounds:
-        return f"above {bounds['gt']}, " + (f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}")
-    return ""
+    names = ("ge", "gt", "le", "lt")
+    bounds = {name: getattr(entry, name) for entry in field.metadata for name in names if hasattr(entry, name)}
+    if not bounds:
+        return ""
+    low = f"from {bounds['ge']} to" if "ge" in bounds else f"above {bounds['gt']},"
+    if "lt" in bounds:
+        return f"{low} below {bounds['lt']}"
+    return f"{low} {bounds['le']}" if "ge" in bounds else f"{low} at most {bounds['le']}"
 
 
 def expected_value(field: FieldInfo) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -18,7 +19,7 @@ from modelnative.training.config import TrainConfig
 from modelnative.training.curriculum import Curriculum, Draw
 from modelnative.training.dynamic_sampling import replace_rejected
 from modelnative.training.events import CallbackLike, Event, Started, Updated
-from modelnative.training.loss import TERMS, LossTokens, LossWeights, policy_loss
+from modelnative.training.loss import LossTerms, LossTokens, LossWeights, policy_loss
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
 from modelnative.training.recipes import recipe
@@ -185,17 +186,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.learning_rate * annealed
         advantage, target = self.algorithm.advantages(rollout)
-        mask = rollout.running if config.loss.hint_weight else rollout.loss_mask
+        chosen = rollout.loss_mask
+        mask = rollout.running if config.loss.hint_weight else chosen
+        taken = (rollout.action, rollout.behavior_log_prob)
+        columns = (*taken, advantage, target, chosen, rollout.explored, mask & ~chosen)
         return UpdateState(
             rollout=rollout,
             played=played,
             steps=steps,
             mask=mask,
-            hint_mask=mask & ~rollout.loss_mask,
             length=rollout.length,
             tokens=mask.sum(0),
-            advantage=advantage.contiguous(),
-            target=target.contiguous(),
+            columns=LossTokens(*(column.flatten() for column in columns)),
             entropy_weight=config.loss.entropy_weight * annealed**2,
             started=started,
             learning=learning,
@@ -220,7 +222,7 @@ class Trainer:
 
         def part_gradient(part: Tensor) -> list[Tensor]:
             if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
-                return [*map(torch.zeros_like, parameters), torch.zeros(TERMS, device=rows.device)]
+                return [*map(torch.zeros_like, parameters), torch.zeros(len(LossTerms._fields), device=rows.device)]
             terms = self.loss(state, part, weights)
             gradients = torch.autograd.grad(terms[0], parameters, materialize_grads=True)
             return [*gradients, terms.detach()]
@@ -251,17 +253,7 @@ class Trainer:
             selected = state.mask.flatten().index_select(0, where).nonzero()[:, 0]
             where = where.index_select(0, selected)
         output = forward_rollout(self.policy, rollout.problems[rows], token, feedback, lengths, selected)
-        tokens = LossTokens(
-            action=rollout.action.flatten(),
-            behavior_log_prob=rollout.behavior_log_prob.flatten(),
-            advantage=state.advantage.flatten(),
-            target=state.target.flatten(),
-            loss_mask=rollout.loss_mask.flatten(),
-            explored=rollout.explored.flatten(),
-            hint_mask=state.hint_mask.flatten(),
-            where=where,
-        )
-        return policy_loss(output.logits, output.value, tokens, weights)
+        return policy_loss(output.logits, output.value, replace(state.columns, where=where), weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimizer, with the gradient clipped to `max_grad_norm`."""
