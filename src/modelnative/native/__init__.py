@@ -5,7 +5,7 @@ Without a compiler, on other devices, in double precision and under `torch.compi
 
 from __future__ import annotations
 
-from modelnative.native.build import describe
+from modelnative.native.build import Kernels, describe, kernels
 from modelnative.native.operators import enabled, kernel_threads, operator
 
-__all__ = ["describe", "enabled", "kernel_threads", "operator"]
+__all__ = ["Kernels", "describe", "enabled", "kernel_threads", "kernels", "operator"]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from modelnative.native.operators import Arguments, Call, Kernel, Saved, current_threads, lanes, struct_fields
-
-if TYPE_CHECKING:
-    from modelnative.policies.core import InputRows
 
 
 class GRUCall(Call):
@@ -24,7 +21,7 @@ class GRUCall(Call):
 
 
 def _flatten(
-    inputs: Tensor, rows: InputRows | None, initial: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None
+    inputs: Tensor, rows: Any, initial: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None
 ) -> Arguments:
     columns = vars(rows).values() if rows else (None, None, None, 0, 0, 0)
     return inputs, initial, weight, bias, lengths, *columns

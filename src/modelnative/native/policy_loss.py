@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from modelnative.native.operators import Arguments, Call, Kernel, Saved, current_threads, struct_fields
-
-if TYPE_CHECKING:
-    from modelnative.training.loss import LossTokens, LossWeights
 
 
 class LossCall(Call):
@@ -24,7 +21,7 @@ class LossCall(Call):
     )
 
 
-def _flatten(logits: Tensor, value: Tensor, tokens: LossTokens, weights: LossWeights) -> Arguments:
+def _flatten(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Arguments:
     return logits, value, *vars(tokens).values(), list(vars(weights).values())
 
 
