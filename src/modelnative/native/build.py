@@ -61,6 +61,11 @@ def library() -> ctypes.CDLL | None:
     return kernels().library
 
 
+def backend() -> str:
+    """What computes here: `native` or `torch`."""
+    return "torch" if kernels().library is None else "native"
+
+
 def describe() -> str:
     """The kernels in use: `native`, or `torch` with the reasons in parentheses."""
     found = kernels()

@@ -38,6 +38,7 @@ LIBRARY = torch.library.Library("modelnative", "FRAGMENT")
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.bool)  # that kernels read
 KERNELS: dict[str, Kernel] = {}
 _THREADS = threading.local()
+_TORCH_THREADS: list[int] = []  # of torch before each open block of `kernel_threads`
 
 
 def operator(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -149,19 +150,23 @@ def kernel_threads(threads: int) -> Iterator[None]:
 
     Torch's own operations are too small to be worth sharing here and use one thread.
     """
-    kernels_before, torch_before = current_threads(), torch.get_num_threads()
+    outer = getattr(_THREADS, "count", None)
+    # A thread that is new has the number that torch was told last, which may be the 1 of a block in another thread.
+    before = torch.get_num_threads() if outer or not _TORCH_THREADS else _TORCH_THREADS[0]
+    _TORCH_THREADS.append(before)
     _THREADS.count = threads
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        _THREADS.count = kernels_before
-        torch.set_num_threads(torch_before)
+        _THREADS.count = outer
+        _TORCH_THREADS.remove(before)
+        torch.set_num_threads(before)
 
 
 def current_threads() -> int:
     """How many threads a kernel may use now."""
-    return getattr(_THREADS, "count", 1)
+    return getattr(_THREADS, "count", None) or 1
 
 
 def shared() -> ctypes.CDLL:

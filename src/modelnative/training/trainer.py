@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from modelnative.native import backend, standard_settings
 from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.registry import make_policy, named
 from modelnative.tasks.contract.batch import Batch
@@ -47,6 +48,7 @@ class Trainer:
         stages: the names of the stages that it trains on.
         practice: training problems that a verification found wrong; each is played about once an update or more often,
             in a sixteenth of the episodes at least and a quarter at most.
+        computed_by: `native` or `torch` (see `modelnative doctor`); both where a continuation was computed otherwise.
 
     Raises:
         UserError: the configuration does not fit the task.
@@ -58,6 +60,7 @@ class Trainer:
         1 8
     """
 
+    @standard_settings()
     def __init__(
         self,
         task: AnyTask,
@@ -70,9 +73,7 @@ class Trainer:
         config = self.config
         self.callbacks = list(callbacks)
         if policy is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                policy = make_policy(task.spec, config.core, config.policy)
+            policy = make_policy(task.spec, config.core, config.policy, config.seed)
         self.policy = cast(Policy, policy.to(config.device))
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, eps=1e-5, fused=True)
@@ -93,6 +94,7 @@ class Trainer:
         self.pool = Pool(config.threads or cores())
         self.group = Group(config.device)
         self.on_cpu = torch.device(config.device).type == "cpu"
+        self.computed_by = [backend() if self.on_cpu else "torch"]
 
     def __iter__(self) -> Iterator[Metrics]:
         """Update after update, until the budget of updates is spent."""
@@ -109,6 +111,7 @@ class Trainer:
         for callback in self.callbacks if self.group.is_leader else ():
             callback(event)
 
+    @standard_settings()
     def update(self) -> Metrics:
         """Play one batch of episodes and learn from it."""
         started = time.perf_counter()
