@@ -48,7 +48,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "user_cache_dir", lambda name, appauthor: str(tmp_path / "cache" / name))
     monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(build, "_library_or_reason", build._library_or_reason.__wrapped__)
+    monkeypatch.setattr(build, "kernels", build.kernels.__wrapped__)
     monkeypatch.delenv(build.CHOICE, raising=False)
 
 
@@ -105,7 +105,9 @@ def test_only_the_user_can_write_to_the_cache(tmp_path: Path, stub: Stub, prebui
         os.umask(before)
     folder = tmp_path / "cache" / "modelnative"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [path.suffix for path in sorted(folder.iterdir())] in ([".so"], [".so", ".lock"]), "nothing half written"
+    assert [path.suffix for path in sorted(folder.iterdir())] in ([".sha256", ".so"], [".sha256", ".so", ".lock"]), (
+        "nothing half written"
+    )
 
 
 def refuse_mode(folder: Path, _: pytest.MonkeyPatch) -> None:
@@ -231,6 +233,69 @@ def test_a_damaged_library_is_compiled_again(
     assert loaded.answer() == 42
     assert (folder / "kernels.so").read_bytes() == prebuilt.read_bytes()
     assert stub.calls == 1
+
+
+def test_a_truncated_library_is_compiled_again(tmp_path: Path, stub: Stub, prebuilt: Path) -> None:
+    """Loading half a library ends the process with SIGBUS, so its checksum is compared first."""
+    stub.write("one", f'cp {prebuilt} "$target"')
+    assert build.library() is not None
+    (made,) = cached(tmp_path)
+    made.unlink()  # the process still has the old file open
+    made.write_bytes(prebuilt.read_bytes()[: prebuilt.stat().st_size // 2])
+    loaded = build.library()
+    assert loaded is not None
+    assert made.read_bytes() == prebuilt.read_bytes()
+    assert stub.calls == 2
+
+
+def test_the_next_folder_is_used_where_nothing_can_be_loaded(
+    tmp_path: Path, stub: Stub, prebuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a home that is mounted `noexec`; the library there is compiled once and not at every start."""
+    load = build.ctypes.CDLL
+
+    def refuse(path: str) -> object:
+        if Path(path).is_relative_to(tmp_path / "cache"):
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(build.ctypes, "CDLL", refuse)
+    stub.write("one", f'cp {prebuilt} "$target"')
+    for _ in range(3):
+        found = build.kernels()
+        assert found.path is not None
+        assert found.path.parent == tmp_path / f"modelnative-{os.getuid()}"
+        assert [reason.rpartition(": ")[2] for reason in found.reasons] == ["failed to map segment from shared object"]
+    assert stub.calls == 2
+
+
+def test_the_next_folder_is_used_where_the_disk_is_full(tmp_path: Path, stub: Stub, prebuilt: Path) -> None:
+    full = f'case "$target" in {tmp_path}/cache/*) ln -s /dev/full "$target"; exit 1;; esac'
+    stub.write("one", f'{full}; cp {prebuilt} "$target"')
+    found = build.kernels()
+    assert found.library is not None
+    assert found.reasons == (f"{tmp_path / 'cache' / 'modelnative'}: No space left on device",)
+
+
+def test_without_a_home_only_the_temporary_folder_is_used(
+    tmp_path: Path, stub: Stub, prebuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "user_cache_dir", lambda name, appauthor: "~/.cache/modelnative")
+    stub.write("one", f'cp {prebuilt} "$target"')
+    assert build.library() is not None
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_folder_that_others_can_replace_is_refused(tmp_path: Path, stub: Stub, prebuilt: Path) -> None:
+    """Our own folder with mode 0700 is no protection where all can rename it and put theirs in its place."""
+    stub.write("one", f'cp {prebuilt} "$target"')
+    tmp_path.chmod(0o777)
+    assert build.library() is None
+    assert build.describe().count("everybody can write to without the sticky bit") == 2
+    assert stub.calls == 0
+    tmp_path.chmod(0o1777)
+    assert build.library() is not None
 
 
 def test_without_a_compiler_torch_is_used(stub: Stub) -> None:

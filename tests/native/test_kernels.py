@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelnative import native
-from modelnative.native import copy_heads as heads_kernel
-from modelnative.native import gru as gru_kernel
+from modelnative.native import copy_heads as heads_module
+from modelnative.native import gru as gru_module
 from modelnative.native import operators
-from modelnative.native import policy_loss as loss_kernel
-from modelnative.native import sample_actions as sampling_kernel
+from modelnative.native import policy_loss as loss_module
+from modelnative.native import sample_actions as sampling_module
 from modelnative.policies.config import PolicyConfig
+from modelnative.policies.core import InputRows
 from modelnative.policies.cores.gru import gru
 from modelnative.policies.heads import copy_heads
 from modelnative.policies.policy import TokenPolicy
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.skipif(not native.enabled(), reason=f"kernels: {native.
 
 SEEDS = st.integers(0, 10**6)
 VOCABULARY, PLACES, PADDING, WIDTH = 11, 5, 10, 32
-KERNELS = (gru_kernel, heads_kernel, loss_kernel, sampling_kernel)
+CALLS = (gru_module.GRUCall, heads_module.HeadsCall, loss_module.LossCall, sampling_module.SampleCall)
 
 
 @pytest.fixture
@@ -59,10 +61,17 @@ def results(function: Callable[..., Any], arguments: tuple[Any, ...], weights: l
     return [*outputs, *torch.autograd.grad(total, leaves)]
 
 
+def computes(operator: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the kernel computes an operator."""
+    bound = inspect.signature(operator).bind(*arguments)
+    bound.apply_defaults()
+    kernel = operators.KERNELS[operator.__name__]
+    return kernel.supports(*kernel.flatten(*bound.args))
+
+
 def compare(operator: Callable[..., Any], *arguments: Any, weights: list[Tensor] | None = None) -> None:
     """The kernel computes, and gives what the plain definition gives, in values and gradients, up to rounding."""
-    module = next(kernel for kernel in KERNELS if kernel.__name__.endswith(f".{operator.__name__}"))
-    assert module.supports(*arguments) or len(arguments[2]) == 0
+    assert computes(operator, *arguments) or len(arguments[2]) == 0
     found, plain = results(operator, arguments, weights), results(operator.__wrapped__, arguments, weights)
     for ours, theirs in zip(found, plain, strict=True):
         assert ours.dtype == theirs.dtype
@@ -93,14 +102,19 @@ def test_gru(seed: int, n: int, steps: int, ends: str) -> None:
     compare(gru, inputs, None, *recurrence(seed, n), lengths, weights=[draw(steps, n, WIDTH)])
 
 
-@given(SEEDS, st.integers(0, 70), st.integers(1, 6), st.sampled_from([-1, 8]), st.booleans())
+@given(SEEDS, st.integers(0, 70), st.integers(1, 6), st.booleans(), st.integers(0, 3), st.booleans())
 @settings(deadline=None, max_examples=40)
-def test_gru_on_sums_of_rows(seed: int, n: int, steps: int, padding: int, some_end: bool) -> None:
+def test_gru_on_sums_of_rows(seed: int, n: int, steps: int, stages: bool, places: int, some_end: bool) -> None:
     draw, generator = normal(seed), torch.Generator().manual_seed(seed)
-    table = draw(9, 3 * WIDTH).requires_grad_()
-    rows = torch.randint(9, (steps, n, 3), generator=generator)
+
+    def tokens(*shape: int) -> Tensor:
+        return torch.randint(4, shape, generator=generator)
+
+    table = draw(6 + 4 * places, 3 * WIDTH).requires_grad_()
+    stage = 4 + torch.randint(2, (n,), generator=generator) if stages else None
+    rows = InputRows(tokens(steps, n), stage, tokens(steps, n, places) if places else None, 6, 4, blank=3)
     lengths = torch.randint(1, steps + 1, (n,), generator=generator) if some_end else None
-    compare(gru, table, rows, *recurrence(seed, n), lengths, padding, weights=[draw(steps, n, WIDTH)])
+    compare(gru, table, rows, *recurrence(seed, n), lengths, weights=[draw(steps, n, WIDTH)])
 
 
 def test_gru_without_a_gradient() -> None:
@@ -201,7 +215,7 @@ def test_policy_loss(seed: int, rows: int, weights: LossWeights, hints: bool, si
     ratio = (own - columns.behavior_log_prob).exp()[columns.loss_mask]
     for edge in (1 - weights.clip_low, 1 + weights.clip_high):
         assume(bool(((ratio - edge).abs() > 1e-4).all()))
-    assert loss_kernel.supports(logits, value, columns, weights)
+    assert computes(policy_loss, logits, value, columns, weights)
     ones = [torch.tensor(1.0), torch.zeros(5)]
     found = results(loss_of(columns, weights), (logits, value), ones)
     plain = results(loss_of(columns, weights, policy_loss.__wrapped__), (logits, value), ones)  # type: ignore[attr-defined]
@@ -264,8 +278,8 @@ def test_actions_are_drawn_from_the_mixture(seed: int, rows: int, size: float, e
 
 
 EXAMPLES: dict[str, Callable[[], tuple[Any, ...]]] = {
-    "gru": lambda: (torch.randn(4, 3, 3 * WIDTH).requires_grad_(), None, *recurrence(0, 3), None, -1),
-    "copy_heads": lambda: (*heads(0, 12, 3, True, 1.0)[:4], None, VOCABULARY, PADDING),
+    "gru": lambda: (torch.randn(4, 3, 3 * WIDTH).requires_grad_(), *recurrence(0, 3), *[None] * 4, 0, 0, 0),
+    "copy_heads": lambda: (*heads(0, 12, 3, True, 1.0), None),
     "policy_loss": lambda: (
         (logits := torch.randn(9, VOCABULARY).requires_grad_()),
         torch.randn(9).requires_grad_(),
@@ -295,31 +309,27 @@ def test_sampling_is_an_operator_of_torch_without_a_derivative() -> None:
     assert not log_prob.requires_grad
 
 
-@pytest.mark.parametrize("name", ["GRUCall", "HeadsCall", "LossCall"])
-def test_a_struct_of_another_size_is_noticed(name: str) -> None:
-    call = next(getattr(module, name) for module in KERNELS if hasattr(module, name))
-    size_function = {"GRUCall": "gru_call_size", "HeadsCall": "heads_call_size", "LossCall": "loss_call_size"}[name]
-    call.checked(size_function)
-
+@pytest.mark.parametrize("call", CALLS)
+def test_a_struct_of_another_size_is_noticed(call: type[operators.Call]) -> None:
     class Longer(call):  # type: ignore[misc, valid-type]
         _fields_ = operators.struct_fields("", "more")
 
     with pytest.raises(AssertionError, match="Longer is not the struct that C"):
-        Longer.checked(size_function)
+        Longer().run("gru_forward")
 
 
 def test_the_plain_definition_computes_what_a_kernel_cannot() -> None:
     """In double precision, at widths that no vector divides, and on other devices."""
     draw = normal(0)
     inputs, start, weight, bias = draw(2, 3, 9), draw(3, 3), draw(9, 3), draw(3)
-    assert not gru_kernel.supports(inputs, None, start, weight, bias)
+    assert not computes(gru, inputs, None, start, weight, bias)
     assert torch.equal(gru(inputs, None, start, weight, bias), gru.__wrapped__(inputs, None, start, weight, bias))  # type: ignore[attr-defined]
-    assert not sampling_kernel.supports(torch.zeros(2, 3, dtype=torch.float64))
-    assert not sampling_kernel.supports(torch.zeros(2, 3), torch.zeros(2, dtype=torch.float64))
-    assert not sampling_kernel.supports(torch.zeros(2, 3, device="meta"))
+    assert not computes(sample_actions, torch.zeros(2, 3, dtype=torch.float64))
+    assert not computes(sample_actions, torch.zeros(2, 3), torch.zeros(2, dtype=torch.float64))
+    assert not computes(sample_actions, torch.zeros(2, 3, device="meta"))
     assert sample_actions(torch.zeros(2, 3, dtype=torch.float64))[1].dtype == torch.float32
-    assert not heads_kernel.supports(
-        *(x.double() for x in heads(0, 4, 2, True, 1.0)[:3]), *heads(0, 4, 2, True, 1.0)[3:]
+    assert not computes(
+        copy_heads, *(x.double() for x in heads(0, 4, 2, True, 1.0)[:3]), *heads(0, 4, 2, True, 1.0)[3:]
     )
 
 

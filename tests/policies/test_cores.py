@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelnative.policies.core import embedding_sum
+from modelnative.policies.core import InputRows
 from modelnative.policies.cores.gru import GRU
 from modelnative.policies.cores.memoryless import Memoryless
 from modelnative.policies.cores.mingru import MinGRU, scan
@@ -81,16 +81,16 @@ def test_a_recurrent_state_has_the_batch_first(core) -> None:
 def test_reading_rows_of_a_table_equals_reading_their_sums(core) -> None:
     """`read`, of what `input_table` gives, is `forward` of the sums of embeddings; one row is always there."""
     core = core.double()
-    embeddings, padding = draw(12, 8), 11
-    generator = torch.Generator().manual_seed(2)
-    always = torch.randint(5, (6, 4, 1), generator=generator)
-    rows = torch.cat([always, torch.randint(5, 12, (6, 4, 3), generator=generator)], 2)
+    embeddings, generator = draw(13, 8), torch.Generator().manual_seed(2)
+    tokens, shown = (torch.randint(5, shape, generator=generator) for shape in ((6, 4), (6, 4, 1)))
+    rows = InputRows(tokens, torch.tensor([5, 6, 7, 5]), shown, 8, 5, blank=4)
     state = core.initial_state(draw(4, 8, seed=1), None)
-    found = core.read(core.input_table(embeddings, always=5), rows, padding, state, None)
-    x = embeddings[rows].masked_fill((rows == padding)[..., None], 0.0).sum(2)
+    found = core.read(core.input_table(embeddings, always=5), rows, state, None)
+    place = embeddings[8 + shown[..., 0]].masked_fill(shown == 4, 0.0)
+    x = embeddings[tokens] + embeddings[rows.stage] + place
     for left, right in zip(found, core(x, state), strict=True):
         same(left, right)
-    same(embedding_sum(embeddings, rows, padding), x)
+    same(rows.sum(embeddings), x)
 
 
 # Transformer

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from modelnative.policies.core import InputRows
 from modelnative.policies.cores.gru import gru
 
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=6)
@@ -67,29 +68,35 @@ def test_without_lengths_all_sequences_have_the_same() -> None:
             torch.testing.assert_close(ours, theirs, **tolerance)
 
 
-@given(
-    SEEDS, st.integers(1, 9), st.sampled_from([torch.float64, torch.float32]), st.booleans(), st.sampled_from([8, -1])
-)
+@given(SEEDS, st.integers(1, 9), st.sampled_from([torch.float64, torch.float32]), st.booleans(), st.booleans())
 @settings(deadline=None)
-def test_rows_are_added_up(seed: int, n: int, dtype: torch.dtype, some_end: bool, padding: int) -> None:
-    """With `rows`, values and gradients are those of the sums of rows. The padding counts as zero; -1 is no row."""
+def test_rows_are_added_up(seed: int, n: int, dtype: torch.dtype, some_end: bool, more: bool) -> None:
+    """With `rows`, values and gradients are those of the sums of rows. A blank counts as zero."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
 
-    table, h0, weight, bias = normal(9, 48), normal(n, 16), normal(48, 16), normal(16)
-    rows = torch.randint(9, (4, n, 3), generator=generator)
+    def tokens(*shape: int) -> Tensor:
+        return torch.randint(3, shape, generator=generator)
+
+    table, h0, weight, bias = normal(11, 48), normal(n, 16), normal(48, 16), normal(16)
+    rows = (
+        InputRows(tokens(4, n), 3 + tokens(n) % 2, tokens(4, n, 2), 5, 3, blank=2) if more else InputRows(tokens(4, n))
+    )
     lengths = torch.randint(1, 5, (n,), generator=generator) if some_end else None
     factor = normal(4, n, 16).detach()
     arguments = (table, h0, weight, bias)
-    found = gru(table, rows, h0, weight, bias, lengths, padding)
-    read = table[rows].masked_fill((rows == padding)[..., None], 0.0).sum(2)
+    found = gru(table, rows, h0, weight, bias, lengths)
+    read = table[rows.tokens]
+    if rows.feedback is not None:
+        places = table[rows.feedback + torch.tensor([5, 8])].masked_fill((rows.feedback == 2)[..., None], 0.0)
+        read = read + table[rows.stage] + places.sum(2)
     expected = gru(read, None, h0, weight, bias, lengths)
     results = [[x, *torch.autograd.grad((x * factor).sum(), arguments)] for x in (found, expected)]
     for left, right in zip(*results, strict=True):
         torch.testing.assert_close(left, right, **(EXACT if dtype == torch.float64 else SINGLE))
-    assert padding == -1 or not bool(results[0][1][8].any())
+    assert not bool(results[0][1][[7, 10]].any())
 
 
 def test_what_comes_after_the_end_can_be_anything() -> None:

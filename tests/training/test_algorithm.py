@@ -105,7 +105,7 @@ def test_group_advantages_equal_the_double_loop(rollout: Rollout, scale: bool) -
         group = earned[i // GROUP * GROUP : (i // GROUP + 1) * GROUP]
         expected = earned[i] - statistics.mean(group)
         if scale:
-            expected /= statistics.stdev(group) + 1e-4
+            expected /= statistics.stdev(group) + 1e-4 * max(map(abs, group))
         assert found[:, i].tolist() == pytest.approx([expected] * len(found), abs=1e-4)
 
 
@@ -180,6 +180,17 @@ def test_noise_is_not_blown_up() -> None:
     """Where nothing fails the advantages are the critic's errors, and stay as small as those."""
     noise = 0.01 * torch.randn(12, 50, generator=torch.Generator().manual_seed(0))
     assert normalize(noise, torch.ones_like(noise, dtype=torch.bool)).std() == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 5e3, 1e7])
+def test_group_advantages_do_not_depend_on_the_unit_of_the_reward(rollout: Rollout, scale: float) -> None:
+    """Nor does rounding count as a difference: five returns that are equal but for the order of their sums."""
+    scaled = dataclasses.replace(rollout, reward=rollout.reward * scale)
+    torch.testing.assert_close(group_advantages(scaled, GROUP, True), group_advantages(rollout, GROUP, True))
+    alike = dataclasses.replace(scaled, reward=torch.full_like(scaled.reward, 0.7 * scale))
+    alike.reward[0] += alike.reward[0] * 3e-7 * torch.randn(N, generator=torch.Generator().manual_seed(0))
+    alike.loss_mask = torch.ones_like(alike.loss_mask)
+    assert group_advantages(alike, GROUP, True).abs().max() < 0.02
 
 
 # All algorithms

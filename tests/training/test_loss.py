@@ -46,7 +46,8 @@ class Inputs:
         tokens = LossTokens(*(column.flatten() for column in (*columns, hint_mask)))
         count = (self.loss_mask | hint_mask).sum().clamp_min(1) if count is None else count
         weights = LossWeights.of(config, entropy_weight, float(count))
-        return LossTerms.of(policy_loss(self.logits.flatten(0, -2), self.value.flatten(), tokens, weights))
+        loss, *others = policy_loss(self.logits.flatten(0, -2), self.value.flatten(), tokens, weights)
+        return LossTerms(loss, *(term.detach() for term in others))
 
     def gradient(self, config: LossConfig, entropy_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         loss = self.terms(config, entropy_weight).loss
@@ -62,7 +63,7 @@ class Inputs:
 
 
 def vector(terms: LossTerms) -> Tensor:
-    return torch.stack([getattr(terms, field.name).detach() for field in dataclasses.fields(terms)])
+    return torch.stack([term.detach() for term in terms])
 
 
 def draw(seed: int, steps: int = 4, n: int = 6, on_policy: bool = False) -> Inputs:
@@ -180,7 +181,7 @@ def test_parts_of_a_minibatch_add_up(seed: int, cut: int) -> None:
     ]
     whole, one, two = (vector(part.terms(LossConfig(), 0.1, count)) for part in (inputs, *parts))
     torch.testing.assert_close(one + two, whole)
-    assert float(LossTerms.of(whole).loss) == pytest.approx(float(inputs.terms(LossConfig(), 0.1).loss.detach()))
+    assert float(LossTerms(*whole).loss) == pytest.approx(float(inputs.terms(LossConfig(), 0.1).loss.detach()))
 
 
 # The surrogate

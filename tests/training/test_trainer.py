@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from modelnative import native
 from modelnative.errors import UserError
 from modelnative.policies.registry import CORES
 from modelnative.tasks.arithmetic.task import Arithmetic
@@ -19,6 +20,7 @@ from modelnative.tasks.tutorial.task import Tutorial
 from modelnative.training.checkpoint import restore, state_of
 from modelnative.training.config import with_fields
 from modelnative.training.curriculum import Draw, program_lengths
+from modelnative.training.events import Started
 from modelnative.training.metrics import Metrics, stage_success
 from modelnative.training.recipes import recipe as make_recipe
 from modelnative.training.registry import ALGORITHMS, CURRICULA
@@ -208,6 +210,21 @@ def test_a_state_that_lacks_something_is_refused() -> None:
     for name in ("policy.input.weight", "curriculum.success", "optimizer.input.weight.exp_avg"):
         with pytest.raises((KeyError, RuntimeError)):
             restore(trainer(), {k: v for k, v in tensors.items() if k != name}, counters)
+
+
+def test_a_continuation_without_kernels_says_so() -> None:
+    """What computed is in the checkpoint, because the kernels differ from the plain definitions in rounding."""
+    trained = trainer()
+    tensors, counters = state_of(trained)
+    assert counters["computed_by"] == [native.backend()]
+    notes: list[list[str]] = []
+    for earlier in (["native"], ["torch"], ["native", "torch"]):
+        resumed = trainer()
+        restore(resumed, tensors, {**counters, "computed_by": earlier})
+        assert state_of(resumed)[1]["computed_by"] == list(dict.fromkeys([*earlier, native.backend()]))
+        notes.append(Started(None, 0, (), 0, trainer=resumed).notes)
+        assert any("differ in rounding" in note for note in notes[-1]) == ([native.backend()] != earlier)
+    restore(trainer(), tensors, {name: value for name, value in counters.items() if name != "computed_by"})
 
 
 # What is played and learned

@@ -5,7 +5,18 @@ Without a compiler, on other devices, in double precision and under `torch.compi
 
 from __future__ import annotations
 
-from modelnative.native.build import describe
+from modelnative.native.build import Kernels, backend, describe, kernels
 from modelnative.native.operators import enabled, kernel_threads, operator
+from modelnative.native.settings import seeded, standard_settings
 
-__all__ = ["describe", "enabled", "kernel_threads", "operator"]
+__all__ = [
+    "Kernels",
+    "backend",
+    "describe",
+    "enabled",
+    "kernel_threads",
+    "kernels",
+    "operator",
+    "seeded",
+    "standard_settings",
+]

@@ -27,6 +27,7 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 TUNING = ("-march=native", "-mcpu=native", None)  # tried in this order; not every compiler knows every flag
 TIME_LIMIT = 300.0  # seconds for one run of a compiler
+SIZE = 2**20  # bytes that the library takes at most
 
 
 class Compiler(NamedTuple):
@@ -36,67 +37,80 @@ class Compiler(NamedTuple):
     identity: str
 
 
-class _CompilerError(OSError):
+class _CompilerError(Exception):
     """A compiler that is missing, fails or takes too long."""
 
 
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where the plain torch definitions are used.
+class Kernels(NamedTuple):
+    """Which kernels are in use, and why no others are.
 
-    The environment variable MODELNATIVE_KERNELS selects one: `auto` (the default), `native` or `torch`.
+    Attributes:
+        library: the compiled kernels; None where the plain torch definitions are used.
+        path: of the library's file.
+        reasons: why there are none, or why earlier folders and compilers did not serve, one line for each that was
+            tried, in that order.
+    """
+
+    library: ctypes.CDLL | None
+    path: Path | None
+    reasons: tuple[str, ...]
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where the plain torch definitions are used; see `kernels`."""
+    return kernels().library
+
+
+def backend() -> str:
+    """What computes here: `native` or `torch`."""
+    return "torch" if kernels().library is None else "native"
+
+
+def describe() -> str:
+    """The kernels in use: `native`, or `torch` with the reasons in parentheses."""
+    found = kernels()
+    return f"torch ({'; '.join(found.reasons)})" if found.library is None else "native"
+
+
+@functools.cache
+def kernels() -> Kernels:
+    """The kernels of this process, compiled if need be.
+
+    The environment variable MODELNATIVE_KERNELS selects them: `auto` (the default), `native` or `torch`.
 
     Raises:
         UserError: MODELNATIVE_KERNELS is `native` and the kernels are not available, or it has an unknown value.
     """
-    return _library_or_reason()[0]
-
-
-def describe() -> str:
-    """The kernels in use: `native`, or `torch` with the reason in parentheses."""
-    loaded, reason = _library_or_reason()
-    return f"torch ({reason})" if loaded is None else "native"
-
-
-@functools.cache
-def _library_or_reason() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None and the reason why there is none."""
     wanted = os.environ.get(CHOICE, "auto")
     choose(CHOICE, wanted, ("auto", "native", "torch"))
-    if wanted == "torch":
-        return None, f"{CHOICE}=torch"
-    try:
-        return _compiled(), ""
-    except OSError as error:
-        if wanted == "native":
-            raise UserError(f"{CHOICE}: 'native' is not possible here: {error}; expected auto or torch") from error
-        return None, str(error)
+    found = Kernels(None, None, (f"{CHOICE}=torch",)) if wanted == "torch" else _compiled()
+    if wanted == "native" and found.library is None:
+        reasons = "; ".join(found.reasons)
+        raise UserError(f"{CHOICE}: 'native' is not possible here: {reasons}; expected auto or torch")
+    return found
 
 
-def _compiled() -> ctypes.CDLL:
+def _compiled() -> Kernels:
     """The library for this source, compiler and processor, from the first folder and compiler that work."""
     files = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
     source = b"".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
-    reasons = []
+    reasons: dict[str, None] = {}  # in order, each once
     for program in _programs():
         try:
             compiler = _identified(program)
-        except _CompilerError as error:
-            reasons.append(str(error))
-            continue
-        name = _file_name(source, compiler)
-        for folder in _folders():
-            try:
-                _make_private(folder)
-                return _loaded(folder / name) or _built(folder / name, compiler)
-            except _CompilerError as error:
-                reasons.append(str(error))
-                break  # another folder would not help
-            except OSError as error:
-                reasons.append(f"{folder}: {error.strerror or error}")
+            for folder in _folders():
+                try:
+                    _make_private(folder)
+                    path = folder / _file_name(source, compiler)
+                    return Kernels(_loaded(path) or _built(path, compiler), path, tuple(reasons))
+                except (OSError, NotImplementedError) as error:  # the latter where files cannot be locked
+                    reasons[f"{folder}: {getattr(error, 'strerror', None) or error}"] = None
+        except _CompilerError as error:  # another folder would not help
+            reasons[str(error)] = None
     if not reasons:
         names = ", ".join(COMPILERS)
-        reasons.append(f"no C++ compiler is installed ({names}); with one, training is about twice as fast")
-    raise OSError("; ".join(dict.fromkeys(reasons)))
+        reasons[f"no C++ compiler is installed ({names}); with one, training is about twice as fast"] = None
+    return Kernels(None, None, tuple(reasons))
 
 
 def _built(path: Path, compiler: Compiler) -> ctypes.CDLL:
@@ -107,17 +121,33 @@ def _built(path: Path, compiler: Compiler) -> ctypes.CDLL:
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 target = Path(folder) / path.name
                 _compile(compiler, target)
+                _sum_of(target).write_text(_checksum(target))
                 os.replace(target, path)
+                os.replace(_sum_of(target), _sum_of(path))
             loaded = ctypes.CDLL(str(path))
         return loaded
 
 
 def _loaded(path: Path) -> ctypes.CDLL | None:
-    """The library at `path`; None if there is none or the file is damaged."""
+    """The library at `path`; None if there is none or the file is damaged, which loading could not survive.
+
+    Raises:
+        OSError: the file is intact and cannot be loaded: in a folder mounted `noexec`, say.
+    """
     try:
-        return ctypes.CDLL(str(path))
+        intact = _checksum(path) == _sum_of(path).read_text(errors="replace")
     except OSError:
         return None
+    return ctypes.CDLL(str(path)) if intact else None
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sum_of(path: Path) -> Path:
+    """The file with the checksum of a library."""
+    return path.with_suffix(".sha256")
 
 
 def _compile(compiler: Compiler, target: Path) -> None:
@@ -125,10 +155,11 @@ def _compile(compiler: Compiler, target: Path) -> None:
     reason = ""
     for tuning in TUNING:
         flags = [*FLAGS, tuning] if tuning else list(FLAGS)
-        done = _run([*compiler.command, *flags, *sources, "-o", str(target)], TIME_LIMIT)
+        done = _run([*compiler.command, *flags, *sources, "-o", str(target)], TIME_LIMIT, target.parent)
         if done.returncode == 0 and target.exists():
             return
         reason = reason or _first_line(done.stderr) or f"exit status {done.returncode}"
+    target.write_bytes(bytes(SIZE))  # raises what is the matter where the disk is full
     raise _CompilerError(f"{compiler.command[0]} failed: {reason}")
 
 
@@ -150,7 +181,8 @@ def _identified(program: tuple[str, ...]) -> Compiler:
     return Compiler(program, "\n".join([*program, str(changed), done.stdout]))
 
 
-def _run(command: list[str], limit: float) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], limit: float, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a compiler, with its temporary files in a folder."""
     try:
         return subprocess.run(
             command,
@@ -160,6 +192,7 @@ def _run(command: list[str], limit: float) -> subprocess.CompletedProcess[str]:
             check=False,
             timeout=limit,
             stdin=subprocess.DEVNULL,
+            env=None if folder is None else {**os.environ, "TMPDIR": str(folder)},
         )
     except subprocess.TimeoutExpired as error:
         raise _CompilerError(f"{command[0]} did not finish within {limit:g} s") from error
@@ -174,8 +207,9 @@ def _file_name(source: bytes, compiler: Compiler) -> str:
 
 def _folders() -> list[Path]:
     """Where the library may be kept: the user's cache, else a folder of the user's in the temporary directory."""
-    temporary = Path(tempfile.gettempdir()) / f"modelnative-{_user()}"
-    return [Path(user_cache_dir("modelnative", appauthor=False)), temporary]
+    cache, temporary = Path(user_cache_dir("modelnative", appauthor=False)), Path(tempfile.gettempdir())
+    # Without a home the cache would be a folder "~" of the working directory.
+    return [folder for folder in (cache, temporary / f"modelnative-{_user()}") if folder.is_absolute()]
 
 
 def _make_private(folder: Path) -> None:
@@ -183,15 +217,23 @@ def _make_private(folder: Path) -> None:
 
     Raises:
         PermissionError: somebody else could have written to the folder: another user owns it, its mode gives rights to
-            others, or it is a symbolic link.
+            others, or it is a symbolic link. Or they could replace it, because all may rename what stands beside it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise PermissionError(0, "not a folder, or a symbolic link")
     if os.name == "posix" and (found.st_uid != _user() or stat.S_IMODE(found.st_mode) & 0o077):
         raise PermissionError(0, "not private; expected a folder that you own with mode 0700")
+    if os.name == "posix" and any(_replaceable(parent) for parent in folder.absolute().parents):
+        raise PermissionError(0, "in a folder that everybody can write to without the sticky bit; expected chmod +t")
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether other users can rename the folders in it."""
+    mode = folder.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def _user() -> int:

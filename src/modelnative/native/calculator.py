@@ -1,9 +1,6 @@
 """The pocket calculator as two operators: `calculator_step` and `calculator_display`.
 
-The functions are plain definitions in torch. They are registered with `torch.library` as `modelnative::calculator_step`
-and `modelnative::calculator_display`, with C++ kernels for the CPU. The plain definition is used without a compiler, on
-other devices and inside `torch.compile`, which fuses it. What the keys do is documented in
-`modelnative.tasks.calculator`.
+What the keys do is documented in `modelnative.tasks.calculator`.
 
 `rules` says what each key does in each mode of the calculator. It is an int32 tensor [2, modes, keys]: the first half
 holds for results that fit the display, the second half for results that do not. Each element is a word of bits:
@@ -25,16 +22,12 @@ Bits 4 and 5 of a mode are the pending operator: 0 for none, `MUL`, `ADD` or `SU
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Callable
-from ctypes import c_int64, c_void_p
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from modelnative.native.build import library
+from modelnative.native.operators import Call, Kernel, Saved, operator, struct_fields
 
 DIGITS = 8  # of the display
 PLACES = DIGITS + 1  # tokens of the display: a sign and the digits
@@ -47,79 +40,10 @@ RECALLS, JOINS, TYPES, OPERATES, STORES, DONE, ANSWERS, INVALID = (1 << bit for 
 MUL, ADD, SUB = 1, 2, 3  # pending operators
 RECIPROCAL = -(-(2**45) // HALF)
 
-A = ParamSpec("A")
-R = TypeVar("R")
 Stepped: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-# The kernels
-
-
-@functools.cache
-def _kernels() -> ctypes.CDLL | None:
-    """The compiled kernels with their argument types; None without a compiler."""
-    lib = library()
-    if lib is not None:
-        lib.calculator_step.argtypes = [c_void_p, *[c_int64] * 4, *[c_void_p] * 10]
-        lib.calculator_display.argtypes = [*[c_void_p] * 3, c_int64, c_void_p]
-        lib.calculator_step.restype = lib.calculator_display.restype = None
-    return lib
-
-
-def _step_kernel(lib: ctypes.CDLL, rules: Tensor, *columns: Tensor) -> Stepped:
-    (n, memories), (_, modes, keys) = columns[3].shape, rules.shape
-    read = [column.contiguous() for column in columns]
-    registers, cells = torch.empty(4, n, dtype=torch.int64), torch.empty(n, memories, dtype=torch.int64)
-    verdicts = torch.empty(3, n, dtype=torch.bool)
-    pointers = [tensor.data_ptr() for tensor in (*read, registers, cells, verdicts)]
-    lib.calculator_step(rules.data_ptr(), modes, keys, n, memories, *pointers)
-    mode, entry, accumulator, value = registers.unbind()
-    done, success, invalid = verdicts.unbind()
-    return mode, entry, accumulator, cells, value, done, success, invalid
-
-
-def _display_kernel(lib: ctypes.CDLL, upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
-    value, shown = value.contiguous(), torch.empty(len(value), PLACES, dtype=torch.int64)
-    lib.calculator_display(upper.data_ptr(), lower.data_ptr(), value.data_ptr(), len(value), shown.data_ptr())
-    return shown
-
-
-# `Library.impl` takes a fifth of the time of `torch.library.custom_op` for each call.
-_LIBRARY = torch.library.Library("modelnative", "FRAGMENT")
-
-
-def _operator(schema: str, kernel: Callable[..., Any]) -> Callable[[Callable[A, R]], Callable[A, R]]:
-    """Register a plain definition as an operator, and a kernel for the CPU that is called with the library first."""
-
-    def register(plain: Callable[A, R]) -> Callable[A, R]:
-        def on_cpu(*args: A.args, **kwargs: A.kwargs) -> Any:
-            lib = _kernels()
-            return plain(*args, **kwargs) if lib is None else kernel(lib, *args, **kwargs)
-
-        name = schema.partition("(")[0]
-        _LIBRARY.define(schema)
-        _LIBRARY.impl(name, plain, "CompositeExplicitAutograd")
-        _LIBRARY.impl(name, on_cpu, "CPU")
-        operator = getattr(torch.ops.modelnative, name).default
-
-        @functools.wraps(plain)
-        def call(*args: A.args, **kwargs: A.kwargs) -> R:
-            result: R = (plain if torch.compiler.is_compiling() else operator)(*args, **kwargs)
-            return result
-
-        return call
-
-    return register
-
-
-# The operators
-
-
-@_operator(
-    "calculator_step(Tensor rules, Tensor mode, Tensor entry, Tensor accumulator, Tensor cells, Tensor value, "
-    "Tensor target, Tensor action) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _step_kernel,
-)
+@operator("calculator")
 def calculator_step(
     rules: Tensor,
     mode: Tensor,
@@ -171,7 +95,7 @@ def calculator_step(
     )
 
 
-@_operator("calculator_display(Tensor upper, Tensor lower, Tensor value) -> Tensor", _display_kernel)
+@operator("calculator")
 def calculator_display(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
     """The display of each of n calculators: a sign and eight digits without leading zeros, or blank.
 
@@ -197,3 +121,47 @@ def calculator_display(upper: Tensor, lower: Tensor, value: Tensor) -> Tensor:
         # The form below would be compiled to a loop over all places, which looks each word up nine times.
         return torch.stack([words >> BITS * place & 2**BITS - 1 for place in range(PLACES)], 1)
     return (words[:, None] >> torch.arange(0, BITS * PLACES, BITS, device=value.device)) & (2**BITS - 1)
+
+
+# The kernels
+
+
+class CalculatorStepCall(Call):
+    """As in kernels/calculator.cpp."""
+
+    prefix = "calculator_step"
+    _fields_ = struct_fields(
+        "rules mode entry accumulator cells value target action", "modes keys calculators memories"
+    )
+
+
+def _step(learns: bool, rules: Tensor, *columns: Tensor) -> tuple[tuple[Tensor, ...], Saved]:
+    n, memories = columns[3].shape
+    registers, cells = torch.empty(4, n, dtype=torch.int64), torch.empty(n, memories, dtype=torch.int64)
+    verdicts = torch.empty(3, n, dtype=torch.bool)
+    CalculatorStepCall(rules, *columns, *rules.shape[1:], n, memories).run(
+        "calculator_step", registers, cells, verdicts
+    )
+    mode, entry, accumulator, value = registers.unbind()
+    return (mode, entry, accumulator, cells, value, *verdicts.unbind()), ()
+
+
+class CalculatorDisplayCall(Call):
+    """As in kernels/calculator.cpp."""
+
+    prefix = "calculator_display"
+    _fields_ = struct_fields("upper lower value", "calculators")
+
+
+def _display(learns: bool, upper: Tensor, lower: Tensor, value: Tensor) -> tuple[Tensor, Saved]:
+    shown = torch.empty(len(value), PLACES, dtype=torch.int64)
+    CalculatorDisplayCall(upper, lower, value, len(value)).run("calculator_display", shown)
+    return shown, ()
+
+
+Kernel(
+    "calculator_step(Tensor rules, Tensor mode, Tensor entry, Tensor accumulator, Tensor cells, Tensor value, "
+    "Tensor target, Tensor action) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _step,
+)
+Kernel("calculator_display(Tensor upper, Tensor lower, Tensor value) -> Tensor", _display)

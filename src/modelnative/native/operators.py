@@ -3,7 +3,7 @@
 A function is declared where a reader looks for it, with its plain definition as its body:
 
     @operator("gru")
-    def gru(inputs, rows, initial, weight, bias, lengths, padding): ...
+    def gru(inputs, rows, initial, weight, bias, lengths): ...
 
 The definition is what the function means, and autograd differentiates it. Where the module `modelnative.native.NAME`
 has a kernel for the given arguments, that computes instead; `tests/native` hold both together. A kernel is a
@@ -15,47 +15,56 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_int64, c_void_p
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from modelnative.native.build import library
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Arguments: TypeAlias = Sequence[Any]  # tensors, numbers and None
+Saved: TypeAlias = Sequence[Tensor | None]
 
+# `Library.impl` takes a fifth of the time of `torch.library.custom_op` for each call.
 LIBRARY = torch.library.Library("modelnative", "FRAGMENT")
+DTYPES = (torch.float32, torch.int64, torch.int32, torch.bool)  # that kernels read
+KERNELS: dict[str, Kernel] = {}
 _THREADS = threading.local()
+_TORCH_THREADS: list[int] = []  # of torch before each open block of `kernel_threads`
 
 
-class Kernel(Protocol):
-    """A module with a kernel: `supports` says whether `call` computes what the plain definition would, given these."""
-
-    supports: Callable[..., bool]
-    call: Callable[..., object]
-
-
-def operator(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Declare a function as the plain definition of an operator; see the module's docstring.
+def operator(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Declare a function as the plain definition of the operator of its name; see the module's docstring.
 
     Args:
-        name: of the module in `modelnative.native` that has the kernel. It is imported at the first call.
+        module: of `modelnative.native`, which has the kernel. It is imported at the first call.
     """
 
     def declare(plain: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(plain)
+
         @functools.cache
         def kernel() -> Kernel:
-            return importlib.import_module(f"modelnative.native.{name}")
+            importlib.import_module(f"modelnative.native.{module}")
+            return KERNELS[plain.__name__]
 
         @functools.wraps(plain)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if enabled() and kernel().supports(*args, **kwargs):
-                return kernel().call(*args, **kwargs)  # type: ignore[return-value]
+            if enabled():
+                bound = signature.bind(*args, **kwargs)
+                bound.apply_defaults()
+                arguments = kernel().flatten(*bound.args)
+                if kernel().supports(*arguments):
+                    result: R = kernel().operator(*arguments)
+                    return result
             return plain(*args, **kwargs)
 
         return call
@@ -63,24 +72,65 @@ def operator(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return declare
 
 
-def define(schema: str, forward: Callable[..., object], derivative: Callable[..., object] | None = None) -> None:
-    """Register a kernel as an operator of the namespace `modelnative`.
+class Kernel:
+    """A kernel, registered as an operator of torch in the namespace `modelnative`.
 
     Args:
-        schema: its name and types.
-        forward: computes it on the CPU.
-        derivative: the same for tensors that need a gradient: an `apply` of a `torch.autograd.Function`.
+        schema: the operator's name, that of the plain definition, and its types.
+        forward: (learns, *arguments) -> what it returns, and, if `learns`, the tensors that `backward` needs besides
+            the arguments.
+        backward: (arguments, saved, *gradients of the results) -> the gradients of the first arguments; the others have
+            none. None: the operator is not differentiable.
+        flatten: the operator's arguments, from those of the plain definition.
+        fits: whether there is a kernel for arguments of such sizes.
     """
-    name = schema.partition("(")[0]
-    LIBRARY.define(schema)
-    LIBRARY.impl(name, forward, "CPU")
-    if derivative is None:
-        return
 
-    def differentiable(*args: object) -> object:
-        return derivative(*args) if torch.is_grad_enabled() else forward(*args)
+    def __init__(
+        self,
+        schema: str,
+        forward: Callable[..., tuple[Any, Saved]],
+        backward: Callable[..., Sequence[Tensor]] | None = None,
+        flatten: Callable[..., Arguments] = lambda *args: args,
+        fits: Callable[..., bool] = lambda *args: True,
+    ) -> None:
+        self.forward, self.backward, self.flatten, self.fits = forward, backward, flatten, fits
+        name = schema.partition("(")[0]
+        LIBRARY.define(schema)
+        LIBRARY.impl(name, self.compute, "CPU")
+        if backward:
+            LIBRARY.impl(name, self.differentiable, "AutogradCPU")
+        self.operator: Callable[..., Any] = getattr(torch.ops.modelnative, name).default
+        KERNELS[name] = self
 
-    LIBRARY.impl(name, differentiable, "AutogradCPU")
+    def supports(self, *args: Any) -> bool:
+        """Whether it computes what the plain definition would."""
+        tensors = (x for x in args if isinstance(x, Tensor))
+        return all(x.dtype in DTYPES and x.device.type == "cpu" for x in tensors) and self.fits(*args)
+
+    def compute(self, *args: Any) -> Any:
+        """What the operator returns."""
+        return self.forward(False, *args)[0]
+
+    def differentiable(self, *args: Any) -> Any:
+        """The same, where a gradient may be asked for."""
+        return _Derivative.apply(self, *args) if torch.is_grad_enabled() else self.compute(*args)  # type: ignore[no-untyped-call]
+
+
+class _Derivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kernel: Kernel, *args: Any) -> Any:
+        outputs, saved = kernel.forward(True, *args)
+        ctx.save_for_backward(*(x if isinstance(x, Tensor) else None for x in args), *saved)
+        ctx.backward_of, ctx.others = kernel.backward, [None if isinstance(x, Tensor) else x for x in args]
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        count, tensors = len(ctx.others), ctx.saved_tensors
+        args = [other if tensor is None else tensor for tensor, other in zip(tensors, ctx.others, strict=False)]
+        gradients = ctx.backward_of(args, tensors[count:], *(grad.contiguous() for grad in grads))
+        return None, *gradients, *[None] * (count - len(gradients))
 
 
 def enabled() -> bool:
@@ -88,11 +138,7 @@ def enabled() -> bool:
     return not torch.compiler.is_compiling() and library() is not None
 
 
-def computable(*tensors: Tensor) -> bool:
-    """Whether all tensors are float32 on the CPU."""
-    return all(tensor.element_size() == 4 and tensor.device.type == "cpu" for tensor in tensors)
-
-
+@functools.cache
 def lanes() -> int:
     """How many floats a vector of this processor holds; widths must be multiples of it."""
     return int(shared().lanes())
@@ -104,19 +150,23 @@ def kernel_threads(threads: int) -> Iterator[None]:
 
     Torch's own operations are too small to be worth sharing here and use one thread.
     """
-    kernels_before, torch_before = current_threads(), torch.get_num_threads()
+    outer = getattr(_THREADS, "count", None)
+    # A thread that is new has the number that torch was told last, which may be the 1 of a block in another thread.
+    before = torch.get_num_threads() if outer or not _TORCH_THREADS else _TORCH_THREADS[0]
+    _TORCH_THREADS.append(before)
     _THREADS.count = threads
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        _THREADS.count = kernels_before
-        torch.set_num_threads(torch_before)
+        _THREADS.count = outer
+        _TORCH_THREADS.remove(before)
+        torch.set_num_threads(before)
 
 
 def current_threads() -> int:
     """How many threads a kernel may use now."""
-    return getattr(_THREADS, "count", 1)
+    return getattr(_THREADS, "count", None) or 1
 
 
 def shared() -> ctypes.CDLL:
@@ -126,26 +176,35 @@ def shared() -> ctypes.CDLL:
     return found
 
 
-@functools.cache
-def function(name: str, *kinds: type) -> Callable[..., None]:
-    """A function of the library by its name and the C types of its arguments."""
-    found = shared()[name]
-    found.argtypes, found.restype = kinds, None
-    return found
-
-
 class Call(ctypes.Structure):
     """The arguments of a kernel as a C++ struct: pointers first, then 64-bit integers, then 32-bit floats.
 
-    Tensors are given for pointers, None for null; they must live until the kernel returns.
+    Tensors, which are kept alive, are given for pointers, None for null.
+
+    Attributes:
+        prefix: of the C++ functions that take the struct; PREFIX_call_size() is its size there.
     """
 
-    @classmethod
-    def checked(cls, size_function: str) -> None:
-        """Assert that C++ has a struct of this size."""
-        size = shared()[size_function]
-        size.restype = c_int64
-        assert size() == ctypes.sizeof(cls), f"{cls.__name__} is not the struct that C++ has"
+    prefix: ClassVar[str]
+
+    def __init__(self, *values: Tensor | float | None) -> None:
+        self.held = [x.contiguous() if isinstance(x, Tensor) else x for x in values]
+        super().__init__(*(address(x) if isinstance(x, Tensor) else x for x in self.held))
+
+    def run(self, name: str, *tensors: Tensor | None) -> None:
+        """Call a C++ function with the struct and contiguous tensors."""
+        _function(type(self), name, len(tensors))(ctypes.byref(self), *map(address, tensors))
+
+
+@functools.cache
+def _function(kind: type[Call], name: str, pointers: int) -> Callable[..., None]:
+    """The C++ function that takes a struct of this kind and so many pointers."""
+    size = shared()[f"{kind.prefix}_call_size"]
+    size.restype = c_int64
+    assert size() == ctypes.sizeof(kind), f"{kind.__name__} is not the struct that C++ has"
+    found = shared()[name]
+    found.argtypes, found.restype = [ctypes.POINTER(kind), *[c_void_p] * pointers], None
+    return found
 
 
 def struct_fields(pointers: str, integers: str, floats: str = "") -> list[tuple[str, type]]:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from ctypes import c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelnative.native.operators import address, computable, current_threads, define, function
+from modelnative.native.operators import Call, Kernel, Saved, current_threads, struct_fields
 
 
-@functools.cache
-def _function() -> Callable[..., None]:
-    return function("sample_actions", *[c_void_p] * 4, *[c_int64] * 3, *[c_void_p] * 2)
+class SampleCall(Call):
+    """As in kernels/loss.cpp."""
+
+    prefix = "sample"
+    _fields_ = struct_fields("logits uniform share blind", "rows vocabulary threads")
 
 
-def supports(
-    logits: Tensor, uniform: Tensor | None = None, share: Tensor | None = None, blind: Tensor | None = None
-) -> bool:
-    """Whether there is a kernel for these arguments of `sample_actions`."""
-    return computable(*(x for x in (logits, uniform, share, blind) if x is not None))
-
-
-def call(
-    logits: Tensor, uniform: Tensor | None = None, share: Tensor | None = None, blind: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """As `sample_actions`."""
-    action, log_prob = torch.ops.modelnative.sample_actions.default(logits, uniform, share, blind)
-    return action, log_prob
-
-
-def _forward(
-    logits: Tensor, uniform: Tensor | None, share: Tensor | None, blind: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    tensors = [None if x is None else x.contiguous() for x in (logits, uniform, share, blind)]
+def _forward(learns: bool, logits: Tensor, *rest: Any) -> tuple[tuple[Tensor, Tensor], Saved]:
     action, log_prob = torch.empty(len(logits), dtype=torch.int64), logits.new_empty(len(logits))
-    _function()(*map(address, tensors), *logits.shape, current_threads(), address(action), address(log_prob))
-    return action, log_prob
+    SampleCall(logits, *rest, *logits.shape, current_threads()).run("sample_actions", action, log_prob)
+    return (action, log_prob), ()
 
 
-define("sample_actions(Tensor logits, Tensor? uniform, Tensor? share, Tensor? blind) -> (Tensor, Tensor)", _forward)
+Kernel("sample_actions(Tensor logits, Tensor? uniform, Tensor? share, Tensor? blind) -> (Tensor, Tensor)", _forward)

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from modelnative.policies.config import PolicyConfig
 from modelnative.tasks.contract.task import TaskSpec
+
+
+@dataclass
+class InputRows:
+    """Which rows of a table the inputs of T tokens of n episodes are the sums of.
+
+    Attributes:
+        tokens: int64 [T, n], one row of the table each.
+        stage: int64 [n], one more row for all tokens of an episode; None for no such row.
+        feedback: int64 [T, n, F]; place f adds the row `first_place + f * vocabulary + token`, unless the token is
+            `blank`. None where there is no feedback.
+        first_place, vocabulary, blank: as above.
+    """
+
+    tokens: Tensor
+    stage: Tensor | None = None
+    feedback: Tensor | None = None
+    first_place: int = 0
+    vocabulary: int = 0
+    blank: int = 0
+
+    def sum(self, table: Tensor) -> Tensor:
+        """The sums of rows of a table: float [R, width] -> float [T, n, width]."""
+        rows, padding = [self.tokens[..., None]], None
+        if self.stage is not None:
+            rows.append(self.stage.expand_as(self.tokens)[..., None])
+        if self.feedback is not None:
+            padding = self.first_place + self.blank  # a row that nothing else needs
+            places = torch.arange(self.feedback.shape[2], device=self.feedback.device) * self.vocabulary
+            places += self.first_place
+            rows.append(torch.where(self.feedback == self.blank, padding, self.feedback + places))
+        flat = torch.cat(rows, 2).flatten(0, 1)
+        return embedding_bag(flat, table, mode="sum", padding_idx=padding).unflatten(0, self.tokens.shape)
 
 
 class Core(nn.Module):
@@ -55,26 +90,16 @@ class Core(nn.Module):
         """
         return embeddings
 
-    def read(self, table: Tensor, rows: Tensor, padding: int, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    def read(self, table: Tensor, rows: InputRows, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """As `forward`, of inputs that are sums of rows of a table.
 
         Args:
             table: float [R, ...], from `input_table`.
-            rows: int64 [T, n, K], the rows to add up for each token; row `padding` counts as zero.
+            rows: of T tokens of n episodes.
             lengths: int64 [n], the tokens of each sequence, where a core can save work by it; the state is then not
                 returned. None: all have T.
         """
-        return self(embedding_sum(table, rows, padding), state)
-
-
-def embedding_sum(table: Tensor, rows: Tensor, padding: int) -> Tensor:
-    """Sums of rows of a table: float [R, width], int64 [..., K] -> float [..., width].
-
-    Row `padding` counts as zero; -1 if there is no such row.
-    """
-    flat = rows.reshape(-1, rows.shape[-1])
-    omitted = padding if padding >= 0 else None  # torch would take -1 for the last row
-    return embedding_bag(flat, table, mode="sum", padding_idx=omitted).unflatten(0, rows.shape[:-1])
+        return self(rows.sum(table), state)
 
 
 def squash(summary: Tensor) -> Tensor:

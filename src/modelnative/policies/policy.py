@@ -13,7 +13,7 @@ from torch.nn.functional import embedding_bag
 from modelnative.errors import choose
 from modelnative.policies.config import READERS, PolicyConfig
 from modelnative.policies.contract import Policy, PolicyOutput, select_rows
-from modelnative.policies.core import Core
+from modelnative.policies.core import Core, InputRows
 from modelnative.policies.cores.gru import GRU
 from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
@@ -59,7 +59,6 @@ class TokenPolicy(Policy):
     """
 
     positions: Tensor
-    places: Tensor
 
     def __init__(self, spec: TaskSpec, config: PolicyConfig | None = None, core: type[Core] = GRU) -> None:
         super().__init__()
@@ -71,7 +70,6 @@ class TokenPolicy(Policy):
         # One table for all that is summed: tokens, then stages, then the tokens at each place of the feedback.
         self.first_place = vocabulary + len(spec.stages)
         self.input = nn.Embedding(self.first_place + vocabulary * max(1, spec.feedback_width), width)
-        self.blank = self.first_place + spec.end  # a row that nothing else needs
         self.context: Reader | nn.Embedding
         if config.reader == "gru":
             self.context = Reader(vocabulary, width, spec.end)
@@ -80,8 +78,6 @@ class TokenPolicy(Policy):
             nn.init.normal_(self.context.weight, std=1 / math.sqrt(width))
         nn.init.normal_(self.input.weight, std=1 / math.sqrt(width))
         self.register_buffer("positions", vocabulary * torch.arange(spec.context_length), persistent=False)
-        places = self.first_place + vocabulary * torch.arange(spec.feedback_width)
-        self.register_buffer("places", places, persistent=False)
         self.core = core.build(spec, config)
         self.parallel = core.parallel
         query = config.reader == "gru"
@@ -124,13 +120,8 @@ class TokenPolicy(Policy):
         self, tokens: Tensor, feedback: Tensor, state: TokenState, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Hidden states float [T, n, width], and the core's state after the last."""
-        return self.core.read(state.table, self.rows(tokens, feedback, state.stage), self.blank, state.core, lengths)
-
-    def rows(self, tokens: Tensor, feedback: Tensor, stage: Tensor) -> Tensor:
-        """Which rows of the input table each input is the sum of: int64 [T, n, K]; row `blank` counts as zero."""
-        rows = [tokens[..., None]]
-        if self.stage_aware:
-            rows.append((stage + len(self.spec.vocabulary)).expand_as(tokens)[..., None])
-        if self.spec.feedback_width:
-            rows.append(torch.where(feedback == self.spec.end, self.blank, feedback + self.places))
-        return torch.cat(rows, -1)
+        vocabulary, end = len(self.spec.vocabulary), self.spec.end
+        stage = state.stage + vocabulary if self.stage_aware else None
+        shown = feedback if self.spec.feedback_width else None
+        rows = InputRows(tokens, stage, shown, self.first_place, vocabulary, end)
+        return self.core.read(state.table, rows, state.core, lengths)

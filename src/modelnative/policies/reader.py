@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from modelnative.policies.core import InputRows
 from modelnative.policies.cores.gru import GRULayer, gru
 
 
@@ -47,4 +48,4 @@ class Reader(nn.Module):
         """The hidden states of one direction: int64 [C, n] -> float [C, n, width / 2]."""
         table = self.token.weight @ layer.weight.t() + layer.bias
         initial = table.new_zeros(tokens.shape[1], self.each)
-        return gru(table, tokens[..., None], initial, layer.recurrent, layer.inner)
+        return gru(table, InputRows(tokens), initial, layer.recurrent, layer.inner)

@@ -44,26 +44,29 @@ def named(field: str, name: Any, registry: dict[str, str], base: type = object) 
     return kind
 
 
-def make_policy(spec: TaskSpec, core: str, config: PolicyConfig) -> Policy:
+def make_policy(spec: TaskSpec, core: str, config: PolicyConfig, seed: int = 0) -> Policy:
     """A new policy: `TokenPolicy` around a core, or the user's own policy, made by `Class(spec, config)`.
+
+    Its weights are float32 and drawn by `seed`; torch's global random numbers are left as they were.
 
     Raises:
         UserError: there is no such name, or it is the name of neither a core nor a policy.
     """
     from torch import nn
 
+    from modelnative.native import seeded, standard_settings
     from modelnative.policies.core import Core
     from modelnative.policies.memory import require_memory
     from modelnative.policies.policy import TokenPolicy
 
     kind = named("core", core, CORES, nn.Module)
-    if issubclass(kind, Core):
-        if core in CORES:  # each has at least four square matrices of float32 in a layer
-            require_memory(16 * config.width**2 * (config.layers or 1), "cpu", "policy.width or policy.layers")
-        return TokenPolicy(spec, config, kind)
-    if not hasattr(kind, "initial_state"):
+    is_core = issubclass(kind, Core)
+    if is_core and core in CORES:  # each has at least four square matrices of float32 in a layer
+        require_memory(16 * config.width**2 * (config.layers or 1), "cpu", "policy.width or policy.layers")
+    if not is_core and not hasattr(kind, "initial_state"):
         raise UserError(f"core: {core!r} is not allowed; expected a Core, or a policy with initial_state and forward")
-    policy: Policy = kind(spec, config)
+    with standard_settings(), seeded(seed):
+        policy: Policy = TokenPolicy(spec, config, kind) if is_core else kind(spec, config)
     return policy
 
 

@@ -87,12 +87,14 @@ def episode_returns(rollout: Rollout) -> Tensor:
 def group_advantages(rollout: Rollout, num_generations: int, scale: bool) -> Tensor:
     """Return minus the mean of its group, optionally over its deviation (GRPO, Shao et al., 2024, eq. 3): [T, n].
 
-    The episodes of one problem lie side by side.
+    The episodes of one problem lie side by side. A deviation below 1e-4 of the largest return of the group is rounding,
+    and dividing by it would train on noise.
     """
     returns = episode_returns(rollout).view(-1, num_generations)
     advantage = returns - returns.mean(1, keepdim=True)
     if scale:
-        advantage = advantage / (returns.std(1, keepdim=True) + 1e-4)
+        least = 1e-4 * returns.abs().amax(1, keepdim=True).clamp_min(1e-30)
+        advantage = advantage / (returns.std(1, keepdim=True) + least)
     return advantage.view(1, -1).expand_as(rollout.reward)
 
 

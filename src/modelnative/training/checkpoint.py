@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ COUNTERS = ("updates", "episodes", "steps")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
 
 
-def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The tensors by name (policy, curriculum, optimizer, practice problems), and the counters."""
+def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by name (policy, curriculum, optimizer, practice problems); and the counters, and what computed."""
     tensors = {f"policy.{name}": value for name, value in trainer.policy.state_dict().items()}
     tensors |= {f"curriculum.{name}": value for name, value in trainer.curriculum.state_dict().items()}
     names = _trained_names(trainer)
@@ -23,10 +23,10 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
         tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items()}
     if trainer.practice is not None:
         tensors |= {f"practice.{i}": value for i, value in enumerate(trainer.practice.fields())}
-    return tensors, {name: getattr(trainer, name) for name in COUNTERS}
+    return tensors, {**{name: getattr(trainer, name) for name in COUNTERS}, "computed_by": trainer.computed_by}
 
 
-def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
+def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
     """Put what `state_of` gave into a new trainer of the same task and configuration.
 
     Raises:
@@ -56,6 +56,8 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, in
     trainer.practice = kind(*(practice[str(i)].to(device) for i in range(len(practice)))) if practice else None
     for name in COUNTERS:
         setattr(trainer, name, int(counters[name]))
+    earlier = counters.get("computed_by", trainer.computed_by)  # older checkpoints do not say
+    trainer.computed_by = list(dict.fromkeys([*earlier, *trainer.computed_by]))
 
 
 def _trained_names(trainer: Trainer) -> list[str]:

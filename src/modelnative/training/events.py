@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from modelnative import native
 from modelnative.training.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -43,6 +44,20 @@ class Started(Event):
     update: int
     stages: tuple[str, ...]
     parameters: int
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how it is computed, one line each: why not natively, and that it changed."""
+        if self.trainer is None or not self.trainer.on_cpu:
+            return []
+        computed_by = self.trainer.computed_by
+        notes = [] if computed_by == ["native"] else [f"kernels: {native.describe()}"]
+        if len(computed_by) > 1:
+            both = " and by ".join(computed_by)
+            notes.append(
+                f"kernels: computed by {both} in turn, which differ in rounding, so no training repeats this one"
+            )
+        return notes
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,8 +40,8 @@ class LossTokens:
         """The same with columns of the M tokens that are meant."""
         if self.where is None:
             return self
-        columns = [getattr(self, field.name) for field in fields(self) if field.name != "where"]
-        return LossTokens(*(column.index_select(0, self.where) for column in columns))
+        *columns, where = vars(self).values()
+        return LossTokens(*(column.index_select(0, where) for column in columns))
 
 
 @dataclass
@@ -62,8 +63,7 @@ class LossWeights:
         return cls(*clips, config.imitation_weight, config.hint_weight, config.value_weight, entropy, count)
 
 
-@dataclass
-class LossTerms:
+class LossTerms(NamedTuple):
     """The loss and its parts, scalar tensors. Those of parts of a minibatch add up."""
 
     loss: Tensor
@@ -72,14 +72,6 @@ class LossTerms:
     entropy: Tensor
     approximate_kl: Tensor
     clip_fraction: Tensor
-
-    @classmethod
-    def of(cls, vector: Tensor) -> LossTerms:
-        """From what `policy_loss` returns; only the loss keeps its graph."""
-        return cls(vector[0], *vector[1:].detach())
-
-
-TERMS = len(fields(LossTerms))
 
 
 @operator("policy_loss")

@@ -79,7 +79,8 @@ class Metrics:
 def measure(trainer: Trainer, state: UpdateState, end: float) -> Metrics:
     """The numbers of an update that ended at `end`, in seconds."""
     rollout, task = state.rollout, trainer.task
-    terms = LossTerms.of(torch.stack(state.terms).mean(0))
+    _, *means = torch.stack(state.terms).mean(0).tolist()
+    terms = dict(zip(LossTerms._fields[1:], means, strict=True))
     seconds = end - state.started
     untrained = len(task.spec.stages) - len(trainer.stages)
     curriculum, n = trainer.curriculum, rollout.success.numel()
@@ -96,15 +97,11 @@ def measure(trainer: Trainer, state: UpdateState, end: float) -> Metrics:
         greedy=stage_success(trainer, 256) if due else None,
         stages=curriculum.describe() + untrained * ["only tested"],
         mean_return=float(rollout.reward.sum() / n),
-        entropy=float(terms.entropy),
-        approximate_kl=float(terms.approximate_kl),
-        clip_fraction=float(terms.clip_fraction),
         explained_variance=_explained_variance(trainer, state),
         gradient_norm=float(torch.stack(state.norms).mean()),
         invalid=float(rollout.invalid.sum() / n),
         excess=_excess(trainer, state),
-        policy_loss=float(terms.policy_loss),
-        value_loss=float(terms.value_loss),
+        **terms,
         learning_rate=trainer.optimizer.param_groups[0]["lr"],
         timing=Timing(
             seconds=seconds,
@@ -120,7 +117,7 @@ def _explained_variance(trainer: Trainer, state: UpdateState) -> float:
     if not trainer.config.loss.value_weight:
         return 0.0
     mask = state.rollout.loss_mask
-    target = state.target[mask]
+    target = state.columns.target.view_as(mask)[mask]
     variance = float(target.var(correction=0))
     return 1 - float((target - state.rollout.value[mask]).var(correction=0)) / variance if variance > 0 else 0.0
 

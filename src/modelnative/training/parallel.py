@@ -83,11 +83,14 @@ class Pool:
     def stream(self, function: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:
         """As `map`, one result after the other, with no more items at a time than there are threads."""
         waiting = iter(items)
-        while some := list(itertools.islice(waiting, self.threads)):
-            if self._executor is None or len(some) == 1:
-                yield from map(function, some)
-            else:
-                yield from self._executor.map(function, some)
+        try:
+            while some := list(itertools.islice(waiting, self.threads)):
+                if self._executor is None or len(some) == 1:
+                    yield from map(function, some)
+                else:
+                    yield from self._executor.map(function, some)
+        finally:  # a thread that the caller starts has the number that torch was told last, which is the 1 of ours
+            torch.set_num_threads(torch.get_num_threads())
 
 
 class Group:

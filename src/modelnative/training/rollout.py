@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelnative.native import operator
+from modelnative.native import operator, standard_settings
 from modelnative.policies.contract import Policy, select_rows
 from modelnative.policies.memory import require_memory
 from modelnative.tasks.contract.batch import Batch
@@ -43,8 +43,8 @@ class Plan(Batch):
     def sampled(cls, problems: Problems, horizon: int, generator: torch.Generator) -> Plan:
         """Every action is the policy's own, drawn at temperature 1."""
         stage = problems.stage
-        uniform = torch.rand(len(stage), horizon, generator=generator, device=stage.device)
-        none, never = torch.zeros_like(stage), torch.zeros(len(stage), device=stage.device)
+        uniform = torch.rand(len(stage), horizon, generator=generator, dtype=torch.float32, device=stage.device)
+        none, never = torch.zeros_like(stage), torch.zeros_like(uniform[:, 0])
         return cls(uniform, none[:, None].expand(-1, horizon), none, never, none, none)
 
 
@@ -122,6 +122,7 @@ def empty_columns(task: AnyTask, n: int, device: torch.device) -> dict[str, Tens
     return {**columns, "success": torch.zeros(n, dtype=torch.bool, device=device)}
 
 
+@standard_settings()
 @torch.no_grad()
 def play(
     policy: Policy,

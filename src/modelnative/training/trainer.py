@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from modelnative.native import backend, standard_settings
 from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.memory import require_memory
 from modelnative.policies.registry import make_policy, named
@@ -20,7 +21,7 @@ from modelnative.training.config import TrainConfig
 from modelnative.training.curriculum import Curriculum, Draw, Preparation
 from modelnative.training.dynamic_sampling import replace_rejected
 from modelnative.training.events import CallbackLike, Event, Searched, Started, Updated
-from modelnative.training.loss import TERMS, LossTokens, LossWeights, policy_loss
+from modelnative.training.loss import LossTerms, LossTokens, LossWeights, policy_loss
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
 from modelnative.training.recipes import recipe
@@ -48,6 +49,7 @@ class Trainer:
         stages: the names of the stages that it trains on.
         practice: training problems that a verification found wrong; each is played about once an update or more often,
             in a sixteenth of the episodes at least and a quarter at most.
+        computed_by: `native` or `torch` (see `modelnative doctor`); both where a continuation was computed otherwise.
 
     Raises:
         UserError: the configuration does not fit the task.
@@ -59,6 +61,7 @@ class Trainer:
         1 8
     """
 
+    @standard_settings()
     def __init__(
         self,
         task: AnyTask,
@@ -71,9 +74,7 @@ class Trainer:
         config = self.config
         self.callbacks = list(callbacks)
         if policy is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                policy = make_policy(task.spec, config.core, config.policy)
+            policy = make_policy(task.spec, config.core, config.policy, config.seed)
         self.policy = cast(Policy, policy.to(config.device))
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         weights = sum(parameter.nbytes for parameter in self.parameters)
@@ -97,6 +98,7 @@ class Trainer:
         self.pool = Pool(config.threads or cores())
         self.group = Group(config.device)
         self.on_cpu = torch.device(config.device).type == "cpu"
+        self.computed_by = [backend() if self.on_cpu else "torch"]
 
     def __iter__(self) -> Iterator[Metrics]:
         """Update after update, until the budget of updates is spent."""
@@ -113,14 +115,20 @@ class Trainer:
     def prepare_curriculum(self) -> Iterator[Searched]:
         """What the curriculum does before the first update."""
         preparation = Preparation(self.config.seed, self.config.split, self.pool.map)
-        for event in self.curriculum.prepare(self.task, preparation):
-            yield dataclasses.replace(event, trainer=self)
+        events = self.curriculum.prepare(self.task, preparation)
+        while True:
+            with standard_settings():
+                event = next(events, None)
+            if event is None:
+                return
+            yield replace(event, trainer=self)
 
     def emit(self, event: Event) -> None:
         """Call every callback with an event; of several processes, in rank 0 alone."""
         for callback in self.callbacks if self.group.is_leader else ():
             callback(event)
 
+    @standard_settings()
     def update(self) -> Metrics:
         """Play one batch of episodes and learn from it."""
         started = time.perf_counter()
@@ -199,17 +207,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.learning_rate * annealed
         advantage, target = self.algorithm.advantages(rollout)
-        mask = rollout.running if config.loss.hint_weight else rollout.loss_mask
+        chosen = rollout.loss_mask
+        mask = rollout.running if config.loss.hint_weight else chosen
+        taken = (rollout.action, rollout.behavior_log_prob)
+        columns = (*taken, advantage, target, chosen, rollout.explored, mask & ~chosen)
         return UpdateState(
             rollout=rollout,
             played=played,
             steps=steps,
             mask=mask,
-            hint_mask=mask & ~rollout.loss_mask,
             length=rollout.length,
             tokens=mask.sum(0),
-            advantage=advantage.contiguous(),
-            target=target.contiguous(),
+            columns=LossTokens(*(column.flatten() for column in columns)),
             entropy_weight=config.loss.entropy_weight * annealed**2,
             started=started,
             learning=learning,
@@ -234,7 +243,7 @@ class Trainer:
 
         def part_gradient(part: Tensor) -> list[Tensor]:
             if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
-                return [*map(torch.zeros_like, parameters), torch.zeros(TERMS, device=rows.device)]
+                return [*map(torch.zeros_like, parameters), torch.zeros(len(LossTerms._fields), device=rows.device)]
             terms = self.loss(state, part, weights)
             gradients = torch.autograd.grad(terms[0], parameters, materialize_grads=True)
             return [*gradients, terms.detach()]
@@ -265,17 +274,7 @@ class Trainer:
             selected = state.mask.flatten().index_select(0, where).nonzero()[:, 0]
             where = where.index_select(0, selected)
         output = forward_rollout(self.policy, rollout.problems[rows], token, feedback, lengths, selected)
-        tokens = LossTokens(
-            action=rollout.action.flatten(),
-            behavior_log_prob=rollout.behavior_log_prob.flatten(),
-            advantage=state.advantage.flatten(),
-            target=state.target.flatten(),
-            loss_mask=rollout.loss_mask.flatten(),
-            explored=rollout.explored.flatten(),
-            hint_mask=state.hint_mask.flatten(),
-            where=where,
-        )
-        return policy_loss(output.logits, output.value, tokens, weights)
+        return policy_loss(output.logits, output.value, replace(state.columns, where=where), weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimizer, with the gradient clipped to `max_grad_norm`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from modelnative.training.curriculum import Draw
+from modelnative.training.loss import LossTokens
 from modelnative.training.rollout import Rollout
 
 
@@ -19,9 +20,9 @@ class UpdateState:
         played: every draw of the curriculum and the verdicts on its episodes, bool [n]; more than one only where the
             algorithm rejects episodes.
         steps: actions of all episodes that were played.
-        mask, hint_mask: bool [T, n], the tokens in the loss, and those of them that a hint wrote and that are imitated.
+        mask: bool [T, n], the tokens in the loss.
         length, tokens: int64 [n], actions of each episode, and those of them that are in the loss.
-        advantage, target: float [T, n].
+        columns: what the loss reads, of all T * n tokens.
         entropy_weight: of this update.
         started, learning: the times at which the update and its gradient steps began, in seconds.
         terms, norms: of the gradient steps so far: the loss's terms, and the norm of the gradient before clipping.
@@ -31,11 +32,9 @@ class UpdateState:
     played: list[tuple[Draw, Tensor]]
     steps: int
     mask: Tensor
-    hint_mask: Tensor
     length: Tensor
     tokens: Tensor
-    advantage: Tensor
-    target: Tensor
+    columns: LossTokens
     entropy_weight: float
     started: float
     learning: float

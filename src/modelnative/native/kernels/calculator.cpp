@@ -19,28 +19,35 @@ constexpr int64_t PENDING = 4, MULTIPLIES = 1, SUBTRACTS = 3;  // the operator i
 
 extern "C" {
 
-// One key of each of n calculators. rules [2, modes, keys]; the registers and the action [n], the cells
-// [n, memories]. Writes the registers mode, entry, accumulator and value [4, n], the cells [n, memories], and done,
-// success and invalid [3, n].
-void calculator_step(const int32_t* rules, int64_t modes, int64_t keys, int64_t n, int64_t memories,
-                     const int64_t* mode, const int64_t* entry, const int64_t* accumulator, const int64_t* cells,
-                     const int64_t* value, const int64_t* target, const int64_t* action, int64_t* registers,
-                     int64_t* cells_after, uint8_t* verdicts) {
+struct CalculatorStepCall {
+    const int32_t* rules;                               // [2, modes, keys]
+    const int64_t *mode, *entry, *accumulator, *cells;  // [n], but the cells [n, memories]
+    const int64_t *value, *target, *action;             // [n]
+    int64_t modes, keys, calculators, memories;
+};
+
+int64_t calculator_step_call_size() { return sizeof(CalculatorStepCall); }
+
+// One key of each of n calculators. Writes the registers mode, entry, accumulator and value [4, n], the cells
+// [n, memories], and done, success and invalid [3, n].
+void calculator_step(const CalculatorStepCall* call, int64_t* registers, int64_t* cells_after, uint8_t* verdicts) {
+    const CalculatorStepCall c = *call;
+    const int64_t n = c.calculators;
     // With a constant number of memories the loop is vectorized, so that random keys cost no mispredicted branches.
     auto step = [=](auto count) {
         for (int64_t i = 0; i < n; i++) {
             // All loads come first and are unconditional, or compilers branch.
-            const int64_t* held = cells + i * count;
-            const int64_t state = mode[i], before = entry[i], left = accumulator[i], shown = value[i];
-            int64_t row = action[i] + state * keys;
-            const int64_t pressed = rules[row], cell = count == 1 ? 0 : pressed >> CELL & 15, recalled = held[cell];
+            const int64_t* held = c.cells + i * count;
+            const int64_t state = c.mode[i], before = c.entry[i], left = c.accumulator[i], shown = c.value[i];
+            int64_t row = c.action[i] + state * c.keys;
+            const int64_t pressed = c.rules[row], cell = count == 1 ? 0 : pressed >> CELL & 15, recalled = held[cell];
             const int64_t digit = (pressed & DIGIT) + (pressed & JOINS ? 10 * before : 0);
             const int64_t typed = pressed & RECALLS ? recalled : digit;
             const int64_t pending = state >> PENDING & 3, operand = pending ? left : 0;
             const int64_t sum = pending == SUBTRACTS ? operand - typed : operand + typed;
             const int64_t result = pending == MULTIPLIES ? operand * typed : sum;
-            row += (result >= LIMIT) | (result <= -LIMIT) ? modes * keys : 0;
-            const int64_t key = rules[row], after = key & TYPES ? result : shown;
+            row += (result >= LIMIT) | (result <= -LIMIT) ? c.modes * c.keys : 0;
+            const int64_t key = c.rules[row], after = key & TYPES ? result : shown;
             registers[i] = key >> MODE;
             registers[n + i] = key & TYPES ? typed : before;
             registers[2 * n + i] = key & OPERATES ? shown : left;
@@ -48,20 +55,28 @@ void calculator_step(const int32_t* rules, int64_t modes, int64_t keys, int64_t 
             for (int64_t k = 0; k < count; k++)
                 cells_after[i * count + k] = (key & STORES) && (count == 1 || k == cell) ? shown : held[k];
             verdicts[i] = key >> DONE & 1;
-            verdicts[n + i] = (key >> ANSWERS & 1) & (after == target[i]);
+            verdicts[n + i] = (key >> ANSWERS & 1) & (after == c.target[i]);
             verdicts[2 * n + i] = key >> INVALID & 1;
         }
     };
-    if (memories == 1)
+    if (c.memories == 1)
         step(std::integral_constant<int64_t, 1>{});
-    else if (memories == 2)
+    else if (c.memories == 2)
         step(std::integral_constant<int64_t, 2>{});
     else
-        step(memories);
+        step(c.memories);
 }
 
-// The display of n values, [n, PLACES], from the tables of the upper and of the lower four digits.
-void calculator_display(const int64_t* upper, const int64_t* lower, const int64_t* value, int64_t n, int64_t* shown) {
+struct CalculatorDisplayCall {
+    const int64_t *upper, *lower, *value;  // tables of the upper and of the lower four digits, and n values
+    int64_t calculators;
+};
+
+int64_t calculator_display_call_size() { return sizeof(CalculatorDisplayCall); }
+
+// The display of n values, [n, PLACES].
+void calculator_display(const CalculatorDisplayCall* call, int64_t* shown) {
+    const auto [upper, lower, value, n] = *call;
     for (int64_t i = 0; i < n; i++) {
         const uint32_t size = value[i] < 0 ? -value[i] : value[i], high = size / HALF;
         const int64_t skipped = std::clamp<int64_t>(int64_t{high} - 1, 0, HALF - 2);

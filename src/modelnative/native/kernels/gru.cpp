@@ -7,18 +7,20 @@ extern "C" {
 
 int64_t lanes() { return LANES; }
 
-// T steps of n sequences; token t of sequence i has the index t * n + i. The input of a token is the sum of `count`
-// rows of `inputs`, by the indices in `rows`, without those that are `padding`. With `rows` null, row k is token k's
-// input. Sequence i ends before step lengths[i]; what follows is neither read nor differentiated, and its hidden state
-// is 0.
+// T steps of n sequences; token t of sequence i has the index t * n + i. The input of a token is the sum of the rows of
+// `inputs` for the token, for its sequence's stage and for each place of its feedback that is not blank, as in
+// `InputRows` of policies/core.py. With `tokens` null, row k is token k's input. Sequence i ends before step
+// lengths[i]; what follows is neither read nor differentiated, and its hidden state is 0.
 struct GRUCall {
-    const float* inputs;     // [*, 3 width]
-    const int64_t* rows;     // [T * n, count], or null
-    const int64_t* lengths;  // [n], or null where every sequence has T steps
-    const float* initial;    // [n, width]
-    const float* weight;     // [3 width, width]
-    const float* bias;       // [width]
-    int64_t count, padding, steps, sequences, width, input_rows, threads;
+    const float* inputs;      // [*, 3 width]
+    const float* initial;     // [n, width]
+    const float* weight;      // [3 width, width]
+    const float* bias;        // [width]
+    const int64_t* lengths;   // [n], or null where every sequence has T steps
+    const int64_t* tokens;    // [T * n], or null
+    const int64_t* stage;     // [n], or null
+    const int64_t* feedback;  // [T * n, places], or null where there are no places
+    int64_t first_place, vocabulary, blank, places, steps, sequences, width, input_rows, threads;
 
     int64_t length(int64_t sequence) const { return lengths ? lengths[sequence] : steps; }
 
@@ -28,21 +30,31 @@ struct GRUCall {
         while (last && length(first + last - 1) <= t) last--;
         return last;
     }
+
+    // Writes the rows that are added up for a token; returns how many.
+    int64_t rows(int64_t token, int64_t sequence, int64_t* to) const {
+        int64_t count = 0;
+        to[count++] = tokens[token];
+        if (stage) to[count++] = stage[sequence];
+        for (int64_t place = 0; place < places; place++) {
+            const int64_t shown = feedback[token * places + place];
+            to[count] = first_place + place * vocabulary + shown;
+            count += shown != blank;
+        }
+        return count;
+    }
+
+    void add_rows(int64_t token, int64_t sequence, int64_t* buffer, float* sum) const {
+        const int64_t G = 3 * width, count = rows(token, sequence, buffer);
+        for (int64_t j = 0; j < G; j += LANES) {
+            vec total = {};
+            for (int64_t k = 0; k < count; k++) total += load(inputs + buffer[k] * G + j);
+            store(sum + j, total);
+        }
+    }
 };
 
 int64_t gru_call_size() { return sizeof(GRUCall); }
-
-static void add_rows(const GRUCall& c, int64_t token, std::vector<const float*>& at, float* sum) {
-    const int64_t G = 3 * c.width, *rows = c.rows + token * c.count;
-    int64_t found = 0;
-    for (int64_t k = 0; k < c.count; k++)
-        if (rows[k] != c.padding) at[found++] = c.inputs + rows[k] * G;
-    for (int64_t j = 0; j < G; j += LANES) {
-        vec total = {};
-        for (int64_t k = 0; k < found; k++) total += load(at[k] + j);
-        store(sum + j, total);
-    }
-}
 
 // Hidden states [T * n, width]. For `gru_backward`, `gates` [T * n, 3 width] gets the gates and `inner` [T * n, width]
 // the candidate's recurrent part; both may be null.
@@ -55,7 +67,7 @@ void gru_forward(const GRUCall* call, float* gates, float* hidden, float* inner)
         for (int64_t k = 0; k < H; k++) across[k * G + i] = c.weight[i * H + k];
     workers().share(parts, c.threads, [&](int64_t part) {
         std::vector<float> recurrent(BLOCK * G), sums(G);
-        std::vector<const float*> at(c.count);
+        std::vector<int64_t> rows(3 + c.places);
         for (int64_t first = part * BLOCK; first < c.sequences; first += parts * BLOCK) {
             const float* before = c.initial + first * H;
             for (int64_t t = 0; t < c.steps; t++) {
@@ -71,8 +83,8 @@ void gru_forward(const GRUCall* call, float* gates, float* hidden, float* inner)
                         continue;
                     }
                     const float* gate = c.inputs + token * G;
-                    if (c.rows) {
-                        add_rows(c, token, at, sums.data());
+                    if (c.tokens) {
+                        c.add_rows(token, first + i, rows.data(), sums.data());
                         gate = sums.data();
                     }
                     const float *own = recurrent.data() + i * G, *old = before + i * H;
@@ -100,16 +112,17 @@ void gru_backward(const GRUCall* call, const float* gates, const float* hidden, 
                   float* of_inputs, float* of_initial, float* of_weight, float* of_bias) {
     const GRUCall& c = *call;
     const int64_t H = c.width, G = 3 * H, blocks = (c.sequences + BLOCK - 1) / BLOCK;
-    Sums sums({{of_weight, G * H}, {of_bias, H}, {of_inputs, c.rows ? c.input_rows * G : 0}}, blocks / 2);
+    Sums sums({{of_weight, G * H}, {of_bias, H}, {of_inputs, c.tokens ? c.input_rows * G : 0}}, blocks / 2);
     workers().share(sums.parts, c.threads, [&](int64_t part) {
         float *of_weight = sums.of(part, 0), *of_bias = sums.of(part, 1), *of_table = sums.of(part, 2);
         std::vector<float> change(BLOCK * G), carried(BLOCK * H), sum(G);
+        std::vector<int64_t> rows(3 + c.places);
         for (int64_t first = part * BLOCK; first < c.sequences; first += sums.parts * BLOCK) {
             std::fill(carried.begin(), carried.end(), 0.0f);
             for (int64_t t = c.steps - 1; t >= 0; t--) {
                 const int64_t start = t * c.sequences + first, count = c.running(first, t);
                 const float* before = t ? hidden + (start - c.sequences) * H : c.initial + first * H;
-                if (!c.rows) {
+                if (!c.tokens) {
                     const int64_t size = std::min(c.sequences - first, BLOCK);
                     std::fill_n(of_inputs + (start + count) * G, (size - count) * G, 0.0f);
                 }
@@ -117,10 +130,10 @@ void gru_backward(const GRUCall* call, const float* gates, const float* hidden, 
                 for (int64_t i = 0; i < count; i++) {
                     const int64_t token = start + i;
                     float *turn = change.data() + i * G, *back = carried.data() + i * H;
-                    float* out = c.rows ? sum.data() : of_inputs + token * G;
+                    float* out = c.tokens ? sum.data() : of_inputs + token * G;
                     if (c.length(first + i) <= t) {
                         std::fill_n(turn, G, 0.0f);
-                        if (!c.rows) std::fill_n(out, G, 0.0f);
+                        if (!c.tokens) std::fill_n(out, G, 0.0f);
                         continue;
                     }
                     const float *gate = gates + token * G, *old = before + i * H;
@@ -140,10 +153,9 @@ void gru_backward(const GRUCall* call, const float* gates, const float* hidden, 
                         store(out + 2 * H + j, of_candidate);
                         store(of_bias + j, load(of_bias + j) + of_inner);
                     }
-                    for (int64_t k = 0; c.rows && k < c.count; k++) {
-                        const int64_t row = c.rows[token * c.count + k];
-                        if (row == c.padding) continue;
-                        float* at = of_table + row * G;
+                    const int64_t added = c.tokens ? c.rows(token, first + i, rows.data()) : 0;
+                    for (int64_t k = 0; k < added; k++) {
+                        float* at = of_table + rows[k] * G;
                         for (int64_t j = 0; j < G; j += LANES) store(at + j, load(at + j) + load(out + j));
                     }
                 }

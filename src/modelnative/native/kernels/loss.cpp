@@ -101,26 +101,33 @@ void policy_loss(const LossCall* call, float* terms, float* of_logits, float* of
     terms[0] = terms[1] + c.value_weight * terms[2] - c.entropy * terms[3];
 }
 
-// The action of every row and its log-probability: the likeliest without `uniform` [M]; else drawn with it, from a
-// mixture with `blind` [M, vocabulary] of weight `share` [M] where there is one.
-void sample_actions(const float* logits, const float* uniform, const float* share, const float* blind, int64_t rows,
-                    int64_t vocabulary, int64_t threads, int64_t* action, float* log_prob) {
-    const int64_t V = vocabulary, count = groups(rows), parts = std::min(threads, count);
-    workers().share(parts, threads, [&](int64_t part) {
+struct SampleCall {
+    const float *logits, *uniform, *share, *blind;  // [M, vocabulary], [M], [M], [M, vocabulary]; null but the first
+    int64_t rows, vocabulary, threads;
+};
+
+int64_t sample_call_size() { return sizeof(SampleCall); }
+
+// The action of every row and its log-probability: the likeliest without `uniform`; else drawn with it, from a mixture
+// with `blind` of weight `share` where there is one.
+void sample_actions(const SampleCall* call, int64_t* action, float* log_prob) {
+    const SampleCall& c = *call;
+    const int64_t V = c.vocabulary, count = groups(c.rows), parts = std::min(c.threads, count);
+    workers().share(parts, c.threads, [&](int64_t part) {
         std::vector<float> chance(V * LANES), other(V * LANES);
-        for (int64_t first = count * part / parts * GROUP; first < std::min(rows, count * (part + 1) / parts * GROUP);
+        for (int64_t first = count * part / parts * GROUP; first < std::min(c.rows, count * (part + 1) / parts * GROUP);
              first += LANES) {
-            to_lanes(logits, V, V, first, rows - 1, chance.data());
+            to_lanes(c.logits, V, V, first, c.rows - 1, chance.data());
             softmax(chance.data(), V);
             float drawn[LANES] = {}, weights[LANES] = {};
             bool mixes = false;
             for (int l = 0; l < LANES; l++) {
-                const int64_t row = std::min(first + l, rows - 1);
-                if (uniform) drawn[l] = uniform[row];
-                if (share) weights[l] = share[row], mixes |= weights[l] > 0;
+                const int64_t row = std::min(first + l, c.rows - 1);
+                if (c.uniform) drawn[l] = c.uniform[row];
+                if (c.share) weights[l] = c.share[row], mixes |= weights[l] > 0;
             }
             if (mixes) {
-                to_lanes(blind, V, V, first, rows - 1, other.data());
+                to_lanes(c.blind, V, V, first, c.rows - 1, other.data());
                 for (int64_t v = 0; v < V; v++) {
                     const vec p = load(&chance[v * LANES]);
                     store(&chance[v * LANES], p + load(weights) * (load(&other[v * LANES]) - p));
@@ -128,18 +135,18 @@ void sample_actions(const float* logits, const float* uniform, const float* shar
             }
             vec chosen = load(chance.data()), bound = all(0), sum = {};
             ints best = {};
-            if (uniform)
+            if (c.uniform)
                 for (int64_t v = 0; v < V; v++) bound += load(&chance[v * LANES]);
             bound *= load(drawn);
             for (int64_t v = 0; v < V; v++) {  // the first token that reaches the bound, or the likeliest
                 const vec p = load(&chance[v * LANES]);
-                const auto moves = uniform ? (v > 0) & (sum < bound) : p > chosen;
+                const auto moves = c.uniform ? (v > 0) & (sum < bound) : p > chosen;
                 best = moves ? ints{} + int32_t(v) : best;
                 chosen = moves ? p : chosen;
                 sum += p;
             }
             const vec logs = logarithm(larger(chosen, all(TINY)));
-            for (int l = 0; l < LANES && first + l < rows; l++) {
+            for (int l = 0; l < LANES && first + l < c.rows; l++) {
                 action[first + l] = best[l];
                 log_prob[first + l] = logs[l];
             }

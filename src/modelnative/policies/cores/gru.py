@@ -8,36 +8,34 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.native import operator
-from modelnative.policies.core import Core, embedding_sum, squash
+from modelnative.policies.core import Core, InputRows, squash
 
 
 @operator("gru")
 def gru(
     inputs: Tensor,
-    rows: Tensor | None,
+    rows: InputRows | None,
     initial: Tensor,
     weight: Tensor,
     bias: Tensor,
     lengths: Tensor | None = None,
-    padding: int = -1,
 ) -> Tensor:
     """Hidden states of gated recurrent units (Cho et al., 2014, in the form of `torch.nn.GRU`).
 
     Args:
         inputs: float [R, 3H], a table; the input to reset gate, update gate and candidate of each token is a sum of its
             rows. Without `rows`, float [T, n, 3H]: these inputs themselves. All biases but `bias` are in them.
-        rows: int64 [T, n, K], the rows of `inputs` to add up.
+        rows: which rows of `inputs` to add up.
         initial: float [n, H], the hidden state before the first token.
         weight: float [3H, H], of the hidden state.
         bias: float [H], added to the candidate's recurrent part, inside the reset gate.
         lengths: int64 [n], the tokens of each sequence; T for all by default. Fastest when the longest come first.
-        padding: the row of `inputs` that counts as zero; -1 if there is none.
 
     Returns:
         float [T, n, H]; 0 after the end of a sequence.
     """
     if rows is not None:
-        inputs = embedding_sum(inputs, rows, padding)
+        inputs = rows.sum(inputs)
     width, h = initial.shape[1], initial
     hidden = []
     for t, x in enumerate(inputs):
@@ -96,17 +94,17 @@ class GRU(Core):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         first = self.layer(0)
-        return self.read(x @ first.weight.t() + first.bias, None, -1, state, None)
+        return self.read(x @ first.weight.t() + first.bias, None, state, None)
 
     def read(
-        self, table: Tensor, rows: Tensor | None, padding: int, state: Tensor, lengths: Tensor | None
+        self, table: Tensor, rows: InputRows | None, state: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         inputs, hidden, last = table, table, []
         for i in range(len(self.layers)):
             layer = self.layer(i)
             if i:
                 inputs, rows = hidden @ layer.weight.t() + layer.bias, None
-            hidden = gru(inputs, rows, state[:, i], layer.recurrent, layer.inner, lengths, padding)
+            hidden = gru(inputs, rows, state[:, i], layer.recurrent, layer.inner, lengths)
             last.append(hidden[-1])
         return hidden, torch.stack(last, 1)
 
