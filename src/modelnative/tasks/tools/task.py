@@ -51,8 +51,8 @@ class ToolTask(Task[ToolProblems, ToolState]):
             Values are int, float, bool or str.
         target: a function from a problem, a dictionary of inputs, to the right answer; or one for each stage.
         solve: the oracle's program for each problem: "celsius f ANS R1"; or a function from a problem to its program;
-            or one of both for each stage. By default the shortest program of each problem is searched for by calling
-            the tools, and may be right by coincidence: give `solve` if you know the procedure.
+            or one of both for each stage. By default few programs that together solve all problems are searched for by
+            calling the tools: give `solve` if you know the procedure.
         calls: the largest number of results in an episode, and of calls in a program that is searched for.
         digits: the largest number of digits of a number that is displayed; results with more are errors.
         decimals: places of a float that are displayed and compared with the target.
