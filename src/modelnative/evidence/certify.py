@@ -52,8 +52,9 @@ def certify(
     Raises:
         UserError: a stage is unknown, or a number is not allowed.
     """
-    require(problems >= 1, "problems", problems, "at least 1")
-    require(seconds > 0, "seconds", seconds, "more than 0; to train nothing: --no-train")
+    require(1 <= problems <= 10**9, "problems", problems, "from 1 to 1000000000")
+    allowed = "more than 0, at most 1000000; to train nothing: --no-train"
+    require(0 < seconds <= 1_000_000, "seconds", seconds, allowed)
     indices = [task.spec.stage_index(name) for name in (task.spec.stages if stages is None else stages)]
     start, interrupted = time.perf_counter(), False
     findings: list[Finding] = []
