@@ -59,7 +59,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON."""
-    write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -105,7 +105,7 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
     try:
         with open(path, "a", encoding="utf-8") as file:
             for line in lines:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise _unwritable(path, error) from error
 
