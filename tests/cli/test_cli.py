@@ -113,7 +113,10 @@ def refused(outcome: Outcome) -> str:
         ("train --minutes soon", "argument --minutes: invalid float value: 'soon'"),
         ("train --minutes nan", "minutes: nan is not allowed"),
         ("train --policy.layers x", "argument --policy.layers: invalid int value: 'x'"),
-        ("train --policy.copy_head maybe", "'maybe' is one argument too many"),
+        (
+            "train --policy.copy_head maybe",
+            "argument --policy.copy-head: 'maybe' is not allowed; expected true or false",
+        ),
         ("train --policy.width 0", "policy.width: 0 is not allowed; expected from 1 to 16384"),
         ("train --task arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
         ("train --task tutorial.py", "expected the name of a task in the file: tutorial:NAME"),
@@ -134,8 +137,32 @@ def refused(outcome: Outcome) -> str:
         ("train --policy own_core", "core: unknown value 'own_core'"),
         ("train --policy own:LTSM", "core: 'own:LTSM' is not allowed; cannot import own:LTSM: there is no 'LTSM'"),
         ("train --core math:pi", "core: 'math:pi' is not allowed; expected a class"),
-        ("train --seeds 0", "seeds: 0 is not allowed; expected at least 1"),
+        (
+            "train --episodes 10000000000000000000",
+            "episodes: 10000000000000000000 is not allowed; expected from 1 to 1",
+        ),
+        ("train --policy.width 10000000000000000000", "policy.width: 10000000000000000000 is not allowed"),
+        (f"train --minutes {'9' * 400}", "minutes: inf is not allowed"),
+        (f"train --seed {'9' * 5000}", "argument --seed: invalid int value: '99999999999999999999999999999999999"),
+        ("train --updates 1000000000000000000000000000000", "updates: 1000000000000000000000000000000 is not allowed"),
+        ("train --policy.layers 1000000", "policy.layers: 1000000 is not allowed; expected from 1 to 128"),
+        (
+            "train --loss.clip-high inf",
+            "loss.clip_high: inf is not allowed; expected a finite number from 0 to 1000000",
+        ),
+        ("train --minutes inf", "minutes: inf is not allowed"),
+        ("train --optimizer.max-grad-norm inf", "optimizer.max_grad_norm: inf is not allowed"),
+        ("train --options x=NaN", "options.x: nan is not allowed; expected what JSON can hold, numbers finite"),
+        ("train --options horizon=1000000000", "horizon: 1000000000 is not allowed"),
+        ("train --device hpu", "device: 'hpu' is not available here ("),
+        ("train --device mps", "device: 'mps' is not available here ("),
+        ("train --out=--", "--out: '--' is not allowed; expected a value"),
+        ("bench --seconds inf", "seconds: inf is not allowed; expected more than 0, at most 1000000"),
+        ("certify arithmetic --seconds inf", "seconds: inf is not allowed; expected more than 0, at most 1000000"),
+        ("explain r --stage T0 --stage T2 --problem 1", "--stage: is given twice, T0 and T2; expected one; see: model"),
+        ("train --seeds 0", "seeds: 0 is not allowed"),
         ("train --seeds x", "argument --seeds: invalid int value: 'x'"),
+        ("train --seeds 3 --seed 2147483646", "trial seed=2147483648: seed: 2147483648 is not allowed"),
         ("train --seeds 2 --seed 2147483647", "trial seed=2147483648: seed: 2147483648 is not allowed"),
         ("train --lr 1", "--lr: unknown flag; did you mean --optimizer.learning-rate?"),
         ("train --clip 1", "--clip: unknown flag; did you mean --loss.clip-high?"),
@@ -170,10 +197,10 @@ def refused(outcome: Outcome) -> str:
         ("certify arithmetik", "task: unknown value 'arithmetik'; did you mean 'arithmetic'?"),
         ("certify arithmetic --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
         ("certify arithmetic --options horizon=5", "horizon: 5 is not allowed"),
-        ("certify arithmetic --problems 0", "problems: 0 is not allowed; expected at least 1"),
+        ("certify arithmetic --problems 0", "problems: 0 is not allowed; expected from 1 to 1000000000"),
         (
             "certify arithmetic --seconds 0",
-            "seconds: 0.0 is not allowed; expected more than 0; to train nothing: --no-tr",
+            "seconds: 0.0 is not allowed; expected more than 0, at most 1000000; to train nothing: --no-train",
         ),
         ("certify arithmetic --json --markdown", "argument --markdown: not allowed with argument --json"),
         ("certify no.such:Task", "task: 'no.such:Task' is not allowed; cannot import"),
@@ -257,6 +284,14 @@ def test_a_file_where_a_folder_should_be(command: Command, tmp_path: Path) -> No
         ("evaluate {} --stage T9", "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
         ("evaluate {} --split held", "split: unknown value 'held'; did you mean 'heldout'?"),
         ("evaluate {} --episodes /dev/null/x", "cannot be written"),
+        (
+            "evaluate {0} --episodes {0}/config.json",
+            "config.json: holds something else than episodes; choose another file",
+        ),
+        ("evaluate {0} --episodes {0}/metrics.jsonl", "holds something else than episodes"),
+        ("evaluate {0} --episodes {0}/weights.safetensors", "holds something else than episodes"),
+        ("evaluate {} --episodes new.jsonl --stage T9", "stage: unknown value 'T9'"),
+        ("evaluate {} --episodes new.jsonl --split tran", "split: unknown value 'tran'"),
         ("evaluate {} --episodes .", "cannot be written (Is a directory)"),
         ("explain {} --stage T3 --problem '1 2 3'", "stage: unknown value 'T3'"),
         ("explain {} --stage T2 --problem '3 7 2 4 15'", "expected 5 operands from 0 to 9"),
@@ -333,6 +368,27 @@ def test_a_lack_of_memory_is_one_line(command: Command, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(modelnative, "train", train, raising=False)
     assert refused(command("train")) == "not enough memory; choose fewer --episodes or a smaller --policy.width"
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("--policy.width 16384", "policy.width or policy.layers"),
+        ("--policy.layers 128 --policy.width 1024", "policy.width or policy.layers"),
+        ("--policy.width 2048 --core transformer --policy.heads 8", "policy.width or policy.layers"),
+        ("--episodes 10000000", "episodes, or options with shorter episodes"),
+        ("--options horizon=10000 --episodes 4096", "episodes, or options with shorter episodes"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_allocated(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, choices: str
+) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**15)  # pages of so many bytes: 1.1 GB
+    message = refused(command(f"train {line}"))
+    assert re.fullmatch(
+        rf"memory: at least \S+ GB are needed, and device 'cpu' has 1\.1 GB; choose smaller {choices}", message
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_defect_keeps_its_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sweeping import environment
 
 from modelnative.cli.fields import read_configured
-from modelnative.cli.parser import Parser, flag
+from modelnative.cli.parser import MISSING, OTHER_NAMES, Parser, flag
 from modelnative.errors import UserError
 from modelnative.policies.config import CORES
 from modelnative.policies.config_model import leaf_fields, nested, value_type
@@ -100,6 +100,12 @@ def test_options_of_flags_join_those_of_the_file(tmp_path: Path) -> None:
     assert parsed(f"--config {toml} --options horizon=14").options == {"feedback": "none", "horizon": 14}
 
 
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("seed = 3\n", encoding="utf-8-sig")
+    (tmp_path / "c.json").write_text('{"seed": 3}', encoding="utf-8-sig")
+    assert parsed(f"--config {tmp_path / 'c.toml'}") == parsed(f"--config {tmp_path / 'c.json'}") == parsed("--seed 3")
+
+
 def test_a_runs_own_configuration_is_a_configuration_file(tmp_path: Path) -> None:
     config = with_fields(recipe(core="mingru", algorithm="grpo"), {"seed": 5, "policy": {"width": 8}})
     Run.create(tmp_path / "run", config)
@@ -119,6 +125,14 @@ def test_so_is_that_of_an_earlier_format() -> None:
         ("ent_coef", "loss.entropy-weight"),
         ("batch-size", "episodes"),
         ("width", "policy.width"),
+        ("gamma", "loss.gamma"),
+        ("epochs", "loss.epochs"),
+        ("clip", "loss.clip-high"),
+        ("clip_range", "loss.clip-high"),
+        ("num-envs", "episodes"),
+        ("hidden-size", "policy.width"),
+        ("group_size", "loss.num-generations"),
+        ("max-steps", "updates"),
         ("policy.widht", "policy.width"),
         ("no-copy-head", "policy.no-copy-head"),
         *((old, flag(new).removeprefix("--")) for old, new in earlier_names().items()),
@@ -130,8 +144,31 @@ def test_an_unknown_flag_has_the_nearest(name: str, nearest: str) -> None:
 
 
 def test_an_unknown_flag_that_is_near_to_none_has_none() -> None:
-    with pytest.raises(UserError, match=r"^--kl: unknown flag; see: modelnative train --help$"):
-        parsed("--kl=1")
+    with pytest.raises(UserError, match=r"^--xyz: unknown flag; see: modelnative train --help$"):
+        parsed("--xyz=1")
+
+
+def test_what_training_does_not_have_says_so() -> None:
+    for name in ("kl", "beta", "target_kl"):
+        with pytest.raises(UserError, match=r"^--[\w-]+: unknown flag; there is no KL penalty; see --loss.clip-high$"):
+            parsed(f"--{name} 0.1")
+
+
+def test_other_names_are_of_flags_that_exist_and_of_one_each() -> None:
+    flags = {flag(name) for name, _ in leaf_fields(TrainConfig)} | {"--out", "--json"}
+    assert set(OTHER_NAMES) <= flags
+    names = " ".join([*OTHER_NAMES.values(), *MISSING.values()]).split()
+    assert len(names) == len(set(names))
+    leaves = {known.lstrip("-").rpartition(".")[2] for known in flags}
+    assert not leaves & set(names), "a flag's own last part wins"
+
+
+@pytest.mark.parametrize(("words", "expected"), [("", True), ("=true", True), (" false", False), ("=false", False)])
+def test_switches_take_a_value(words: str, expected: bool) -> None:
+    assert parsed(f"--policy.copy-head{words}").policy.copy_head is expected
+    assert parsed(f"--policy.no-copy-head --policy.copy-head{words} --seed 1").policy.copy_head is expected
+    with pytest.raises(UserError, match="'yes' is not allowed; expected true or false"):
+        parsed("--policy.copy-head=yes")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +188,21 @@ def test_wrong_files_are_refused(tmp_path: Path, content: dict[str, Any], messag
     (tmp_path / "c.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
         parsed(f"--config {tmp_path / 'c.json'}")
+
+
+@pytest.mark.parametrize("content", ['{"options": {"x": NaN}}', '{"options": {"x": [1, -Infinity]}}'])
+def test_options_that_no_file_can_hold(tmp_path: Path, content: str) -> None:
+    """Flags, files and Python refuse them in the same words."""
+    (tmp_path / "c.json").write_text(content)
+    options = json.loads(content)["options"]
+    makers: list[Callable[[], TrainConfig]] = [
+        lambda: parsed(f"--config {tmp_path / 'c.json'}"),
+        lambda: parsed(shlex.join(["--options", f"x={json.dumps(options['x'])}"])),
+        lambda: TrainConfig(options=options),
+        lambda: with_fields(recipe(), {"options": options}),
+    ]
+    messages = {str(answer(make)) for make in makers}
+    assert messages == {f"options.x: {options['x']!r} is not allowed; expected what JSON can hold, numbers finite"}
 
 
 @pytest.mark.parametrize(("line", "code"), [("--help", 0), ("train --help", 0), ("train --sed 3", 2), ("schema", 0)])

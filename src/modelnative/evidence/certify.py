@@ -70,8 +70,9 @@ def certify(
         >>> certificate.sound, certificate.stages[0].figures["constant"].how
         (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
     """
-    require(problems >= 1, "problems", problems, "at least 1")
-    require(seconds > 0, "seconds", seconds, "more than 0; to train nothing: --no-train")
+    require(1 <= problems <= 10**9, "problems", problems, "from 1 to 1000000000")
+    allowed = "more than 0, at most 1000000; to train nothing: --no-train"
+    require(0 < seconds <= 1_000_000, "seconds", seconds, allowed)
     name = task if isinstance(task, str) else ""
     if isinstance(task, str):
         task = make_task(task, **(options or {}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,10 +153,10 @@ def bench(
     require_measurable(config)
     limit = max(1, config.episodes // config.loss.minibatches // MIN_EPISODES)
     processes = min(limit, cores(limit=sys.maxsize)) if processes is None else processes
-    require(0 < seconds < math.inf, "seconds", seconds, "more than 0")
+    require(0 < seconds <= 1_000_000, "seconds", seconds, "more than 0, at most 1000000")
     allowed = f"from 1 to {limit}: {MIN_EPISODES} episodes of a minibatch for each"
     require(1 <= processes <= limit, "processes", processes, allowed)
-    require(solve >= 0, "solve", solve, "0 (nothing) or more")
+    require(0 <= solve <= 1000, "solve", solve, "from 0 (nothing) to 1000")
     report = progress or (lambda line: None)
     events: list[MeasurementEvent] = []
     for count in dict.fromkeys((1, processes)):

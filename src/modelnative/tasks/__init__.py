@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
-from modelnative.errors import UserError, choose, in_words
+from modelnative.errors import UserError, choose, in_words, shown
 from modelnative.tasks.importing import imported, module_name
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
         kind = named[option].annotation
         # Other annotations, such as Literal, are checked by the class itself.
         if kind in KINDS and (not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind is not bool)):
-            raise UserError(f"{option}: {value!r} is not allowed; expected {kind.__name__}")
+            raise UserError(f"{option}: {shown(value)} is not allowed; expected {kind.__name__}")
     for parameter in named.values():
         if parameter.name not in options and parameter.default is parameter.empty:
             raise UserError(
