@@ -96,4 +96,4 @@ def test_a_sweep_that_is_killed_at_any_step_ends_with_the_same_table(trials: str
     command = [sys.executable, str(ROOT / "tests" / "helpers" / "killed_sweep.py"), str(tmp_path), trials]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 20, "steps at which it was killed"
+    assert int(done.stdout) >= (20 if trials == "fake" else 4), "how often it was killed"
