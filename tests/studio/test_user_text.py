@@ -58,6 +58,17 @@ def test_a_terminal_shows_text_as_it_is(word: str) -> None:
     assert word in shown([tables.results(Evaluation((Count(word, "train", 1, 2),), greedy=True))])
 
 
+@examples
+@given(WORDS)
+@settings(max_examples=50, deadline=None)
+def test_markdown_shows_text_as_it_is(word: str) -> None:
+    page = certificate.markdown(certified(word))
+    for character in "\\*_`<>[]|#":
+        assert page.replace("\\\\", "").count(f"\\{character}") >= 5 * (character in word) * (character != "\\")
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\\\", "").replace("\\|", "").count("|") for line in table}) == 1
+
+
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_a_narrow_terminal_cuts_no_word(columns: int) -> None:
     registers = {"entry": "3", "accumulator": "-123", "pending": "MUL", "memory": "12", "display": "-123"}
