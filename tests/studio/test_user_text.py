@@ -20,7 +20,19 @@ from modelnative.studio import certificate, tables
 
 # One word that a terminal of 200 columns does not wrap.
 WORDS = st.text(st.characters(exclude_categories=("C", "Z", "M")), min_size=1, max_size=12)
-MARKUP = ("[/INST]", "[bold]", "[red]x[/red]", ":smile:", "[x", "\\[x]", "<b>&amp;", "{{x}}", "[link=x]y")
+MARKUP = (
+    "[/INST]",
+    "[bold]",
+    "[red]x[/red]",
+    ":smile:",
+    "[x",
+    "\\[x]",
+    "<b>&amp;",
+    "{{x}}",
+    "[link=x]y",
+    "a|b",
+    "`a*_",
+)
 
 
 def shown(parts: Iterable[RenderableType], columns: int = 200) -> str:
