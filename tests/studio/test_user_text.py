@@ -20,7 +20,19 @@ from modelnative.studio import certificate, tables
 
 # One word that a terminal of 200 columns does not wrap.
 WORDS = st.text(st.characters(exclude_categories=("C", "Z", "M")), min_size=1, max_size=12)
-MARKUP = ("[/INST]", "[bold]", "[red]x[/red]", ":smile:", "[x", "\\[x]", "<b>&amp;", "{{x}}", "[link=x]y")
+MARKUP = (
+    "[/INST]",
+    "[bold]",
+    "[red]x[/red]",
+    ":smile:",
+    "[x",
+    "\\[x]",
+    "<b>&amp;",
+    "{{x}}",
+    "[link=x]y",
+    "a|b",
+    "`a*_",
+)
 
 
 def shown(parts: Iterable[RenderableType], columns: int = 200) -> str:
@@ -56,6 +68,17 @@ def test_a_terminal_shows_text_as_it_is(word: str) -> None:
     assert shown(tables.explanation_page(explained(word))).count(word) >= 7
     assert shown(certificate.page(certified(word))).count(word) >= 6
     assert word in shown([tables.results(Evaluation((Count(word, "train", 1, 2),), greedy=True))])
+
+
+@examples
+@given(WORDS)
+@settings(max_examples=50, deadline=None)
+def test_markdown_shows_text_as_it_is(word: str) -> None:
+    page = certificate.markdown(certified(word))
+    for character in "\\*_`<>[]|#":
+        assert page.replace("\\\\", "").count(f"\\{character}") >= 5 * (character in word) * (character != "\\")
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\\\", "").replace("\\|", "").count("|") for line in table}) == 1
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])

@@ -15,11 +15,11 @@ def doctor(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a page")
     found = parser.read(arguments)
-    from modelnative.studio.doctor import as_dict, examine, lines  # needs no torch, unlike the public functions
+    from modelnative.studio.doctor import examine, lines  # needs no torch, unlike the public functions
 
     checks = examine()
     if found.json:
-        print_json(as_dict(checks))
+        print_json({check.name: {"value": check.value, "advice": check.advice} for check in checks})
     else:
         print(*lines(checks, shutil.get_terminal_size().columns), sep="\n")
     return 0

@@ -28,7 +28,9 @@ so far. Exit code 1: there is a defect.
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`modelnative evaluate`."""
-    parser = Parser("evaluate", "Every problem is played once, greedily; of endless stages a fixed sample is played.")
+    parser = Parser(
+        "evaluate", "Every problem is played once, greedily; of a stage with more than 150,000, a fixed sample is."
+    )
     add = parser.add_argument
     add("folder", type=Path, metavar="RUN", help="the run folder")
     add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to play, such as T2 (default: all)")

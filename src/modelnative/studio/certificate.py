@@ -62,8 +62,10 @@ def markdown(certificate: Certificate) -> str:
     """A section of Markdown: the table of the terminal, and a list of details and findings."""
     header = ["stage", "problems", *COLUMNS, "overlap"]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
-    rows += [[cell.plain for cell in _row(stage, " ")] for stage in certificate.stages]
-    lines = [f"## {title(certificate)}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    for stage in certificate.stages:
+        _, *cells = _row(stage, " ")
+        rows.append([_escaped(stage.stage), *(cell.plain for cell in cells)])
+    lines = [f"## {_escaped(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     lines += [f"- {_escaped(line)}" for line in _details(certificate)]
     lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
     return "\n".join([*lines, "", conclusion(certificate)])

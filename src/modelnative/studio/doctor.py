@@ -8,10 +8,9 @@ import platform
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modelnative import __version__
 from modelnative.errors import in_words
@@ -19,15 +18,7 @@ from modelnative.errors import in_words
 REQUIRED = ("numpy", "safetensors", "pydantic", "rich", "jinja2", "matplotlib", "filelock", "gymnasium", "platformdirs")
 OPTIONAL = {"ray": "sweeps on several machines"}
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID")
-SETTINGS = (
-    "MODELNATIVE_KERNELS",
-    "CXX",
-    "OMP_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES",
-    "COLUMNS",
-    "FORCE_COLOR",
-    "NO_COLOR",
-)
+SETTINGS = ("MODELNATIVE_KERNELS", "CXX", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "COLUMNS", "FORCE_COLOR")
 CPU_TORCH = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 MIN_FREE = 1e9  # bytes; a run needs a few megabytes
 MIN_WIDTH = 80  # columns
@@ -50,25 +41,14 @@ class Check:
 
 def examine() -> list[Check]:
     """Everything about this machine. A fact that cannot be found out is reported as such."""
-    parts: dict[str, Callable[[], Iterator[Check]]] = {
-        "modelnative": _software,
-        "torch": _torch,
-        "kernels": _kernels,
-        "packages": _packages,
-        "environment": _environment,
-        "terminal": _terminal,
-        "disk": _disk,
-    }
-    return [check for name, part in parts.items() for check in _guarded(name, part)]
-
-
-def _guarded(name: str, part: Callable[[], Iterator[Check]]) -> list[Check]:
-    try:
-        return list(part())
-    except Exception as error:  # noqa: BLE001 (a broken installation is what this command is for)
-        return [
-            Check(name, f"cannot be found out: {in_words(error)}", "Report this, if it is no fault of the machine.")
-        ]
+    checks: list[Check] = []
+    for part in (_software, _torch, _kernels, _packages, _environment, _terminal, _disk):
+        try:
+            checks += list(part())
+        except Exception as error:  # noqa: BLE001 (a broken installation is what this command is for)
+            fault, advice = f"cannot be found out: {in_words(error)}", "Report this, if it is no fault of the machine."
+            checks.append(Check(part.__name__.lstrip("_"), fault, advice))
+    return checks
 
 
 def lines(checks: list[Check], width: int) -> Iterator[str]:
@@ -82,11 +62,6 @@ def lines(checks: list[Check], width: int) -> Iterator[str]:
     gaps = sum(bool(check.advice) for check in checks)
     yield ""
     yield f"{gaps} {'gap' if gaps == 1 else 'gaps'}: see the arrows." if gaps else "Nothing is missing."
-
-
-def as_dict(checks: list[Check]) -> dict[str, Any]:
-    """JSON-ready, by name."""
-    return {check.name: {k: v for k, v in asdict(check).items() if k != "name"} for check in checks}
 
 
 def _software() -> Iterator[Check]:
