@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from modelnative.errors import UserError, choose, in_words
-from modelnative.tasks.importing import imported, module_name
+from modelnative.tasks.importing import imported, module_name, script_path
 
 if TYPE_CHECKING:
     from modelnative.tasks.contract.task import AnyTask
@@ -116,7 +116,8 @@ def option_parameters(name: str) -> dict[str, inspect.Parameter]:
 def task_name(task: AnyTask | Callable[..., Any]) -> str:
     """Return the name by which another process finds `task`: `module:attribute`.
 
-    A run stores the name of its task, by which the task is made again when the run is resumed or loaded.
+    A run stores the name of its task, by which the task is made again when the run is resumed or loaded. The name of a
+    task in a notebook is `__main__:attribute`, which only the same session finds.
 
     Raises:
         UserError: the task is not an attribute of a module that can be imported.
@@ -126,10 +127,24 @@ def task_name(task: AnyTask | Callable[..., Any]) -> str:
     kind = _kind(task)
     if not (isinstance(task, Task) or callable(task)):  # classes and functions that make a task have names too
         raise UserError(f"task: {kind} is not allowed; expected a task or its name")
-    for name, module in list(sys.modules.items()):
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is task and (found := module_name(name)) is not None:
-                return f"{found}:{attribute}"
+    places = [
+        (name, attribute)
+        for name, module in list(sys.modules.items())
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+        if value is task
+    ]
+    for name, attribute in places:
+        if (found := module_name(name)) is not None:
+            return f"{found}:{attribute}"
+    for name, attribute in places:
+        if name == "__main__" and script_path() is None:
+            return f"{name}:{attribute}"
+    if places and (file := getattr(sys.modules[places[0][0]], "__file__", None)):
+        raise UserError(
+            f"task: {places[0][1]!r} in {file} cannot be found again by the name of its module, which a run needs to "
+            "be resumed and loaded; expected a file in the working directory or on Python's path, with a name that no "
+            "other module has"
+        )
     raise UserError(
         f"task: this {kind} cannot be found again by name, which a run needs to be resumed and loaded; expected a task "
         "at the top level of a file, such as `task = ...` in mytools.py, or a name: "
