@@ -47,6 +47,23 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}"
 
 
+def shown(value: object) -> str:
+    """A value as a message repeats it: its `repr`, if that is short.
+
+    Example:
+        >>> shown("x" * 500), shown(10**5000)
+        ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...", 'a number of thousands of digits')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # an int with more digits than Python prints
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:60]}..."
+
+
+SHOWN = 200  # characters of a value that a message repeats
+
+
 def in_words(error: BaseException) -> str:
     """An exception of somebody's code in one line: its type, what it says, and where it was raised.
 

@@ -10,12 +10,12 @@ import types
 from pathlib import Path
 
 import pytest
+import toolbox
 
 import modelnative as mn
 from modelnative.errors import UserError
 from modelnative.tasks import make_task, task_name
 from modelnative.tasks.importing import imported, module_name
-from modelnative.tasks.tutorial.task import Tutorial
 
 
 def test_a_module_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_a_task_of_a_session_without_a_file_is_known_to_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     main = types.ModuleType("__main__")
-    main.task = type("Mine", (Tutorial,), {})()  # type: ignore[attr-defined]
+    main.task = toolbox.make()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setitem(sys.modules, module, main)
     assert task_name(main.task) == "__main__:task"

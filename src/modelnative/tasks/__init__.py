@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
-from modelnative.errors import UserError, choose, in_words
+from modelnative.errors import UserError, choose, in_words, shown
 from modelnative.tasks.importing import imported, module_name, script_path
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ Allowed: feedback, reward, horizon, gamma
     if isinstance(maker, Task):
         for option, value in options.items():
             raise UserError(
-                f"option of task {name}: {option}={value!r} is not allowed; expected no options for a "
+                f"option of task {name}: {option}={shown(value)} is not allowed; expected no options for a "
                 "task object; name a function with these parameters that returns the task"
             )
         task: Any = maker
@@ -92,13 +92,18 @@ Allowed: feedback, reward, horizon, gamma
 
 def require_task(task: object, before: str = "") -> AnyTask:
     """Return `task` if it is a task with a spec; otherwise raise a `UserError` that contains `before`."""
-    from modelnative.tasks.contract.task import Task, TaskSpec
+    from modelnative.tasks.contract.task import Task, TaskSpec, hidden_methods
 
     if not isinstance(task, Task):
         expected = f"a task: {task.__name__}()" if isinstance(task, type) else "a task"
         raise UserError(f"task: {before}{_kind(task)}{'' if before else ' is not allowed'}; expected {expected}")
     if not isinstance(getattr(task, "spec", None), TaskSpec):
         raise UserError(f"task: {type(task).__name__} has no spec; set self.spec = TaskSpec(...) in its __init__")
+    if hidden := hidden_methods(task):
+        raise UserError(
+            f"task: {type(task).__name__}.{hidden[0]} is not allowed; it hides the method Task.{hidden[0]}: expected "
+            "another name for the attribute"
+        )
     return task
 
 
@@ -161,12 +166,12 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
         if any_name and option not in named:
             continue  # passed on, for example to a superclass, which checks it
         if not named:
-            raise UserError(f"option of task {name}: {option}={value!r} is not allowed; this task has no options")
+            raise UserError(f"option of task {name}: {option}={shown(value)} is not allowed; this task has no options")
         choose(f"option of task {name}", option, named)
         kind = named[option].annotation
         # Other annotations, such as Literal, are checked by the class itself.
         if kind in KINDS and (not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind is not bool)):
-            raise UserError(f"{option}: {value!r} is not allowed; expected {kind.__name__}")
+            raise UserError(f"{option}: {shown(value)} is not allowed; expected {kind.__name__}")
     for parameter in named.values():
         if parameter.name not in options and parameter.default is parameter.empty:
             raise UserError(

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import UserError, choose, shown
 from modelnative.tasks.contract.batch import Batch
 
 Split = Literal["all", "train", "heldout"]
@@ -244,6 +244,11 @@ class Task(ABC, Generic[P, S]):
 AnyTask: TypeAlias = Task[Any, Any]
 
 
+def hidden_methods(task: AnyTask) -> list[str]:
+    """Return the methods of `Task` that attributes of a task hide, such as `self.count = 3`."""
+    return [n for n in vars(Task) if callable(getattr(Task, n)) and not callable(getattr(task, n))]
+
+
 def program_length(program: Tensor, end: int) -> Tensor:
     """Number of tokens before the padding of each oracle program: int64 [n, horizon] -> int64 [n].
 
@@ -288,7 +293,19 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{field}: {value!r} is not allowed; expected {allowed}")
+        raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
+
+
+def whole_number(text: str, most: int) -> int:
+    """Return the number that ASCII digits write, or −1 if the text is no number from 0 to `most`.
+
+    Example:
+        >>> [whole_number(text, 99) for text in ("7", "099", "100", "-1", "²", "9" * 5000)]
+        [7, 99, -1, -1, -1, -1]
+    """
+    digits = text.lstrip("0") or "0"
+    short = text.isascii() and text.isdigit() and len(digits) <= len(str(most))  # `int` refuses thousands of digits
+    return int(digits) if short and int(digits) <= most else -1
 
 
 def replace(state: S, **changes: Tensor) -> S:
