@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MAX_SAID = 500  # characters of another exception in a message
-SHOWN = 60  # characters of a value that a message repeats
+SHOWN = 200  # characters of a value that a message repeats; of a longer one the first 60
 
 
 class UserError(ValueError):
@@ -57,19 +57,18 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message repeats it: what is long is cut.
+    """A value as a message repeats it: its `repr`, if that is short.
 
     Example:
-        >>> shown("x" * 100), shown(10**5000)
+        >>> shown("x" * 500), shown(10**5000)
         ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...", 'a number of thousands of digits')
     """
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  # such as ValueError for an int with more digits than Python prints
-        return (
-            "a number of thousands of digits" if isinstance(value, int) else f"a value of type {type(value).__name__}"
-        )
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        kind = type(value).__name__
+        return "a number of thousands of digits" if kind == "int" else f"a value of type {kind}"
+    return text if len(text) <= SHOWN else f"{text[:60]}..."
 
 
 def in_words(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from bare import Bare
 from echoes import Echo
 
 import modelnative as mn
+from modelnative.errors import UserError
 from modelnative.evidence.baselines import TrainedBaseline
 from modelnative.evidence.certificate import AGENTS, Certificate
 from modelnative.evidence.certify import StageMeasurement, certify
@@ -92,6 +93,21 @@ def test_a_wrong_oracle_shows_its_counterexample() -> None:
     ) in defects(certificate)
     assert certificate.stages[0].figures["oracle"].successes == 99
     assert not certificate.sound
+
+
+def test_the_end_token_as_the_key_that_submits_is_named() -> None:
+    certificate = certified(echoes.SubmitsWithEnd())
+    (finding,) = [found for found in certificate.findings if "the oracle fails" in found.words]
+    assert "the end token submits the answer" in finding.words
+    assert "Submit with another token than spec.end" in finding.line()
+    assert "Fix the oracle" not in " ".join(found.line() for found in certificate.findings)
+
+
+def test_an_attribute_that_hides_a_method_is_refused_in_one_line() -> None:
+    task = Echo()
+    task.count = 3  # type: ignore[assignment,method-assign]
+    with pytest.raises(UserError, match=r"task: Echo.count is not allowed; it hides the method Task.count"):
+        mn.certify(task, train=False)
 
 
 def test_problems_without_a_program_are_named() -> None:

@@ -119,6 +119,17 @@ class Echo(Task[Numbers, EchoState]):
         return {"display": str(int(state.digit[i]))}
 
 
+class SubmitsWithEnd(Echo):
+    """END submits, and pads programs all the same."""
+
+    def ends(self, action: Tensor) -> Tensor:
+        return action == END
+
+    def oracle(self, problems: Numbers) -> Tensor:
+        program = super().oracle(problems)
+        return program.masked_fill(program == SAY, END)
+
+
 class Mistaken(Echo):
     """The oracle is wrong about 37."""
 

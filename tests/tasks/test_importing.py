@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
 
 import pytest
+import toolbox
 
+import modelnative as mn
 from modelnative.errors import UserError
-from modelnative.tasks import make_task
+from modelnative.tasks import make_task, task_name
 from modelnative.tasks.importing import imported, module_name
 
 
@@ -42,6 +46,7 @@ def test_the_name_of_a_module_is_one_that_another_process_can_import(
     assert module_name("__main__") == "package.module", "python -m"
 
 
+SOURCE = Path(mn.__file__).parents[1]
 FILES = {
     "stray.py": "from math import pi\nclass Mine: ...\nclass Other: ...\n_hidden = 3\n",
     "folder/__init__.py": "",
@@ -115,3 +120,47 @@ def test_why_a_name_imports_nothing(folder: Path, target: str, why: str) -> None
 def test_what_a_name_imports(folder: Path) -> None:
     assert imported("folder.inner:value") == 3
     assert imported("stray:Mine.__name__") == "Mine"
+
+
+PATH = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))}
+SCRIPT = """
+import warnings
+from modelnative.tasks import task_name
+from modelnative.tasks.tutorial.task import Tutorial
+task = Tutorial()
+print(task_name(task))
+"""
+
+
+@pytest.mark.parametrize("name", ["abc", "time", "os"])
+def test_a_script_with_the_name_of_another_module_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, f"{name}.py"], cwd=tmp_path, env=PATH, capture_output=True, text=True)
+    assert "with a name that no other module has" in done.stderr.splitlines()[-1]
+
+
+def test_a_script_has_the_name_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "fine.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "fine.py"], cwd=tmp_path, env=PATH, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("fine:task\n", "")
+
+
+@pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
+def test_a_task_of_a_session_without_a_file_is_known_to_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    main = types.ModuleType("__main__")
+    main.task = toolbox.make()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setitem(sys.modules, module, main)
+    assert task_name(main.task) == "__main__:task"
+    assert make_task("__main__:task") is main.task
+    with pytest.raises(UserError, match="it was made in a notebook or an interactive session; put it in a file"):
+        make_task("__main__:other")
+    fields = {"updates": 1, "episodes": 64}
+    with pytest.warns(UserWarning, match="'__main__:task' is known to this session only; to resume it, put it in a"):
+        finished = mn.train(main.task, out=tmp_path / "run", **fields)
+    assert mn.load(finished.run.path).task is main.task
+    with pytest.raises(UserError, match="task: '__main__:task' is not allowed; expected a task that other processes"):
+        mn.train(main.task, out=tmp_path / "seeds", seeds=2, **fields)
+    assert not (tmp_path / "seeds").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -127,6 +128,10 @@ def train(
     if isinstance(policy, dict):
         fields["policy"], policy = policy, None
     config = _configuration(task, config, policy, fields)
+    if config.task.startswith("__main__:"):
+        needed = "put it in a file, such as mytasks.py, and import it from there"
+        require(seeds is None, "task", config.task, f"a task that other processes find: {needed}")
+        warnings.warn(f"task: {config.task!r} is known to this session only; to resume it, {needed}", stacklevel=2)
     if seeds is not None:
         for name, value in (("policy", policy), ("curriculum", curriculum)):
             allowed = "no object beside seeds, which train in other processes; name it: module:Name"

@@ -220,7 +220,9 @@ class StageMeasurement:
         if sum(bool(failure.program) == bool(tokens) for failure in self.failures) < MAX_EXAMPLES:
             record = self.task.records(problem, state)[0]
             text = problem_text(self.task, problem, 0)
-            self.failures.append(OracleFailure(text, self._program_text(tokens), record["answer"], record["target"]))
+            submits = bool(self.task.step(state, torch.tensor([self.task.spec.end])).success)
+            program = self._program_text(tokens)
+            self.failures.append(OracleFailure(text, program, record["answer"], record["target"], submits))
 
     def _measure_random(self) -> None:
         spec, generator, solved = self.task.spec, torch.Generator().manual_seed(0), 0

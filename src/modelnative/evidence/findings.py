@@ -41,12 +41,14 @@ class OracleFailure:
         problem: as text.
         program: the oracle's program in tokens; empty if it has none.
         answer, target: the program's answer and the right one.
+        end_submits: whether the end token, pressed after the program, succeeds.
     """
 
     problem: str
     program: str
     answer: Any
     target: Any
+    end_submits: bool = False
 
 
 def stage_findings(measured: StageCertificate, solvable: bool, failures: list[OracleFailure]) -> Iterator[Finding]:
@@ -90,6 +92,14 @@ def _oracle_findings(stage: str, solvable: bool, rate: SuccessRate, failures: li
     fails = f"the oracle fails on {rate.problems - rate.successes:,} of {rate.problems:,} problems"
     if not solvable:
         yield Finding("note", stage, f"{fails}, which spec.solvable allows")
+        return
+    if any(failure.end_submits for failure in failures):
+        words = (
+            f"{fails}: the end token submits the answer, but programs are padded with it and end before the first one"
+        )
+        yield Finding(
+            "defect", stage, words, "Submit with another token than spec.end, in the verifier and the oracle."
+        )
         return
     wrong = [failure for failure in failures if failure.program]
     unsolved = [failure for failure in failures if not failure.program]

@@ -1,6 +1,7 @@
 """The run folder.
 
 RUN/config.json             every field of the training; written last when a run is made
+RUN/task.json               what identifies the task, so that a later edit is noticed
 RUN/metrics.jsonl           a line an update; all but its `timing` is reproducible
 RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest three
 RUN/weights.safetensors     the best verified policy
@@ -16,6 +17,7 @@ import re
 import shlex
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,7 @@ from modelnative.runs.files import (
 )
 from modelnative.runs.upgrade import FORMATS, upgraded_config
 from modelnative.tasks import make_task
+from modelnative.tasks.contract.fingerprint import differences, fingerprint
 from modelnative.tasks.contract.task import AnyTask
 from modelnative.tasks.importing import require_trusted
 from modelnative.training.checkpoint import restore, state_of
@@ -53,8 +56,8 @@ from modelnative.training.trainer import Trainer
 
 KEPT = 3  # checkpoints
 # What a training leaves that was killed before its configuration was written: nothing is lost with it.
-UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|checkpoints|0+\.safetensors(\.partial)?")
-WRITTEN = re.compile(r"(config|result|sweep)\.json|metrics\.jsonl|.*\.(safetensors|lock|html|csv|svg|png|log)")
+UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|task\.json(\.partial)?|checkpoints|0+\.safetensors(\.partial)?")
+WRITTEN = re.compile(r"(config|result|sweep|task)\.json|metrics\.jsonl|.*\.(safetensors|lock|html|csv|svg|png|log)")
 COSTS = ("updates", "episodes", "steps", "seconds")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
@@ -140,9 +143,29 @@ class Run:
         require_trusted(path / "config.json", fields)
         return cls(path, with_fields(TrainConfig(), fields))
 
-    def task(self) -> AnyTask:
-        """The task that it trains on."""
-        return make_task(self.config.task, **self.config.options)
+    def task(self, *, unchanged: bool = False) -> AnyTask:
+        """The task that it trains on. A task that was edited since the training began is named in a warning.
+
+        Args:
+            unchanged: refuse such a task.
+
+        Raises:
+            UserError: the task cannot be made, or has changed.
+        """
+        task = make_task(self.config.task, **self.config.options)
+        if self.fingerprint_path.exists():
+            found = differences(read_json(self.fingerprint_path), fingerprint(task))
+            text = f"task: {self.config.task!r} has changed since {str(self.path)!r} was trained ({', '.join(found)})"
+            if found and unchanged:
+                raise UserError(f"{text}; undo that to resume, or start a new run")
+            if found:
+                warnings.warn(text, stacklevel=2)
+        return task
+
+    @property
+    def fingerprint_path(self) -> Path:
+        """What identifies the task; see `modelnative.tasks.contract.fingerprint`."""
+        return self.path / "task.json"
 
     @property
     def result_path(self) -> Path:
@@ -212,6 +235,8 @@ class Run:
         tensors, counters = state_of(trainer)
         path = self.path / "checkpoints" / f"{trainer.updates:06d}.safetensors"
         write_tensors(path, tensors, {**self._about("checkpoint"), "counters": counters, "progress": progress})
+        if not self.fingerprint_path.exists():
+            write_json(self.fingerprint_path, fingerprint(trainer.task))
         for old in self.checkpoints()[:-KEPT]:
             old.unlink(missing_ok=True)
         return path

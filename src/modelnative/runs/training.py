@@ -159,7 +159,7 @@ class Training:
             )
         run = dataclasses.replace(run, config=with_fields(run.config, budget))
         require_device(own_device(run.config.device))
-        trainer = Trainer(run.task(), run.config, policy, curriculum, callbacks)
+        trainer = Trainer(run.task(unchanged=True), run.config, policy, curriculum, callbacks)
         with contextlib.ExitStack() as held:
             if trainer.group.is_leader:
                 held.callback(run.lock().release)

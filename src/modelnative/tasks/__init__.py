@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from modelnative.errors import UserError, choose, in_words, shown
-from modelnative.tasks.importing import imported, module_name
+from modelnative.tasks.importing import imported, module_name, script_path
 
 if TYPE_CHECKING:
     from modelnative.tasks.contract.task import AnyTask
@@ -75,7 +75,7 @@ Allowed: feedback, reward, horizon, gamma
     if isinstance(maker, Task):
         for option, value in options.items():
             raise UserError(
-                f"option of task {name}: {option}={value!r} is not allowed; expected no options for a "
+                f"option of task {name}: {option}={shown(value)} is not allowed; expected no options for a "
                 "task object; name a function with these parameters that returns the task"
             )
         task: Any = maker
@@ -92,13 +92,18 @@ Allowed: feedback, reward, horizon, gamma
 
 def require_task(task: object, before: str = "") -> AnyTask:
     """Return `task` if it is a task with a spec; otherwise raise a `UserError` that contains `before`."""
-    from modelnative.tasks.contract.task import Task, TaskSpec
+    from modelnative.tasks.contract.task import Task, TaskSpec, hidden_methods
 
     if not isinstance(task, Task):
         expected = f"a task: {task.__name__}()" if isinstance(task, type) else "a task"
         raise UserError(f"task: {before}{_kind(task)}{'' if before else ' is not allowed'}; expected {expected}")
     if not isinstance(getattr(task, "spec", None), TaskSpec):
         raise UserError(f"task: {type(task).__name__} has no spec; set self.spec = TaskSpec(...) in its __init__")
+    if hidden := hidden_methods(task):
+        raise UserError(
+            f"task: {type(task).__name__}.{hidden[0]} is not allowed; it hides the method Task.{hidden[0]}: expected "
+            "another name for the attribute"
+        )
     return task
 
 
@@ -116,7 +121,8 @@ def option_parameters(name: str) -> dict[str, inspect.Parameter]:
 def task_name(task: AnyTask | Callable[..., Any]) -> str:
     """Return the name by which another process finds `task`: `module:attribute`.
 
-    A run stores the name of its task, by which the task is made again when the run is resumed or loaded.
+    A run stores the name of its task, by which the task is made again when the run is resumed or loaded. The name of a
+    task in a notebook is `__main__:attribute`, which only the same session finds.
 
     Raises:
         UserError: the task is not an attribute of a module that can be imported.
@@ -126,10 +132,24 @@ def task_name(task: AnyTask | Callable[..., Any]) -> str:
     kind = _kind(task)
     if not (isinstance(task, Task) or callable(task)):  # classes and functions that make a task have names too
         raise UserError(f"task: {kind} is not allowed; expected a task or its name")
-    for name, module in list(sys.modules.items()):
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is task and (found := module_name(name)) is not None:
-                return f"{found}:{attribute}"
+    places = [
+        (name, attribute)
+        for name, module in list(sys.modules.items())
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+        if value is task
+    ]
+    for name, attribute in places:
+        if (found := module_name(name)) is not None:
+            return f"{found}:{attribute}"
+    for name, attribute in places:
+        if name == "__main__" and script_path() is None:
+            return f"{name}:{attribute}"
+    if places and (file := getattr(sys.modules[places[0][0]], "__file__", None)):
+        raise UserError(
+            f"task: {places[0][1]!r} in {file} cannot be found again by the name of its module, which a run needs to "
+            "be resumed and loaded; expected a file in the working directory or on Python's path, with a name that no "
+            "other module has"
+        )
     raise UserError(
         f"task: this {kind} cannot be found again by name, which a run needs to be resumed and loaded; expected a task "
         "at the top level of a file, such as `task = ...` in mytools.py, or a name: "
@@ -146,7 +166,7 @@ def _check_options(name: str, maker: Callable[..., Any], options: dict[str, Any]
         if any_name and option not in named:
             continue  # passed on, for example to a superclass, which checks it
         if not named:
-            raise UserError(f"option of task {name}: {option}={value!r} is not allowed; this task has no options")
+            raise UserError(f"option of task {name}: {option}={shown(value)} is not allowed; this task has no options")
         choose(f"option of task {name}", option, named)
         kind = named[option].annotation
         # Other annotations, such as Literal, are checked by the class itself.

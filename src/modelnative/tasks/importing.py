@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import operator
 import os
@@ -22,6 +21,9 @@ from typing import Any
 from modelnative.errors import UserError, in_words
 
 SHOWN = 10  # names in a message
+INTERACTIVE = (
+    "it was made in a notebook or an interactive session; put it in a file, and train with its name from there"
+)
 
 
 def trust(*modules: str) -> None:
@@ -84,7 +86,8 @@ def imported(target: str) -> Any:
     try:
         return operator.attrgetter(attribute)(found)
     except AttributeError as error:
-        raise UserError(f"cannot import {target}: {_lacks(found, attribute)}") from error
+        why = INTERACTIVE if module == "__main__" else _lacks(found, attribute)
+        raise UserError(f"cannot import {target}: {why}") from error
 
 
 def module_name(module: str) -> str | None:
@@ -96,22 +99,37 @@ def module_name(module: str) -> str | None:
         >>> module_name("modelnative.tasks")
         'modelnative.tasks'
     """
-    if module != "__main__":
-        return module if module in sys.modules else None
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None:  # python -m package.module
-        return str(main.__spec__.name)
-    path = getattr(main, "__file__", None)
-    if path is None:
+    found = sys.modules.get(module)
+    if found is None:
         return None
-    name = os.path.splitext(os.path.basename(path))[0]
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not os.path.samefile(spec.origin, path):
-        return None
-    return name
+    if module not in ("__main__", "__mp_main__"):  # the second is the first one's name in a child process
+        return module if _found_anew(module, found) else None
+    if found.__spec__ is not None:  # python -m package.module
+        return str(found.__spec__.name)
+    name = os.path.splitext(os.path.basename(script_path() or ""))[0]
+    return name if _found_anew(name, found) else None
+
+
+def script_path() -> str | None:
+    """Return the file that this process was started with; None in a notebook or an interactive session."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    return path if path is not None and os.path.isfile(path) else None
+
+
+def _found_anew(name: str, module: ModuleType) -> bool:
+    """Whether a search for `name` finds the file of `module`, as in a process that has not imported it."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    parent = sys.modules.get(name.rpartition(".")[0])
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, getattr(parent, "__path__", None))
+        if spec is not None:
+            file = getattr(module, "__file__", None)
+            try:
+                return file is None or spec.origin is None or os.path.samefile(spec.origin, file)
+            except OSError:  # it is another module, built in or frozen
+                return False
+    return False
 
 
 def require_not_importing() -> None:

@@ -383,7 +383,7 @@ def test_parse_and_render() -> None:
         ({"tries": 0}, "tries: 0 is not allowed; expected 1 to 1000"),
         ({"tries": 1, "feedback": "tried"}, "tries: 1 is not allowed; expected 2 to 1000 with feedback=tried"),
         ({"feedback": "tired"}, "did you mean 'tried'"),
-        ({"solutions": 0}, "solutions: 0 is not allowed; expected at least 1"),
+        ({"solutions": 0}, "solutions: 0 is not allowed; expected 1 to 1,000,000"),
     ],
 )
 def test_options_are_checked(options: dict[str, object], message: str) -> None:

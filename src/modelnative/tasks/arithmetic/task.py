@@ -31,7 +31,7 @@ PROGRAMS = (
     "a MUL b ADD c SUB d ANS",
     "d MUL e STO a MUL b ADD c SUB RCL ANS",
 )
-LONGEST = 10_000  # keys of an episode
+LONGEST = 1000  # keys of an episode
 MILESTONE = 0.1  # reward for each sub-result, once
 
 
@@ -62,7 +62,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
         reward: `outcome` pays 1 for success; `milestone` adds 0.1 once for each sub-result computed; `potential`
             adds γΦ(s′) − Φ(s) (Ng, Harada and Russell, 1999), where Φ is minus the oracle's distance to the goal
             divided by the length of its program.
-        horizon: maximum number of keys in an episode, at least 12 (the length of T2's program).
+        horizon: maximum number of keys in an episode, 12 (the length of T2's program) to 1000.
         gamma: discount γ of `potential`.
 
     Example:

@@ -20,7 +20,7 @@ from modelnative.tasks.contract.expectations import (
     expect_tensor,
     expect_tokens,
 )
-from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, Task, TaskSpec
+from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, Task, TaskSpec, hidden_methods
 
 __all__ = ["TaskError", "check_task"]
 
@@ -68,9 +68,8 @@ def _check_spec(task: AnyTask) -> None:
     expect(isinstance(task, Task), f"{type(task).__name__} is not a subclass of Task")
     has_spec = isinstance(getattr(task, "spec", None), TaskSpec)
     expect(has_spec, "spec: expected self.spec = TaskSpec(...), set in __init__")
-    for name in vars(Task):
-        hidden = callable(getattr(Task, name)) and not callable(getattr(task, name))
-        expect(not hidden, f"{name}: is an attribute that hides the method Task.{name}; rename it")
+    for name in hidden_methods(task):
+        raise TaskError(f"{name}: is an attribute that hides the method Task.{name}; rename it")
     spec = task.spec
     for field in ("vocabulary", "stages"):
         names = getattr(spec, field)

@@ -250,6 +250,11 @@ class Task(ABC, Generic[P, S]):
 AnyTask: TypeAlias = Task[Any, Any]
 
 
+def hidden_methods(task: AnyTask) -> list[str]:
+    """Return the methods of `Task` that attributes of a task hide, such as `self.count = 3`."""
+    return [n for n in vars(Task) if callable(getattr(Task, n)) and not callable(getattr(task, n))]
+
+
 def program_length(program: Tensor, end: int) -> Tensor:
     """Number of tokens before the padding of each oracle program: int64 [n, horizon] -> int64 [n].
 
@@ -289,6 +294,18 @@ def mixed(key: Tensor) -> Tensor:
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """The logical (unsigned) right shift of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def whole_number(text: str, most: int) -> int:
+    """Return the number that ASCII digits write, or −1 if the text is no number from 0 to `most`.
+
+    Example:
+        >>> [whole_number(text, 99) for text in ("7", "099", "100", "-1", "²", "9" * 5000)]
+        [7, 99, -1, -1, -1, -1]
+    """
+    digits = text.lstrip("0") or "0"
+    short = text.isascii() and text.isdigit() and len(digits) <= len(str(most))  # `int` refuses thousands of digits
+    return int(digits) if short and int(digits) <= most else -1
 
 
 def replace(state: S, **changes: Tensor) -> S:

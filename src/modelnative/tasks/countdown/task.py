@@ -12,7 +12,7 @@ from torch import Tensor
 from modelnative.errors import choose
 from modelnative.tasks.contract.sampling import NumberedTask, StageTables
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSpec, replace, require
+from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSpec, replace, require, whole_number
 from modelnative.tasks.countdown.problems import LEAST, MOST, NUMBER, OPERATION, VALUE, TargetSpace
 from modelnative.tasks.countdown.solver import LIMIT, OPERATORS
 from modelnative.tasks.countdown.tables import ANSWERED, DIGITS, ENDED, CountdownTables, make_tables
@@ -122,7 +122,7 @@ class Countdown(NumberedTask[CountdownProblems, CountdownState]):
         require(10 <= targets <= LIMIT, "targets", targets, f"10 to {LIMIT}")
         allowed = operators != "" and all(operators.count(o) == (o in operators) for o in {*operators, *OPERATORS})
         require(allowed and set(operators) <= set(OPERATORS), "operators", operators, f"some of {OPERATORS}, each once")
-        require(solutions >= 1, "solutions", solutions, "at least 1")
+        require(1 <= solutions <= 10**6, "solutions", solutions, "1 to 1,000,000")
         require(1 <= tries <= 1000, "tries", tries, "1 to 1000")
         choose("feedback", feedback, FEEDBACK)
         require(tries > 1 or feedback != "tried", "tries", tries, "2 to 1000 with feedback=tried")
@@ -183,7 +183,7 @@ class Countdown(NumberedTask[CountdownProblems, CountdownState]):
 
     def parse(self, stage: int, text: str) -> CountdownProblems:
         count, words = stage + LEAST, text.replace("=", " ").replace(",", " ").split()
-        values = [int(word) if word.isascii() and word.isdigit() and len(word) <= DIGITS else 0 for word in words]
+        values = [whole_number(word, LIMIT) for word in words]
         numbers, target = sorted(values[:-1]), values[-1] if values else 0
         right = len(values) == count + 1 and 0 < numbers[0] <= numbers[-1] <= self.space.largest
         allowed = f"{count} numbers from 1 to {self.space.largest} and a target for stage {self.spec.stages[stage]}"

@@ -15,7 +15,18 @@ from modelnative.errors import choose
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.sampling import content_key, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import SPLITS, Problems, Split, State, Step, Task, TaskSpec, in_split, require
+from modelnative.tasks.contract.task import (
+    SPLITS,
+    Problems,
+    Split,
+    State,
+    Step,
+    Task,
+    TaskSpec,
+    in_split,
+    require,
+    whole_number,
+)
 from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
 
 COUNTS = ("scattered", "shifted", "row", "digits")
@@ -231,7 +242,7 @@ class Hops(Task[HopsProblems, HopsState]):
 
     def parse(self, stage: int, text: str) -> HopsProblems:
         words = text.replace(":", " ").replace(",", " ").split()
-        numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in words]
+        numbers = [whole_number(word, MOST_NODES) for word in words]
         head = 1 + (self.maps > 1)
         parts = [numbers[k : k + self.size] for k in range(head, len(numbers), self.size)]
         cycles = [cycle(part, numbers[0] if len(numbers) > 0 else 0) for part in parts]

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from modelnative.tasks.contract.sampling import NumberedTask, StageTables, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSpec, in_split, mixed, require
+from modelnative.tasks.contract.task import (
+    Problems,
+    Split,
+    State,
+    Step,
+    TaskSpec,
+    in_split,
+    mixed,
+    require,
+    whole_number,
+)
 
 LENGTHS = (1, 3, 10, 30, 100, 300, 1000)  # distractors of the stages, up to the option
 NAMES = "0123456789abcdefghijklmnopqrstuvwxyz"  # of the symbols
@@ -171,10 +181,11 @@ class Recall(NumberedTask[RecallProblems, RecallState]):
         words = text.split()
         cue, seed = (*words, "0", "0")[:2]
         known = len(cue) == self.width and set(cue) <= set(NAMES[: self.symbols])
-        right = 0 < len(words) <= 2 and known and seed.isascii() and seed.isdigit() and int(seed) < SEEDS
+        number = whole_number(seed, SEEDS - 1)
+        right = 0 < len(words) <= 2 and known and number >= 0
         allowed = f"a cue, {self.width} of {NAMES[: self.symbols]}, and optionally a seed of the distractors below 2^32"
         require(right, "problem", text, f"{allowed}, such as '{'1' * self.width} 17'")
-        code = self._canonical(stage, int(seed)) * self.cues + int(cue, self.symbols)
+        code = self._canonical(stage, number) * self.cues + int(cue, self.symbols)
         return self.problems(torch.tensor([stage]), torch.tensor([code]))
 
     def render(self, problems: RecallProblems, i: int) -> str:
