@@ -53,7 +53,6 @@ from modelnative.training.trainer import Trainer
 KEPT = 3  # checkpoints
 # What a training leaves that was killed before its configuration was written: nothing is lost with it.
 UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|checkpoints|0+\.safetensors(\.partial)?")
-WRITTEN = re.compile(r"(config|result|sweep)\.json|metrics\.jsonl|.*\.(safetensors|lock|html|csv|svg|png|log)")
 COSTS = ("updates", "episodes", "steps", "seconds")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
@@ -121,7 +120,7 @@ class Run:
         Raises:
             UserError: the folder is not a run's, or its configuration is damaged.
         """
-        if not (path / "config.json").is_file():
+        if not cls.exists(path):
             if (path / "run.lock").exists():
                 why = f"its training was killed before it began; begin it with: modelnative train --out {path}"
                 raise UserError(f"run: {str(path)!r} has no configuration: {why}")
@@ -132,6 +131,11 @@ class Run:
         if not isinstance(values, dict) or values.get("format") not in FORMATS:
             raise UserError(f"{path / 'config.json'}: not a modelnative configuration (expected format {FORMAT!r})")
         return cls(path, with_fields(TrainConfig(), upgraded_config(values)))
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether the folder is a run, which can be resumed."""
+        return (path / "config.json").is_file()
 
     def task(self) -> AnyTask:
         """The task that it trains on."""
@@ -320,15 +324,3 @@ def new_folder(config: TrainConfig, ending: str = "") -> Path:
     path = Path("runs") / name.replace(":", ".")
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(free for free in itertools.chain([path], numbered) if not free.exists())
-
-
-def require_no_run_file(field: str, path: Path) -> None:
-    """Raise a `UserError` if a file is one that a training or a sweep has written."""
-    real = path.resolve()
-    owner = next((folder for folder in list(real.parents)[:4] if _is_run(folder)), None)
-    if owner is not None and real.exists() and WRITTEN.fullmatch(real.name):
-        raise UserError(f"{field}: {str(path)!r} is a file of the run {str(owner)!r}; choose another name")
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", "sweep.json"))
