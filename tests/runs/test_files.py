@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -24,6 +25,8 @@ from modelnative.runs.files import (
     write_json,
     write_tensors,
 )
+from modelnative.runs.run import Run
+from modelnative.training.config import TrainConfig
 
 
 def full(*_: Any) -> None:
@@ -106,6 +109,79 @@ def test_beginning_lines_never_replaces_a_device_or_a_link(tmp_path: Path) -> No
 
 
 # JSON
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.just(FORMAT),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["format", "about", "update"]), inner),
+    max_leaves=10,
+)
+
+
+@given(JSON | st.text(st.characters(categories=["Cs", "L"])))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.mktemp("json") / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), pytest.param(10**5000, id="long")])
+def test_numbers_that_no_reader_knows_are_not_written(tmp_path: Path, number: float) -> None:
+    for action in (write_json, lambda path, value: append_lines(path, [value])):
+        with pytest.raises(UserError, match=r"value: cannot be written \("):
+            action(tmp_path / "value", {"number": number})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("depth", [101, 2000, 100_000])
+def test_deeply_nested_json_is_refused(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * depth + "]" * depth)
+    for read in (read_json, read_lines):
+        if read is read_lines:
+            path.write_text(path.read_text() + "\n")
+        with pytest.raises(UserError, match=r"deep\.json.*: (not JSON|nested deeper than 100 levels)"):
+            read(path)
+
+
+@given(JSON)
+def test_odd_metadata_of_tensors(tmp_path_factory: pytest.TempPathFactory, header: Any) -> None:
+    path = tmp_path_factory.mktemp("odd") / "a.safetensors"
+    save_file({"x": torch.zeros(2)}, path, {"modelnative": json.dumps(header)})
+    with pytest.raises(UserError, match=r"not a modelnative file"):
+        read_tensors(path)
+
+
+@given(st.lists(JSON, min_size=1))
+def test_odd_lines_of_metrics(tmp_path_factory: pytest.TempPathFactory, lines: list[Any]) -> None:
+    run = Run(tmp_path_factory.mktemp("odd"), TrainConfig())
+    run.append(lines)
+    if all(isinstance(line, dict) and isinstance(line.get("update"), int) for line in lines):
+        assert run.metrics() == lines
+    else:
+        with pytest.raises(UserError, match=r"line \d+ is not the metrics of an update"):
+            run.forget_after(0)
+
+
+@given(st.dictionaries(st.sampled_from(["evaluation", "sampled", "updates", "seconds"]), JSON) | JSON)
+def test_odd_verdicts(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    run = Run(tmp_path_factory.mktemp("odd"), TrainConfig())
+    write_json(run.result_path, value)
+    with pytest.raises(UserError, match=r"result\.json: damaged"):
+        run.result()
+
+
+@given(st.binary(max_size=60))
+def test_files_of_anything(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("any") / "file"
+    path.write_bytes(content)
+    for read in (read_json, read_lines, read_tensors):
+        with contextlib.suppress(UserError):
+            read(path)
 
 
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text() | st.none())))

@@ -60,12 +60,17 @@ def resume(arguments: Sequence[str]) -> int:
     """`modelnative resume`."""
     parser = Parser("resume")
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder, or that of a sweep or of train --seeds")
-    folder = parser.read(arguments).folder
+    parser.add_argument(
+        "--updates", type=int, metavar="N", help="train to N updates in all; extends a finished run, too"
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", help="train to M minutes in all (0 = no limit)")
+    found = parser.read(arguments)
+    folder, budget = found.folder, {"updates": found.updates, "minutes": found.minutes}
     from modelnative.sweeps.folder import Sweep
 
     if Sweep.exists(folder):
-        return watch_sweep(lambda view: mn.resume(folder, callbacks=[view]))
-    return watch_run(lambda view: mn.resume(folder, callbacks=[view]))
+        return watch_sweep(lambda view: mn.resume(folder, callbacks=[view], **budget))
+    return watch_run(lambda view: mn.resume(folder, callbacks=[view], **budget))
 
 
 def sweep(arguments: Sequence[str]) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from modelnative.errors import UserError
@@ -203,12 +203,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("modelnative", "{}"))
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = path.read_bytes()  # safetensors itself opens only paths that are UTF-8
+        tensors = load(content)
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        header = json.loads(metadata.get("modelnative", "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error})") from error
-    found = header.get("format") if isinstance(header, dict) else header
-    if found not in FORMATS or not isinstance(header.get("about"), dict):
+    found, about = (header.get("format"), header.get("about")) if isinstance(header, dict) else (None, None)
+    if found not in FORMATS or not isinstance(about, dict):
         raise UserError(f"{path}: not a modelnative file of format {FORMAT!r} (it says {found!r})")
-    return tensors, header["about"] if found == FORMAT else upgraded_fields(header["about"])
+    return tensors, about if found == FORMAT else upgraded_fields(about)

@@ -57,7 +57,6 @@ from modelnative.training.trainer import Trainer
 KEPT = 3  # checkpoints
 # What a training leaves that was killed before its configuration was written: nothing is lost with it.
 UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|task\.json(\.partial)?|checkpoints|0+\.safetensors(\.partial)?")
-WRITTEN = re.compile(r"(config|result|sweep|task)\.json|metrics\.jsonl|.*\.(safetensors|lock|html|csv|svg|png|log)")
 COSTS = ("updates", "episodes", "steps", "seconds")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
@@ -129,7 +128,7 @@ class Run:
         if several:
             first = ", ".join(map(str, several[:3])) + (", …" if len(several) > 3 else "")
             raise UserError(f"run: {str(path)!r} holds {len(several)} runs; name one of them: {first}")
-        if not (path / "config.json").is_file():
+        if not cls.exists(path):
             if (path / "run.lock").exists():
                 why = f"its training was killed before it began; begin it with: modelnative train --out {path}"
                 raise UserError(f"run: {str(path)!r} has no configuration: {why}")
@@ -142,6 +141,11 @@ class Run:
         fields = upgraded_config(values)
         require_trusted(path / "config.json", fields)
         return cls(path, with_fields(TrainConfig(), fields))
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether the folder is a run, which can be resumed."""
+        return (path / "config.json").is_file()
 
     def task(self, *, unchanged: bool = False) -> AnyTask:
         """The task that it trains on. A task that was edited since the training began is named in a warning.
@@ -352,15 +356,3 @@ def new_folder(config: TrainConfig, ending: str = "") -> Path:
     path = Path("runs") / name.replace(":", ".")
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(free for free in itertools.chain([path], numbered) if not free.exists())
-
-
-def require_no_run_file(field: str, path: Path) -> None:
-    """Raise a `UserError` if a file is one that a training or a sweep has written."""
-    real = path.resolve()
-    owner = next((folder for folder in list(real.parents)[:4] if _is_run(folder)), None)
-    if owner is not None and real.exists() and WRITTEN.fullmatch(real.name):
-        raise UserError(f"{field}: {str(path)!r} is a file of the run {str(owner)!r}; choose another name")
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", "sweep.json"))

@@ -42,6 +42,7 @@ def _stop_with_parent() -> None:
 
 def _train(folder: Path, name: str, after_run: str) -> int:
     from modelnative.runs.events import Finished, Interrupted
+    from modelnative.runs.run import Run
     from modelnative.runs.training import Training
     from modelnative.sweeps.folder import Sweep
     from modelnative.tasks.importing import NAMES, trust
@@ -56,12 +57,12 @@ def _train(folder: Path, name: str, after_run: str) -> int:
     run = sweep.run(trial)
     with sweep.lock(name, LOCK_SECONDS):
         if not run.result_path.exists():
-            if run.checkpoints():
+            if Run.exists(run.path):
                 training = Training.resume(run.path)
                 if training.run.config != trial.config:
                     raise UserError(f"{run.path / 'config.json'}: not the configuration that the sweep planned for it")
             else:
-                shutil.rmtree(run.path, ignore_errors=True)  # without a checkpoint there is nothing to lose
+                shutil.rmtree(run.path, ignore_errors=True)  # it was killed before it began
                 training = Training.start(run.path, trial.config)
             for event in training.events():
                 if isinstance(event, Interrupted):
