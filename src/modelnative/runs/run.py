@@ -11,12 +11,12 @@ RUN/report.html             learning curves and results, for people
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -97,22 +97,29 @@ class Run:
         require_trusted(path / "config.json", fields)
         return cls(path, with_fields(TrainConfig(), fields))
 
-    def task(self) -> AnyTask:
-        """The task that it trains on."""
-        return make_task(self.config.task, **self.config.options)
+    def task(self, *, edited: bool = False) -> AnyTask:
+        """The task that it trains on.
+
+        Args:
+            edited: whether a task that was edited since the training began is only named in a warning, not refused.
+
+        Raises:
+            UserError: the task cannot be made, or was edited.
+        """
+        task = make_task(self.config.task, **self.config.options)
+        if self.fingerprint_path.exists():  # unlike in a run of an earlier version
+            found = differences(read_json(self.fingerprint_path), fingerprint(task))
+            text = f"task: {self.config.task!r} has changed since {str(self.path)!r} was trained: {', '.join(found)}"
+            if found and not edited:
+                raise UserError(f"{text}; undo that, or start a new run")
+            if found:
+                logging.getLogger("modelnative").warning(text)
+        return task
 
     @property
     def fingerprint_path(self) -> Path:
         """What identifies the task; see `modelnative.tasks.contract.fingerprint`."""
         return self.path / "task.json"
-
-    def _edits(self, task: AnyTask) -> str:
-        """What has changed in the task since the training began; empty if nothing has."""
-        if not self.fingerprint_path.exists():  # a run of an earlier version
-            return ""
-        found = differences(read_json(self.fingerprint_path), fingerprint(task))
-        name = f"task: {self.config.task!r} has changed since {str(self.path)!r} was trained"
-        return f"{name} ({', '.join(found)})" if found else ""
 
     @property
     def result_path(self) -> Path:
@@ -172,8 +179,6 @@ class Run:
             older = f"; delete it to continue from {paths[-2].name}" if len(paths) > 1 else ""
             raise UserError(f"{error}{older}") from error
         self._check(paths[-1], about, "checkpoint")
-        if edits := self._edits(trainer.task):
-            raise UserError(f"{edits}; undo that, or start a new run")
         try:
             restore(trainer, tensors, about["counters"])
         except (KeyError, RuntimeError) as error:
@@ -218,8 +223,6 @@ class Run:
             trainer = Trainer(task, with_fields(self.config, {"device": "cpu"}), policy)
             self.restore(trainer)
             return trainer.policy.eval()
-        if edits := self._edits(task):
-            warn(edits, stacklevel=3)
         if policy is None:
             policy = make_policy(task.spec, self.config.core, self.config.policy)
         try:
