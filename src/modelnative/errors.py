@@ -7,21 +7,12 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-MAX_SAID = 500  # characters of another exception in a message
-SHOWN = 60  # characters of a value that a message repeats
-
 
 class UserError(ValueError):
     """Bad input. The message names the field, the value and what is allowed.
 
     The command line prints it as one line and exits with code 2; from Python it is an ordinary `ValueError`.
     """
-
-
-def require(condition: bool, field: str, value: object, allowed: str) -> None:
-    """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
-    if not condition:
-        raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
 
 
 def choose(field: str, value: object, allowed: Iterable[str]) -> str:
@@ -51,25 +42,26 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
         "unknown field 'widht'; did you mean 'width'? Allowed: width, layers"
     """
     names = list(allowed)
-    near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
+    near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {shown(value)}{hint} Allowed: {', '.join(names)}"
+    return f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}"
 
 
 def shown(value: object) -> str:
-    """A value as a message repeats it: what is long is cut.
+    """A value as a message repeats it: its `repr`, if that is short.
 
     Example:
-        >>> shown("x" * 100), shown(10**5000)
+        >>> shown("x" * 500), shown(10**5000)
         ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...", 'a number of thousands of digits')
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # such as ValueError for an int with more digits than Python prints
-        return (
-            "a number of thousands of digits" if isinstance(value, int) else f"a value of type {type(value).__name__}"
-        )
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    except ValueError:  # an int with more digits than Python prints
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:60]}..."
+
+
+SHOWN = 200  # characters of a value that a message repeats
 
 
 def in_words(error: BaseException) -> str:
@@ -79,11 +71,7 @@ def in_words(error: BaseException) -> str:
         >>> in_words(ValueError("too bad"))
         'ValueError: too bad'
     """
-    try:
-        said = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001  # an exception may fail to say what it is about
-        said = ""
-    words = f"{type(error).__name__}: {said[:MAX_SAID]}".removesuffix(": ")
+    words = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     if not frames or isinstance(error, SyntaxError):  # which says itself where
         return words

@@ -12,6 +12,7 @@ from bare import Bare
 from echoes import Echo
 
 import modelnative as mn
+from modelnative.errors import UserError
 from modelnative.evidence.certificate import AGENTS, Certificate
 from modelnative.evidence.certify import StageMeasurement, certify
 from modelnative.evidence.problem_set import ProblemSet
@@ -90,7 +91,7 @@ def test_the_end_token_as_the_key_that_submits_is_named() -> None:
 def test_an_attribute_that_hides_a_method_is_refused_in_one_line() -> None:
     task = Echo()
     task.count = 3  # type: ignore[assignment,method-assign]
-    with pytest.raises(ValueError, match=r"task: Echo.count is not allowed; it hides the method Task.count"):
+    with pytest.raises(UserError, match=r"task: Echo.count is not allowed; it hides the method Task.count"):
         mn.certify(task, train=False)
 
 

@@ -147,7 +147,7 @@ def test_a_script_has_the_name_of_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
 def test_a_task_of_a_session_without_a_file_is_known_to_it_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     main = types.ModuleType("__main__")
     main.task = toolbox.make()  # type: ignore[attr-defined]
@@ -158,8 +158,8 @@ def test_a_task_of_a_session_without_a_file_is_known_to_it_alone(
     with pytest.raises(UserError, match="it was made in a notebook or an interactive session; put it in a file"):
         make_task("__main__:other")
     fields = {"updates": 1, "episodes": 64}
-    finished = mn.train(main.task, out=tmp_path / "run", **fields)
-    assert "task: '__main__:task' is known to this session only; to resume, put it in a file" in caplog.text
+    with pytest.warns(UserWarning, match="'__main__:task' is known to this session only; to resume it, put it in a"):
+        finished = mn.train(main.task, out=tmp_path / "run", **fields)
     assert mn.load(finished.run.path).task is main.task
     with pytest.raises(UserError, match="task: '__main__:task' is not allowed; expected a task that other processes"):
         mn.train(main.task, out=tmp_path / "seeds", seeds=2, **fields)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -130,9 +130,7 @@ def train(
     if config.task.startswith("__main__:"):
         needed = "put it in a file, such as mytasks.py, and import it from there"
         require(seeds is None, "task", config.task, f"a task that other processes find: {needed}")
-        logging.getLogger("modelnative").warning(
-            "task: %r is known to this session only; to resume, %s", config.task, needed
-        )
+        warnings.warn(f"task: {config.task!r} is known to this session only; to resume it, {needed}", stacklevel=2)
     if seeds is not None:
         for name, value in (("policy", policy), ("curriculum", curriculum)):
             allowed = "no object beside seeds, which train in other processes; name it: module:Name"
@@ -191,7 +189,7 @@ def load(run: str | Path, options: dict[str, Any] | None = None, policy: nn.Modu
         UserError: it is not a run, its weights are damaged or of another task, or the options need another network.
     """
     opened = Run.open(Path(run))
-    task = opened.task(edited=True)
+    task = opened.task()
     loaded = opened.policy(task, policy)
     if options:
         other = make_task(opened.config.task, **{**opened.config.options, **options})

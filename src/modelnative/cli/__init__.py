@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from modelnative.errors import UserError, choose
@@ -31,6 +32,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show γ shows ?
+    warnings.formatwarning = lambda message, *_: f"{PROGRAM}: warning: {message}\n"
     if "" not in sys.path:
         sys.path.append("")  # so that a task of the current folder is found, as `python -m modelnative` does
     try:

@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from modelnative.errors import UserError, unknown
+from modelnative.errors import UserError, shown, unknown
 
-SHOWN = 60  # characters of a wrong value that a message repeats
 TYPES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", dict: "a table"}
 RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 OWN_NAME = re.compile(r"[\w./-]+:\w+")
@@ -106,12 +105,7 @@ def config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError:
 
 def not_allowed(value: Any, expected: str) -> str:
     """The problem of a value outside what is expected, as `ConfigError` takes it."""
-    try:
-        shown = repr(value)
-    except ValueError:  # an int with more digits than Python prints
-        shown = "a number of thousands of digits"
-    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-    return f"{shown} is not allowed; expected {expected}"
+    return f"{shown(value)} is not allowed; expected {expected}"
 
 
 def name_in(registry: Mapping[str, str]) -> Callable[[str], str]:

@@ -1,19 +1,19 @@
 """The run folder.
 
 RUN/config.json             every field of the training
+RUN/task.json               what identifies the task, so that a later edit is noticed
 RUN/metrics.jsonl           a line an update; all but its `timing` is reproducible
 RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest three
 RUN/weights.safetensors     the best verified policy
-RUN/task.json               what identifies the task, so that a later edit is noticed
 RUN/result.json             the verdict on it, and what the training cost
 RUN/report.html             learning curves and results, for people
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -97,23 +97,23 @@ class Run:
         require_trusted(path / "config.json", fields)
         return cls(path, with_fields(TrainConfig(), fields))
 
-    def task(self, *, edited: bool = False) -> AnyTask:
-        """The task that it trains on.
+    def task(self, *, unchanged: bool = False) -> AnyTask:
+        """The task that it trains on. A task that was edited since the training began is named in a warning.
 
         Args:
-            edited: whether a task that was edited since the training began is only named in a warning, not refused.
+            unchanged: refuse such a task.
 
         Raises:
-            UserError: the task cannot be made, or was edited.
+            UserError: the task cannot be made, or has changed.
         """
         task = make_task(self.config.task, **self.config.options)
-        if self.fingerprint_path.exists():  # unlike in a run of an earlier version
+        if self.fingerprint_path.exists():
             found = differences(read_json(self.fingerprint_path), fingerprint(task))
-            text = f"task: {self.config.task!r} has changed since {str(self.path)!r} was trained: {', '.join(found)}"
-            if found and not edited:
-                raise UserError(f"{text}; undo that, or start a new run")
+            text = f"task: {self.config.task!r} has changed since {str(self.path)!r} was trained ({', '.join(found)})"
+            if found and unchanged:
+                raise UserError(f"{text}; undo that to resume, or start a new run")
             if found:
-                logging.getLogger("modelnative").warning(text)
+                warnings.warn(text, stacklevel=2)
         return task
 
     @property

@@ -127,7 +127,7 @@ class Training:
         if run.result_path.exists():
             raise UserError(f"run: {str(path)!r} is finished; look at it with: modelnative evaluate {path}")
         require_device(own_device(run.config.device))
-        trainer = Trainer(run.task(), run.config, policy, curriculum, callbacks)
+        trainer = Trainer(run.task(unchanged=True), run.config, policy, curriculum, callbacks)
         state = LoopState(**run.restore(trainer))
         if trainer.group.is_leader:
             run.forget_after(trainer.updates)

@@ -42,7 +42,7 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: the run has no result yet, or the file cannot be written.
     """
-    task = run.task(edited=True)
+    task = run.task()
     policy = run.policy(task)
     metrics = run.metrics()
     result = read_json(run.result_path)

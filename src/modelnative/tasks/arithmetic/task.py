@@ -31,7 +31,7 @@ PROGRAMS = (
     "a MUL b ADD c SUB d ANS",
     "d MUL e STO a MUL b ADD c SUB RCL ANS",
 )
-LONGEST = 10_000  # keys of an episode
+MOST_KEYS = 1000  # of an episode
 MILESTONE = 0.1  # reward for each sub-result, once
 
 
@@ -62,7 +62,7 @@ class Arithmetic(OperandTask[ArithmeticState]):
         reward: `outcome` pays 1 for success; `milestone` adds 0.1 once for each sub-result computed; `potential`
             adds γΦ(s′) − Φ(s) (Ng, Harada and Russell, 1999), where Φ is minus the oracle's distance to the goal
             divided by the length of its program.
-        horizon: maximum number of keys in an episode, 12 (the length of T2's program) to 10,000.
+        horizon: maximum number of keys in an episode, 12 (the length of T2's program) to 1000.
         gamma: discount γ of `potential`.
 
     Example:
@@ -84,8 +84,8 @@ class Arithmetic(OperandTask[ArithmeticState]):
         choose("feedback", feedback, ("display", "none"))
         choose("reward", reward, ("outcome", "milestone", "potential"))
         longest = max(len(program.split()) for program in PROGRAMS)
-        allowed = f"at least {longest}, the length of the oracle's program, and at most {LONGEST}"
-        require(longest <= horizon <= LONGEST, "horizon", horizon, allowed)
+        allowed = f"at least {longest}, the length of the oracle's program, and at most {MOST_KEYS}"
+        require(longest <= horizon <= MOST_KEYS, "horizon", horizon, allowed)
         require(0.0 < gamma <= 1.0, "gamma", gamma, "a number in (0, 1]")
         self.closed_loop = feedback == "display"
         self.reward = reward

@@ -15,8 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
-from modelnative.errors import require as require
+from modelnative.errors import UserError, choose, shown
 from modelnative.tasks.contract.batch import Batch
 
 Split = Literal["all", "train", "heldout"]
@@ -291,9 +290,10 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def replace(state: S, **changes: Tensor) -> S:
-    """Return a copy of `state` with some fields changed (a typed `dataclasses.replace`)."""
-    return dataclasses.replace(state, **changes)
+def require(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
 
 
 def whole_number(text: str, most: int) -> int:
@@ -306,3 +306,8 @@ def whole_number(text: str, most: int) -> int:
     digits = text.lstrip("0") or "0"
     short = text.isascii() and text.isdigit() and len(digits) <= len(str(most))  # `int` refuses thousands of digits
     return int(digits) if short and int(digits) <= most else -1
+
+
+def replace(state: S, **changes: Tensor) -> S:
+    """Return a copy of `state` with some fields changed (a typed `dataclasses.replace`)."""
+    return dataclasses.replace(state, **changes)
