@@ -1,4 +1,8 @@
-"""A task of four tools, as somebody writes it: the bill of a shop. One procedure solves all 450 problems."""
+"""A task of four tools, as somebody writes it: the bill of a shop.
+
+One procedure solves all 450 problems. Prices are small, so that shorter programs solve many of them by coincidence: the
+shortest programs of all problems are 88.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,15 @@ from typing import Annotated, Any, Literal
 
 from modelnative import ToolTask, tool
 
-PRICES = {"pen": 120, "book": 1250, "lamp": 2400, "mug": 650, "bag": 3300}
-OFF = {"none": 0, "member": 10, "staff": 25}
-RATES = {"EUR": 1.0, "USD": 1.09, "GBP": 0.86}
+PRICES = {"pen": 2, "book": 12, "lamp": 24, "mug": 8, "bag": 36}
+OFF = {"none": 0, "member": 10, "staff": 50}
+RATES = {"EUR": 1.0, "USD": 1.1, "GBP": 0.9}
 PROCEDURE = "price item times R1 n discount R2 code convert R3 currency ANS R4"
 
 
 @tool
 def price(item: Annotated[Literal["pen", "book", "lamp", "mug", "bag"], "what is sold"]) -> int:
-    """The price of an item in cents."""
+    """The price of an item."""
     return PRICES[item]
 
 
@@ -25,15 +29,15 @@ def times(a: int, b: int) -> int:
 
 
 @tool
-def discount(cents: int, code: Literal["none", "member", "staff"]) -> int:
+def discount(amount: int, code: Literal["none", "member", "staff"]) -> int:
     """The price after a discount, rounded."""
-    return round(cents * (100 - OFF[code]) / 100)
+    return round(amount * (100 - OFF[code]) / 100)
 
 
 @tool
-def convert(cents: int, currency: Literal["EUR", "USD", "GBP"]) -> int:
+def convert(amount: int, currency: Literal["EUR", "USD", "GBP"]) -> int:
     """The price in another currency, rounded."""
-    return round(cents * RATES[currency])
+    return round(amount * RATES[currency])
 
 
 def bill(problem: dict[str, Any]) -> int:

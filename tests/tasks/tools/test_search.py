@@ -32,7 +32,7 @@ def times(a: int, b: int) -> int:
 
 
 def test_the_procedure_is_found_and_not_what_solves_a_few() -> None:
-    """Without a discount or in euros, shorter programs solve a problem, too."""
+    """The shortest programs are `n * n * n * n` for a price of 8, the number as the answer, and 86 others."""
     task = shop.make()
     (program,) = programs(task)
     assert sorted(program.split()) == sorted(shop.PROCEDURE.split())
