@@ -14,7 +14,6 @@ import pytest
 import toolbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from modelnative.sweeps.seeds import seeds_sweep
 from sweeping import TINY as TRIAL
 from sweeping import write_result
 
@@ -25,6 +24,8 @@ from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.studio import report, tables
 from modelnative.studio.report import write_report, write_run_report
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.spec import parse_spec
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
@@ -179,7 +180,7 @@ def test_the_report_can_be_written_again(run: Run) -> None:
 
 
 def test_the_reports_of_a_sweep_can_be_written_again(tmp_path: Path) -> None:
-    sweep = seeds_sweep(with_fields(recipe(), TRIAL), 3, tmp_path / "seeds")
+    sweep = Sweep.planned(tmp_path / "seeds", parse_spec({"name": "seeds", "seeds": [0, 1, 2], "base": TRIAL}))
     sweep.write()
     for trial in sweep.trials[:2]:
         made = Run.create(sweep.run(trial).path, trial.config)
