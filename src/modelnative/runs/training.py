@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from modelnative.errors import UserError, shown
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.folder import RunFolder
+from modelnative.runs.loop_state import VERIFY_EVERY, LoopState
 from modelnative.runs.run import Run, new_folder
 from modelnative.runs.signals import collect_signals
 from modelnative.tasks import make_task
@@ -34,48 +34,12 @@ from modelnative.training.parallel import own_device
 from modelnative.training.rollout import Rollout, play
 from modelnative.training.trainer import Trainer
 
-VERIFY_EVERY = 8  # updates between two verifications, which cost as much as a dozen of them
 VERIFY_FAILING_EVERY = 40  # the same where sampled success is not yet what is asked for
 MEASURE_BELOW = 0.01  # smoothed failure of the worst stage below which sampled success is measured
 PRACTICE_BELOW = 0.05  # smoothed failure of the worst stage below which a verification shows what to practice
 SAMPLED_EPISODES = 8192  # of each stage, to measure sampled success
 MAX_PRACTICE = 4096  # problems to practice at a time
 MAX_REASON = 160  # characters of torch's reason in a message
-
-
-@dataclass
-class LoopState:
-    """What the training loop itself must remember across a continuation.
-
-    Attributes:
-        elapsed: seconds of training.
-        verified: the update of the last verification.
-        sampled: the update of the last measurement of sampled success.
-        confident: the last measured sampled success was at least `target_success`.
-        best: successes of the best verified weights.
-        solved: the newest verification found no failure, so that nothing is left to learn.
-    """
-
-    elapsed: float = 0.0
-    verified: int = -VERIFY_EVERY
-    sampled: int = -VERIFY_EVERY
-    confident: bool = False
-    best: int = -1
-    solved: bool = False
-
-    @classmethod
-    def of(cls, progress: Any, run: Run) -> LoopState:
-        """What a checkpoint says.
-
-        Raises:
-            UserError: it is damaged.
-        """
-        try:
-            return TypeAdapter(cls).validate_python(progress)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "progress"
-            raise UserError(f"{run.checkpoints()[-1]}: damaged ({where}: {first['msg']})") from error
 
 
 @dataclass
