@@ -29,6 +29,7 @@ from modelnative.sweeps.spec import parse_spec
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
+SOURCES = os.pathsep.join(str(Path(__file__).parents[i] / name) for i, name in ((2, "src"), (1, "helpers")))
 TINY = {"updates": 2, "episodes": 16, "policy": {"width": 8}}
 
 
@@ -163,8 +164,8 @@ def test_pictures_depend_on_no_setting(run: Run, tmp_path: Path, backend: str) -
     write_report(run)
     before = drawings(run)
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 40\nfont.size: 3\naxes.facecolor: black\n")
-    code = "import sys; from modelnative.api.evidence import report; print(report(sys.argv[1]))"
-    environment = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path)}
+    code = "import sys, worlds; from modelnative.api.evidence import report; print(report(sys.argv[1]))"
+    environment = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": SOURCES}
     done = subprocess.run(
         [sys.executable, "-c", code, str(run.path)], env=environment, capture_output=True, text=True, cwd=tmp_path
     )
