@@ -599,7 +599,7 @@ def test_tasks(command: Command) -> None:
 def test_certifying(command: Command) -> None:
     sound = command("certify echoes:Echo --no-train")
     assert sound.code == 0
-    assert re.search(r"E +100 +1\.000 .* 0\.100 +0\.100 +– +– +0", sound.out)
+    assert re.search(r"E +100 +1\.000 .* 0\.100 +0\.100 .*– +– +0", sound.out)
     assert "Certified: no defect" in sound.out
     assert "E: the best fixed program\n" in sound.err
     spoilt = command("certify echoes:Mistaken --stage E --no-train")

@@ -1,4 +1,4 @@
-"""`evaluate` checks everything before it writes a file, and replaces no file of the run."""
+"""`evaluate` checks everything before it writes a file."""
 
 from __future__ import annotations
 
@@ -41,20 +41,6 @@ def test_nothing_is_written_before_everything_is_checked(
     with pytest.raises(mn.UserError, match=message):
         mn.evaluate(run.path, episodes_file=file, **arguments)
     assert file.read_text() == "dear\n"
-
-
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "weights.safetensors", "checkpoints"])
-def test_a_file_of_the_run_is_not_replaced(run: Run, tmp_path: Path, name: str) -> None:
-    path = run.path / name if name != "checkpoints" else run.checkpoints()[-1]
-    before = path.read_bytes()
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    for file in (path, run.path / "checkpoints" / ".." / path.relative_to(run.path), link):
-        with pytest.raises(
-            mn.UserError, match=r"episodes: .* is not allowed; expected a file that is not the run's own"
-        ):
-            mn.evaluate(run.path, episodes_file=file)
-    assert path.read_bytes() == before
 
 
 def test_episodes_may_be_written_into_the_run_folder_again(run: Run) -> None:

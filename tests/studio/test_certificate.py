@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from modelnative.evidence.certificate import Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
-from modelnative.studio.certificate import conclusion, markdown, page
+from modelnative.studio.certificate import COLUMNS, conclusion, markdown, page
 
 FIGURES = {
     "oracle": SuccessRate(100_000, 100_000, exact=True),
@@ -44,7 +44,7 @@ def test_the_terminal_page() -> None:
     row = next(line for line in lines if line.strip().startswith("T2 "))
     assert row.split() == ["T2", "100,000", "1.000", "0.005", "0.030", "0.271", "≥", "0.600", "–", "–", "–", "0"]
     drawn = next(line for line in lines if line.strip().startswith("T3 "))
-    assert drawn.split() == ["T3", "of", "many", "5,000", "1.000", *"–" * 6, "2", "(sampled)"]
+    assert drawn.split() == ["T3", "of", "many", "5,000", "1.000", *"–" * (len(COLUMNS) - 1), "2", "(sampled)"]
     assert any("[0.999, 1.000]" in line for line in lines)
     assert "T2 best fixed program: a*b [x] (beam of 3, up to 6 tokens)" in lines
     assert lines[-3:] == [

@@ -18,7 +18,7 @@ from sweeping import TINY as TRIAL
 from sweeping import write_result
 
 import modelnative as mn
-from modelnative import api
+from modelnative.api.evidence import report as write_again
 from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
@@ -29,6 +29,7 @@ from modelnative.sweeps.spec import parse_spec
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
+SOURCES = os.pathsep.join(str(Path(__file__).parents[i] / name) for i, name in ((2, "src"), (1, "helpers")))
 TINY = {"updates": 2, "episodes": 16, "policy": {"width": 8}}
 
 
@@ -49,7 +50,7 @@ def run(finished: Run, tmp_path: Path) -> Run:
 
 
 DAMAGES: dict[str, list[bytes]] = {
-    "metrics.jsonl": [b"\xff\xfe\x00", b'{"update": 1}\n', b"3\n", b"[]\n", b'{"update": 1, "succ\n{"update": 2}\n'],
+    "metrics.jsonl": [b"\xff\xfe\x00\n", b'{"update": 1}\n', b"3\n", b"[]\n", b'{"update": 1, "succ\n{"update": 2}\n'],
     "result.json": [b"", b"{}", b"[1]", b"\xff", b'{"evaluation": {"counts": [{"stage": 3}]}}', b"null"],
     "weights.safetensors": [b"", b"garbage", b"\xff" * 100],
 }
@@ -160,10 +161,11 @@ def drawings(run: Run) -> list[str]:
 
 @pytest.mark.parametrize("backend", ["nonsense", "module://nowhere.backend", "TkAgg", ""])
 def test_pictures_depend_on_no_setting(run: Run, tmp_path: Path, backend: str) -> None:
+    write_report(run)
     before = drawings(run)
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 40\nfont.size: 3\naxes.facecolor: black\n")
-    code = "import sys, modelnative.api as api; print(api.report(sys.argv[1]))"
-    environment = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path)}
+    code = "import sys, worlds; from modelnative.api.evidence import report; print(report(sys.argv[1]))"
+    environment = {**os.environ, "MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": SOURCES}
     done = subprocess.run(
         [sys.executable, "-c", code, str(run.path)], env=environment, capture_output=True, text=True, cwd=tmp_path
     )
@@ -173,7 +175,7 @@ def test_pictures_depend_on_no_setting(run: Run, tmp_path: Path, backend: str) -
 
 def test_the_report_can_be_written_again(run: Run) -> None:
     (run.path / "report.html").unlink()
-    paths, faults = api.report(run.path)
+    paths, faults = write_again(run.path)
     assert paths == [run.path / "report.html"]
     assert faults == []
     assert paths[0].exists()
@@ -186,7 +188,7 @@ def test_the_reports_of_a_sweep_can_be_written_again(tmp_path: Path) -> None:
         made = Run.create(sweep.run(trial).path, trial.config)
         write_result(made, 1.0)
     (sweep.run(sweep.trials[0]).metrics_path).write_bytes(b"\xff\n[]\n")
-    paths, faults = api.report(sweep.path)
+    paths, faults = write_again(sweep.path)
     assert paths == [*(sweep.run(trial).path / "report.html" for trial in sweep.trials[:2]), sweep.report_path]
     assert all(path.exists() for path in paths)
     assert [fault for fault in faults if str(sweep.run(sweep.trials[0]).metrics_path) in fault]
@@ -197,7 +199,7 @@ def test_the_reports_of_a_sweep_can_be_written_again(tmp_path: Path) -> None:
 def test_what_has_no_report(tmp_path: Path, folder: str) -> None:
     Run.create(tmp_path / "unfinished", with_fields(recipe(), {"task": "worlds:Small", **TINY}))
     with pytest.raises(mn.UserError, match=r"is not a run folder|has no result yet; finish it with"):
-        api.report(tmp_path / folder)
+        write_again(tmp_path / folder)
 
 
 def test_settings_of_the_process_stay(monkeypatch: pytest.MonkeyPatch) -> None:

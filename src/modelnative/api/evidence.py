@@ -61,9 +61,6 @@ def evaluate(
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)
-        inside = agent.run.path.resolve() in file.resolve().parents
-        own = inside and file.exists() and (file.suffix != ".jsonl" or file.name == agent.run.metrics_path.name)
-        require(not own, "episodes", str(file), "a file that is not the run's own")
         begin_lines(file)
 
         def on_rollout(rollout: Rollout) -> None:
