@@ -246,11 +246,12 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path) -> Non
     assert (sweep.path / "logs" / f"{bad.trial}.log").read_text().strip() == bad.reason
 
 
-def test_a_trial_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["config.json", "config.json.partial", "checkpoints/000000.safetensors"])
+def test_a_trial_killed_before_its_training_began_starts_anew(left: str, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path)
-    run = sweep.run(sweep.trials[0])
-    run.path.mkdir(parents=True)
-    (run.path / "config.json").write_text("{}")
+    path = sweep.run(sweep.trials[0]).path / left
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
     assert follow(sweep)[-1].rows[0].status == "finished"
 
 
