@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates, wait_for, when, write_result
 
 from modelnative.errors import UserError
+from modelnative.runs.files import FORMAT
 from modelnative.runs.training import Training
 from modelnative.sweeps.events import (
     SweepEvent,
@@ -246,12 +248,12 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path) -> Non
     assert (sweep.path / "logs" / f"{bad.trial}.log").read_text().strip() == bad.reason
 
 
-@pytest.mark.parametrize("left", ["config.json", "config.json.partial", "checkpoints/000000.safetensors"])
+@pytest.mark.parametrize("left", ["config.json", "config.json.partial", "checkpoints/000000.safetensors.partial"])
 def test_a_trial_killed_before_its_training_began_starts_anew(left: str, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path)
     path = sweep.run(sweep.trials[0]).path / left
     path.parent.mkdir(parents=True)
-    path.write_text("{}")
+    path.write_text(json.dumps({"format": FORMAT, **sweep.trials[0].config.model_dump()}))
     assert follow(sweep)[-1].rows[0].status == "finished"
 
 

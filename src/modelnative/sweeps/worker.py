@@ -54,12 +54,12 @@ def _train(folder: Path, name: str, after_run: str) -> int:
     run = sweep.run(trial)
     with sweep.lock(name, LOCK_SECONDS):
         if not run.result_path.exists():
-            if run.checkpoints() and (run.path / "config.json").exists():
+            if run.checkpoints():
                 training = Training.resume(run.path)
                 if training.run.config != trial.config:
                     raise UserError(f"{run.path / 'config.json'}: not the configuration that the sweep planned for it")
             else:
-                shutil.rmtree(run.path, ignore_errors=True)  # the training has not begun
+                shutil.rmtree(run.path, ignore_errors=True)  # without a checkpoint there is nothing to lose
                 training = Training.start(run.path, trial.config)
             for event in training.events():
                 if isinstance(event, Interrupted):
