@@ -280,7 +280,7 @@ def test_ctrl_c_stops_the_trials_with_checkpoints_and_they_continue(tmp_path: Pa
 
 
 DRIVER = """
-import sys, time
+import sys, time, worlds
 from pathlib import Path
 from modelnative.sweeps.executors import LocalExecutor
 from modelnative.sweeps.folder import Sweep
