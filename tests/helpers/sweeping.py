@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import worlds  # noqa: F401 (what this process has imported, a folder may name)
+
 from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 

@@ -59,7 +59,7 @@ def test_a_lock_excludes_others_until_its_holder_dies(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", SPEC)
     sweep.write()
     code = f"""
-import time
+import time, worlds
 from pathlib import Path
 from modelnative.sweeps.folder import Sweep
 with Sweep.open(Path({str(sweep.path)!r})).lock("sweep"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates, wait_for, when, write_result
 
+import modelnative as mn
 from modelnative.errors import UserError
+from modelnative.runs.files import FORMAT
 from modelnative.runs.training import Training
 from modelnative.sweeps.events import (
     SweepEvent,
@@ -246,11 +249,12 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path) -> Non
     assert (sweep.path / "logs" / f"{bad.trial}.log").read_text().strip() == bad.reason
 
 
-def test_a_trial_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["config.json", "config.json.partial", "checkpoints/000000.safetensors.partial"])
+def test_a_trial_killed_before_its_training_began_starts_anew(left: str, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path)
-    run = sweep.run(sweep.trials[0])
-    run.path.mkdir(parents=True)
-    (run.path / "config.json").write_text("{}")
+    path = sweep.run(sweep.trials[0]).path / left
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"format": FORMAT, **sweep.trials[0].config.model_dump()}))
     assert follow(sweep)[-1].rows[0].status == "finished"
 
 
@@ -276,8 +280,45 @@ def test_ctrl_c_stops_the_trials_with_checkpoints_and_they_continue(tmp_path: Pa
     assert started == stopped, "each continues with the update after the one that it stopped at"
 
 
+def test_the_caller_may_stop_when_several_trials_have_ended_at_once(tmp_path: Path) -> None:
+    class AtOnce(FakeExecutor):
+        def poll(self, seconds: float) -> list[tuple[str, Outcome]]:
+            assert self.running, "all have been reported"
+            return [ended for _ in list(self.running) for ended in super(AtOnce, self).poll(seconds)]
+
+    sweep = sweep_of(tmp_path, seeds=5)
+    events = run_trials(sweep, AtOnce(sweep, 3, {}), retries=0)
+    while not isinstance(next(events), TrialFinished):
+        pass
+    events.close()
+    assert [
+        event.trial.config.seed for event in only(list(run_trials(sweep, AtOnce(sweep, 3, {}), 0)), TrialStarted)
+    ] == [
+        3,
+        4,
+    ]
+
+
+def test_trials_keep_their_work_when_the_caller_fails(tmp_path: Path) -> None:
+    endless = {**TINY, "updates": 10_000, "checkpoint_every": 10_000}
+    sweep = Sweep.planned(tmp_path / "sweep", parse_spec({"seeds": 2, "base": endless}))
+    runs = [sweep.run(trial) for trial in sweep.trials]
+
+    def fail(event: SweepEvent) -> None:
+        if isinstance(event, SweepProgress) and all(updates(run) >= 3 for run in runs):
+            raise RuntimeError("a callback")
+
+    with pytest.raises(RuntimeError, match="a callback"):
+        mn.sweep({"name": "sweep", "seeds": 2, "base": endless}, sweep.path, jobs=2, on="local", callbacks=[fail])
+    assert not processes(sweep.path)
+    for run in runs:
+        assert int(run.checkpoints()[-1].stem) == len(run.metrics()) >= 3
+    with sweep.lock("sweep"):
+        pass
+
+
 DRIVER = """
-import sys, time
+import sys, time, worlds
 from pathlib import Path
 from modelnative.sweeps.executors import LocalExecutor
 from modelnative.sweeps.folder import Sweep

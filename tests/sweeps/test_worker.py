@@ -60,3 +60,13 @@ def test_the_reason_of_a_crash_is_the_last_line(sweep: Sweep) -> None:
     assert not outcome.refused
     assert sweep.finished(sweep.trials[0]), "the training itself is finished"
     assert process.log.read_text().startswith("Traceback")
+
+
+def test_a_trial_is_alone_whatever_a_launcher_has_set(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    process = TrialProcess(sweep.path, sweep.trials[0], "builtins:id")
+    while (outcome := process.wait(60)) is None:
+        pass
+    assert outcome.code == 0, outcome.reason
+    assert sweep.finished(sweep.trials[0])

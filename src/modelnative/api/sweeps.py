@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
@@ -82,15 +83,17 @@ def follow_sweep(
     if dry_run:
         check_all(planned, options)
         return SweepResult(planned, tuple(read_row(planned, trial) for trial in planned.trials))
-    for event in run_sweep(planned, options, f"{write_report.__module__}:{write_report.__name__}"):
-        if isinstance(event, SweepFinished):
-            _write_reports(event)
-        for callback in callbacks:
-            callback(event)
-        if isinstance(event, SweepInterrupted):
-            raise KeyboardInterrupt(f"resume with: {planned.resume_command}")
-        if isinstance(event, SweepFinished):
-            return SweepResult(planned, event.rows)
+    report = f"{write_report.__module__}:{write_report.__name__}"
+    with contextlib.closing(run_sweep(planned, options, report)) as events:
+        for event in events:
+            if isinstance(event, SweepFinished):
+                _write_reports(event)
+            for callback in callbacks:
+                callback(event)
+            if isinstance(event, SweepInterrupted):
+                raise KeyboardInterrupt(f"resume with: {planned.resume_command}")
+            if isinstance(event, SweepFinished):
+                return SweepResult(planned, event.rows)
     raise AssertionError("a sweep ends with SweepFinished or SweepInterrupted")
 
 

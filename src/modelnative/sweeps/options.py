@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,7 +55,7 @@ def check_all(sweep: Sweep, options: SweepOptions) -> None:
     check(sweep.trials, devices=options.place == "local")
 
 
-def run_sweep(sweep: Sweep, options: SweepOptions, after_run: str) -> Iterator[SweepEvent]:
+def run_sweep(sweep: Sweep, options: SweepOptions, after_run: str) -> Generator[SweepEvent, None, None]:
     """Run all trials that are not finished; see `run_trials` for the events.
 
     Args:

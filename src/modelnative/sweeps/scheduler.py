@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from modelnative.runs.run import Run
 from modelnative.runs.signals import collect_signals
@@ -19,10 +19,11 @@ QUIET_SECONDS = 2.0  # without an update, after which a trial is taken to verify
 PROGRESS_SECONDS = 0.5  # between two `SweepProgress` events
 
 
-def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Iterator[events.SweepEvent]:
+def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[events.SweepEvent, None, None]:
     """Run all trials that are not finished.
 
-    Ctrl-C and SIGTERM stop the trials after their current update, with checkpoints; a second Ctrl-C kills them.
+    Ctrl-C and SIGTERM stop the trials after their current update, with checkpoints; a second Ctrl-C kills them. They
+    stop in the same way if the caller ends the iteration.
 
     Args:
         sweep: the sweep. The caller holds its lock.
@@ -41,39 +42,49 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Iterator[event
     stopping = False
 
     with collect_signals() as received:
-        write_results(sweep, list(rows.values()))
-        yield events.SweepStarted(sweep, len(rows) - len(waiting), executor.jobs, executor.place)
-        while running or (waiting and not stopping):
-            if received and not stopping:
-                stopping = True
-                executor.stop()
-                yield events.SweepStopping(received[0])
-                continue
-            while waiting and len(running) < executor.jobs and not stopping:
-                trial = waiting.popleft()
-                executor.start(trial)
-                running[trial.name] = time.monotonic()
-                yield events.TrialStarted(trial, sweep.checkpoint(trial))
-            for name, outcome in executor.poll(PROGRESS_SECONDS):
-                trial, seconds = trials[name], time.monotonic() - running.pop(name)
-                if not outcome.refused and not sweep.finished(trial):
-                    if stopping:
-                        continue  # a later call continues it
-                    crashes[name] += 1
-                    reason = "stopped by a signal from outside" if outcome.stopped else outcome.reason
-                    if crashes[name] <= retries:
-                        waiting.appendleft(trial)  # trials with a checkpoint come before new ones
-                        yield events.TrialCrashed(trial, reason, retries - crashes[name])
-                        continue
-                    outcome = Outcome(outcome.code, f"crashed {crashes[name]} times, last: {reason}")
-                row = rows[name] = read_row(sweep, trial, failure=outcome.reason)
-                durations.append(seconds)
-                write_results(sweep, list(rows.values()))
-                yield events.TrialFinished(trial, row) if row.status == "finished" else events.TrialFailed(trial, row)
-            status = Counter(row.status for row in rows.values())
-            newest = {name: _newest(sweep.run(trials[name])) for name in running}
-            left = _seconds_left(durations, list(running.values()), len(waiting), executor.jobs)
-            yield events.SweepProgress(len(rows), status["finished"], status["failed"], newest, left)
+        try:
+            write_results(sweep, list(rows.values()))
+            yield events.SweepStarted(sweep, len(rows) - len(waiting), executor.jobs, executor.place)
+            while running or (waiting and not stopping):
+                if received and not stopping:
+                    stopping = True
+                    executor.stop()
+                    yield events.SweepStopping(received[0])
+                    continue
+                while waiting and len(running) < executor.jobs and not stopping:
+                    trial = waiting.popleft()
+                    executor.start(trial)
+                    running[trial.name] = time.monotonic()
+                    yield events.TrialStarted(trial, sweep.checkpoint(trial))
+                ended = [(name, outcome, running.pop(name)) for name, outcome in executor.poll(PROGRESS_SECONDS)]
+                for name, outcome, started in ended:
+                    trial = trials[name]
+                    if not outcome.refused and not sweep.finished(trial):
+                        if stopping:
+                            continue  # a later call continues it
+                        crashes[name] += 1
+                        reason = "stopped by a signal from outside" if outcome.stopped else outcome.reason
+                        if crashes[name] <= retries:
+                            waiting.appendleft(trial)  # trials with a checkpoint come before new ones
+                            yield events.TrialCrashed(trial, reason, retries - crashes[name])
+                            continue
+                        outcome = Outcome(outcome.code, f"crashed {crashes[name]} times, last: {reason}")
+                    row = rows[name] = read_row(sweep, trial, failure=outcome.reason)
+                    durations.append(time.monotonic() - started)
+                    write_results(sweep, list(rows.values()))
+                    yield (
+                        events.TrialFinished(trial, row) if row.status == "finished" else events.TrialFailed(trial, row)
+                    )
+                status = Counter(row.status for row in rows.values())
+                newest = {name: _newest(sweep.run(trials[name])) for name in running}
+                left = _seconds_left(durations, list(running.values()), len(waiting), executor.jobs)
+                yield events.SweepProgress(len(rows), status["finished"], status["failed"], newest, left)
+        except (Exception, GeneratorExit):  # of a callback, or of the disk
+            executor.stop()  # the trials keep what they have done, as after a signal
+            while running:
+                for name, _ in executor.poll(PROGRESS_SECONDS):
+                    del running[name]
+            raise
         unfinished = sum(row.status == "unfinished" for row in rows.values())
         if stopping and unfinished:
             yield events.SweepInterrupted(sweep, received[0], unfinished)
