@@ -67,9 +67,9 @@ task = mn.ToolTask(
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        # Leave out `updates`, and it solves every problem; some seeds need smaller steps, see docs/your-own-tools.md.
+        # Leave out `updates`, and it solves every problem; some seeds need smaller steps, see docs/howto/own-tools.md.
         # On the command line: modelnative train --task own_tools:task
-        finished = mn.train(task, out=Path(folder) / "run", updates=40)
+        finished = mn.train(task, out=Path(folder) / "run", updates=60)
         print("success:", finished.evaluation.line())
 
         explanation = mn.explain(folder + "/run", stage="compare", problem="a=100 unit=F b=133 unit2=K")

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+import bill
 import pytest
-import shop
 from rich.console import Console
 
 import modelnative as mn
@@ -33,9 +33,9 @@ def times(a: int, b: int) -> int:
 
 def test_the_procedure_is_found_and_not_what_solves_a_few() -> None:
     """The shortest programs are `n * n * n * n` for a price of 8, the number as the answer, and 86 others."""
-    task = shop.make()
+    task = bill.make()
     (program,) = programs(task)
-    assert sorted(program.split()) == sorted(shop.PROCEDURE.split())
+    assert sorted(program.split()) == sorted(bill.PROCEDURE.split())
     told = f"stage 'T0': one program solves all 450 problems, '{program}', so that the agent need not read the problem"
     assert task.notes()[0].startswith(told)
 
@@ -85,5 +85,5 @@ def test_train_prints_what_the_task_has_to_say(tmp_path: Path) -> None:
 @pytest.mark.learning
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_four_tools_are_learned_without_a_given_procedure(seed: int, tmp_path: Path) -> None:
-    finished = mn.train("shop:make", updates=600, minutes=6.0, seed=seed, out=tmp_path / "run")
+    finished = mn.train("bill:make", updates=600, minutes=6.0, seed=seed, out=tmp_path / "run")
     assert finished.evaluation.total(split="train").rate > 0.95  # type: ignore[union-attr]

@@ -40,7 +40,7 @@ def convert(amount: int, currency: Literal["EUR", "USD", "GBP"]) -> int:
     return round(amount * RATES[currency])
 
 
-def bill(problem: dict[str, Any]) -> int:
+def total(problem: dict[str, Any]) -> int:
     """The right answer."""
     full = times(price(problem["item"]), problem["n"])
     return convert(discount(full, problem["code"]), problem["currency"])
@@ -50,4 +50,4 @@ def make(solve: bool = False) -> ToolTask:
     """The task, with the procedure given or to be searched for."""
     inputs = {"item": list(PRICES), "n": range(1, 11), "code": list(OFF), "currency": list(RATES)}
     tools = [price, times, discount, convert]
-    return ToolTask(tools, inputs, bill, solve=PROCEDURE if solve else None, calls=4)
+    return ToolTask(tools, inputs, total, solve=PROCEDURE if solve else None, calls=4)
