@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from ranks import Ranks
 # the processes that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# The names in runs and sweeps that tests write may refer to the helpers, in every process.
+os.environ["MODELNATIVE_TRUST"] = ",".join(path.stem for path in (Path(__file__).parent / "helpers").glob("*.py"))
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

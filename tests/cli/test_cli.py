@@ -535,9 +535,14 @@ def test_a_policy_of_the_users_own(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "own_core:LSTM" in out.splitlines()[0]
-    config = Run.open(tmp_path / "run").config
-    assert (config.core, config.optimizer.learning_rate) == ("own_core:LSTM", 0.005), "with the recipe of its class"
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    recipe = (config["core"], config["optimizer"]["learning_rate"])
+    assert recipe == ("own_core:LSTM", 0.005), "with the recipe of its class"
     process = start(f"evaluate {tmp_path / 'run'}", EXAMPLES)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert "add --trust own_core" in err
+    process = start(f"evaluate {tmp_path / 'run'} --trust own_core", EXAMPLES)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     verdict = json.loads((tmp_path / "run" / "result.json").read_text())["evaluation"]["line"]

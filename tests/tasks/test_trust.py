@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_what_the_user_trusts_is_allowed(
     else:
         monkeypatch.setitem(sys.modules, stranger, sys)
     read({"core": "stranger:Thing"})
+
+
+def test_the_script_that_runs_is_trusted(stranger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = types.ModuleType("__main__")
+    main.__file__ = str(tmp_path / "stranger.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    open_run({"task": "stranger:task"})
+    assert stranger not in sys.modules
 
 
 @pytest.mark.parametrize("flags", ["--task stranger:task", "--trust stranger", "--trust=stranger --trust other"])
