@@ -186,7 +186,7 @@ class Run:
         try:
             evaluation, sampled = Evaluation.of(values["evaluation"]), Evaluation.of(values["sampled"])
             return Finished(self, evaluation, sampled, **{name: values[name] for name in COSTS})
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{self.result_path}: damaged ({in_words(error)}); delete it, and write it anew with: "
                 f"{self.command('resume')}"

@@ -9,7 +9,7 @@ import re
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +87,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
     task = part("task", run.task)
     policy = part(run.weights_path, lambda: run.policy(task)) if task else None
     stages = task.spec.stages if task else tuple(dict.fromkeys(count.stage for count in counts))
-    hints = run.config.curriculum == "hints"
+    hints = run.config.curriculum in ("hints", "discover")
     html = _page("report.html.j2").render(
         run=run,
         config=run.config,
@@ -112,7 +112,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
 
 @dataclass(frozen=True)
 class Result:
-    """What `result.json` says: the verdict, what the training cost, and the machine."""
+    """What `result.json` says: the verdict, what the training cost, the machine, and what the curriculum found."""
 
     evaluation: Evaluation
     sampled: Evaluation
@@ -121,6 +121,7 @@ class Result:
     episodes: int
     steps: int
     machine: dict[str, Any]
+    curriculum: dict[str, Any] = field(default_factory=dict)
 
 
 def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
