@@ -176,6 +176,14 @@ class Run:
         """Where the verdict is, once training is finished."""
         return self.path / "result.json"
 
+    def require_unfinished(self) -> None:
+        """Raise a `UserError` if the run has its verdict."""
+        if self.result_path.exists():
+            raise UserError(
+                f"run: {str(self.path)!r} is finished; look at it with: {self.command('evaluate')}, or train on with: "
+                f"{self.command('resume')} --updates N"
+            )
+
     def result(self) -> Finished:
         """The verdict.
 

@@ -116,17 +116,16 @@ class Training:
         """
         run = Run.open(path)
         budget = {name: value for name, value in {"updates": updates, "minutes": minutes}.items() if value is not None}
-        if run.result_path.exists() and not budget:
-            raise UserError(
-                f"run: {str(path)!r} is finished; look at it with: {run.command('evaluate')}, or train on with: "
-                f"{run.command('resume')} --updates N"
-            )
+        if not budget:
+            run.require_unfinished()
         run = dataclasses.replace(run, config=with_fields(run.config, budget))
         require_device(own_device(run.config.device))
         trainer = Trainer(run.task(unchanged=True), run.config, policy, curriculum, callbacks)
         with contextlib.ExitStack() as held:
             if trainer.group.is_leader:
                 held.callback(run.lock().release)
+                if not budget:
+                    run.require_unfinished()  # by the process that held the lock until now
             if run.checkpoints() or run.metrics():
                 state = LoopState.of(run.restore(trainer), run)
             else:  # an earlier version was killed before it wrote the first one
