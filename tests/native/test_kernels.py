@@ -356,6 +356,18 @@ def test_tensors_need_not_be_contiguous() -> None:
     compare(sample_actions, draw(VOCABULARY, 6).t(), torch.rand(6, 2)[:, 0])
 
 
+def test_arguments_can_be_named() -> None:
+    logits, uniform = torch.randn(5, VOCABULARY), torch.rand(5)
+    expected = sample_actions(logits, uniform)
+    for found in (sample_actions(logits, uniform=uniform), sample_actions(uniform=uniform, blind=None, logits=logits)):
+        assert torch.equal(found[0], expected[0])
+    start, weight, bias = recurrence(0, 3)
+    inputs, lengths = torch.randn(2, 3, 3 * WIDTH), torch.tensor([2, 1, 1])
+    found = gru(inputs, None, start, weight, lengths=lengths, bias=bias)
+    assert torch.equal(found, gru(inputs, None, start, weight, bias, lengths))
+    assert not bool(found[1, 1:].any()), "named lengths count"
+
+
 def test_torch_compile_traces_the_plain_definitions() -> None:
     compiled = torch.compile(sample_actions, backend="eager", fullgraph=True)
     logits = torch.randn(5, VOCABULARY)

@@ -50,6 +50,7 @@ def operator(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def declare(plain: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(plain)
+        defaults = [parameter.default for parameter in signature.parameters.values()]
 
         @functools.cache
         def kernel() -> Kernel:
@@ -59,9 +60,12 @@ def operator(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(plain)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if enabled():
-                bound = signature.bind(*args, **kwargs)
-                bound.apply_defaults()
-                arguments = kernel().flatten(*bound.args)
+                given: tuple[Any, ...] = (*args, *defaults[len(args) :])
+                if kwargs:  # binding them takes as long as a small kernel
+                    bound = signature.bind(*args, **kwargs)
+                    bound.apply_defaults()
+                    given = bound.args
+                arguments = kernel().flatten(*given)
                 if kernel().supports(*arguments):
                     result: R = kernel().operator(*arguments)
                     return result
@@ -104,8 +108,10 @@ class Kernel:
 
     def supports(self, *args: Any) -> bool:
         """Whether it computes what the plain definition would."""
-        tensors = (x for x in args if isinstance(x, Tensor))
-        return all(x.dtype in DTYPES and x.device.type == "cpu" for x in tensors) and self.fits(*args)
+        for x in args:
+            if isinstance(x, Tensor) and not (x.is_cpu and x.dtype in DTYPES):
+                return False
+        return self.fits(*args)
 
     def compute(self, *args: Any) -> Any:
         """What the operator returns."""
