@@ -7,14 +7,11 @@ import difflib
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from modelnative.cli import COMMANDS, PROGRAM
 from modelnative.errors import UserError
 from modelnative.tasks.importing import trust
-
-if TYPE_CHECKING:
-    pass
 
 # What other libraries call our flags.
 OTHER_NAMES = {

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelnative import __version__
 from modelnative.errors import in_words
 
 REQUIRED = ("numpy", "safetensors", "pydantic", "rich", "jinja2", "matplotlib", "filelock", "gymnasium", "platformdirs")
@@ -65,7 +64,7 @@ def lines(checks: list[Check], width: int) -> Iterator[str]:
 
 
 def _software() -> Iterator[Check]:
-    yield Check("modelnative", f"{__version__} in {Path(__file__).parents[1]}")
+    yield Check("modelnative", f"{_version('modelnative') or 'not installed'}, in {Path(__file__).parents[1]}")
     yield Check("python", f"{platform.python_version()} at {sys.executable}")
     yield Check(
         "system", f"{platform.platform()}, {os.cpu_count()} cores ({platform.processor() or platform.machine()})"

@@ -89,6 +89,8 @@ class LiveView(View, Callback):
         source: Any = event.run or event.trainer  # a training may have no run folder
         self.started, self.config = event, source.config
         self._print(headline(event, self.config))
+        for note in event.notes:
+            self._print(note)
         self._tell(event)
         self._start()
 
