@@ -59,7 +59,7 @@ class DAPO(mn.Algorithm):
 if __name__ == "__main__":
     task = mn.make("arithmetic")
     for algorithm in ("DrGRPO", "DAPO"):
-        config = mn.with_fields(mn.recipe(task, algorithm=f"own_algorithm:{algorithm}"), {"updates": 30})
+        config = mn.with_fields(mn.recipe(task, algorithm=f"own_algorithm:{algorithm}"), {"updates": 40})
         for metrics in mn.Trainer(task, config):
             if metrics.update % 10 == 0:
                 print(algorithm, metrics.update, metrics.episodes, metrics.stages, metrics.greedy)

@@ -27,6 +27,7 @@ from modelnative.policies.config_model import leaf_fields
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
 from modelnative.speed.measure import default_config
+from modelnative.studio.report import write_report
 from modelnative.training.config import ALGORITHMS, CURRICULA, TrainConfig, with_fields
 from modelnative.training.recipes import recipe
 
@@ -68,6 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "run"
     fields = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
     list(Training.start(path, with_fields(recipe(), fields)).events())
+    write_report(Run.open(path))
     return path
 
 
@@ -246,7 +248,7 @@ def test_bad_configuration_files(
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        ("[grid]\nalgoritm = ['ppo']", "", "grid: unknown value 'algoritm'; did you mean 'algorithm'?"),
+        ("[grid]\nalgoritm = ['ppo']", "", "grid: unknown field 'algoritm'; did you mean 'algorithm'?"),
         ("[grid]\nalgorithm = ['pppo']", "", "trial algorithm=pppo: algorithm: unknown value 'pppo'"),
         ("[base]\ntask = 'arithmetik'", "", "trial base: task: unknown value 'arithmetik'"),
         ("seeds = 2", "--jobs 0", "jobs: 0 is not allowed; expected at least 1"),
@@ -377,7 +379,7 @@ def test_a_lack_of_memory_is_one_line(command: Command, monkeypatch: pytest.Monk
         ("--policy.layers 128 --policy.width 1024", "policy.width or policy.layers"),
         ("--policy.width 2048 --core transformer --policy.heads 8", "policy.width or policy.layers"),
         ("--episodes 10000000", "episodes, or options with shorter episodes"),
-        ("--options horizon=10000 --episodes 4096", "episodes, or options with shorter episodes"),
+        ("--options horizon=1000 --episodes 40960", "episodes, or options with shorter episodes"),
     ],
 )
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_allocated(
@@ -762,7 +764,7 @@ def test_a_closed_pipe_is_no_news(tmp_path: Path) -> None:
     process.stdout.close()
     with process.stderr:
         assert process.stderr.read() == ""
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -99,7 +99,7 @@ def test_appending_to_a_full_disk() -> None:
 
 
 def test_beginning_lines_never_replaces_a_device_or_a_link(tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("old\n")
+    (tmp_path / "target").write_text('{"stage": "T0", "actions": [1]}\n')
     (tmp_path / "link").symlink_to(tmp_path / "target")
     begin_lines(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()

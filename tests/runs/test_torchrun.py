@@ -57,7 +57,7 @@ def test_any_number_of_processes_continues(tmp_path: Path, ranks: Ranks) -> None
         run = stopped(tmp_path / f"by {size}", 3)
         assert [found[:2] for found in ranks("ranked:resume", size, str(run))] == [["Finished", 6]] * size
         tensors = read_tensors(Run.open(run).checkpoints()[-1])[0]
-        assert list(tensors) == list(expected)
+        assert set(tensors) == set(expected)
         for name, tensor in tensors.items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=f"{name}, {size} processes")
 

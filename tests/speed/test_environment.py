@@ -28,14 +28,14 @@ def tensors(batch: Batch) -> list[Tensor]:
 class Counting(Arithmetic):
     """Counts started problems, actions of running episodes, and all rows of `step`."""
 
-    started = running = rows = 0
+    started = running = stepped = 0
 
     def begin(self, problems: ArithmeticProblems) -> ArithmeticState:
         self.started += len(problems)
         return super().begin(problems)
 
     def step(self, state: ArithmeticState, action: Tensor) -> Step[ArithmeticState]:
-        self.rows += len(state)
+        self.stepped += len(state)
         self.running += int((~state.done).sum())
         return super().step(state, action)
 
@@ -44,15 +44,15 @@ def test_only_actions_of_running_episodes_are_steps() -> None:
     task = Counting()
     loop = EpisodeLoop(task, 500, seeded())
     for _ in range(40):
-        before, rows = task.running, task.rows
+        before, rows = task.running, task.stepped
         steps = loop.advance()
         assert steps == task.running - before
-        assert (task.rows - rows) % 500 == 0
+        assert (task.stepped - rows) % 500 == 0
     # 2 of 18 keys end an episode, which has at most 12 keys, so its expected length is Σ (8/9)ᵗ = 6.81.
     waiting = sum(len(group[0]) for group in loop.waiting if group is not None)
     finished = task.running / (task.started - waiting)
     assert 6.4 < finished < 7.2
-    assert task.running / task.rows > 0.7
+    assert task.running / task.stepped > 0.7
 
 
 @pytest.mark.parametrize(("horizon", "lengths"), [(12, [6, 6]), (13, [5, 4, 4]), (18, [6, 6, 6])])

@@ -67,12 +67,13 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("curricula.explore", 1.0, {}),
     ("curricula.min_stage_weight", 0.0, {}),
     ("curricula.min_stage_weight", 1.1, {}),
+    ("curricula.search_budget", 0, {}),
     ("curricula.success_ema", -0.1, {}),
     ("curricula.success_ema", 1.0, {}),
     ("optimizer.anneal_below_failure", 0.0, {}),
     ("optimizer.anneal_below_failure", 1.1, {}),
 ]
-ANYTHING = {"task", "options", "device", "policy.copy_head", "policy.stage_aware", "loss.scale_rewards"}
+ANYTHING = {"task", "options", "device", "init", "policy.copy_head", "policy.stage_aware", "loss.scale_rewards"}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -202,6 +203,7 @@ OTHER = {
     "curriculum": "uniform",
     "split": "all",
     "device": "cuda",
+    "init": "runs/first",
     "policy.layers": 3,
     "policy.reader": "gru",
 }

@@ -91,7 +91,7 @@ def test_its_state_is_the_whole_curriculum(name: str, skill: list[float]) -> Non
         assert all(torch.equal(a, b) for a, b in zip(one.fields(), two.fields(), strict=True))
     assert original.describe() == copy.describe()
     assert all(torch.equal(value, copy.state_dict()[key]) for key, value in original.state_dict().items())
-    if name != "uniform" and name != "tutorial":
+    if name not in ("uniform", "tutorial", "discover"):  # those draw alike from the start to the end here
         fresh, later = (c.draw(300, generator(), 0.0) for c in (make(name), copy))
         assert not all(torch.equal(a, b) for a, b in zip(fresh.fields(), later.fields(), strict=True))
 
@@ -118,7 +118,7 @@ def test_without_hints_the_policy_writes_all(name: str) -> None:
         assert draw.own_tokens.unique().tolist() == [HORIZON]
 
 
-@pytest.mark.parametrize("name", [name for name in CURRICULA if name != "hints"])
+@pytest.mark.parametrize("name", [name for name in CURRICULA if name not in ("hints", "discover")])
 def test_exploration_fades_with_success(name: str) -> None:
     curriculum = make(name, explore=0.4)
 

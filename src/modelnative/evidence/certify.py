@@ -22,6 +22,7 @@ from modelnative.evidence.programs import Program, best_program, played, success
 from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.check import TaskError, check_task
 from modelnative.tasks.contract.task import AnyTask, Problems, State, program_length, require
+from modelnative.tasks.tools.task import ToolTask
 from modelnative.training.discovery.procedures import Symbols, write_programs
 
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
@@ -184,8 +185,9 @@ class StageMeasurement:
             proposals = self.measure_same_answer(train if train.count else self.problems)
         self._report(f"the best fixed program{', up to a minute' if self.problems.count > MANY else ''}")
         self._measure_best_program(proposals)
-        self._report("the best procedure that copies")
-        self._measure_procedure()
+        if not isinstance(self.task, ToolTask):  # millions of actions, each of which may call the user's code
+            self._report("the best procedure that copies")
+            self._measure_procedure()
         for handicap in TRAINED if training_seconds else ():
             self._report(f"training a {handicap} network, {training_seconds / len(TRAINED):g} s")
             self._measure_trained(handicap, training_seconds / len(TRAINED))

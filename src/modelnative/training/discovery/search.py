@@ -25,6 +25,7 @@ DEEPEN = 4  # generations in which they then grow by one symbol
 BLIND = 10  # generations after which a search without known procedures explores from nothing
 EXTRA = 5  # the fewest generations in which a shorter procedure is looked for after the first
 KEPT = 2  # procedures of a stage from which the next stage is searched
+LEAST = 1 << 16  # actions that every generation counts as, so that a search which finds nothing new ends too
 TURN = 16  # generations of the first turn of a search
 
 
@@ -184,7 +185,7 @@ def search_stages(
         stages: their indices.
         known: int64 [k, horizon], procedures that solve the stage before the first of `stages`; none for the first.
         seed: of all chance. What is found for a stage depends on it and on `known` alone.
-        budget: the most actions to play for a stage.
+        budget: the most actions to play for a stage; a generation counts as at least `LEAST`.
         map_parts: applies a function to parts of the work.
         split: the problems to search on.
 
@@ -199,11 +200,14 @@ def search_stages(
             StageSearch(task, stage, copy_feedback, known, generator, map_parts, split, extra)
             for copy_feedback in ([True] if copies_feedback(task, known) else [False, *[True] * bool(width)])
         ]
+        spent = 0
         for search in _turns(searches):
+            before = search.machines.steps
             search.generation()
+            spent += max(LEAST, search.machines.steps - before)
             finding = search.finding()
             finding.steps = sum(each.machines.steps for each in searches)
-            finding.ended = finding.found or finding.steps > budget
+            finding.ended = finding.found or spent > budget
             yield finding
             if finding.ended:
                 break
