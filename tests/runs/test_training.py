@@ -43,6 +43,7 @@ SMALL = {
     "threads": 1,
     "policy": {"width": 16},
     "loss": {"minibatches": 4},
+    "curricula": {"search_budget": 300_000},
 }
 
 
