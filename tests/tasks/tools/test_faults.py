@@ -177,7 +177,9 @@ def test_inputs_that_are_too_large_are_refused(
 
 
 def test_targets_that_are_too_large_are_refused() -> None:
-    with pytest.raises(mn.UserError, match=r"target: for x=1 .* a number of thousands of digits has more than 12 digits"):
+    with pytest.raises(
+        mn.UserError, match=r"target: for x=1 .* a number of thousands of digits has more than 12 digits"
+    ):
         ToolTask([toolbox.double], {"x": range(1, 9)}, lambda problem: HUGE)
 
 
