@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 # More workers than this cost more memory and start-up (each imports torch) than they save.
-PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready

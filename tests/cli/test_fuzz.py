@@ -300,10 +300,10 @@ def outcome(line: list[str], patch: pytest.MonkeyPatch) -> tuple[int, str]:
     return 0, "it returned"
 
 
-def test_hundreds_of_command_lines(
+def test_a_hundred_command_lines(
     tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    play(300, 0, tmp_path, trained, monkeypatch, capsys)
+    play(100, 0, tmp_path, trained, monkeypatch, capsys)
 
 
 @pytest.mark.slow

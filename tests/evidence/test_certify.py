@@ -154,6 +154,7 @@ def test_an_agent_that_does_nothing_succeeds() -> None:
 
 
 @pytest.mark.learning
+@pytest.mark.slow
 def test_a_stage_that_needs_no_eyes() -> None:
     certificate = certify(echoes.Open(), seconds=50.0)  # on a busy machine; it ends sooner on an idle one
     found = rates(certificate)

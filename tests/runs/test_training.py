@@ -71,7 +71,7 @@ def test_the_jobs_are_complete() -> None:
     assert {job.get("algorithm", "ppo") for job in JOBS} == set(ALGORITHMS)
 
 
-@pytest.mark.parametrize("part", [0, 1])  # so that two workers can share them
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, part: int) -> None:
     seed = int.from_bytes(os.urandom(4))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(HELPERS)])}

@@ -224,6 +224,7 @@ def follow(sweep: Sweep, **options: Any) -> list[SweepEvent]:
     return list(run_sweep(sweep, SweepOptions(on="local", **options), NOTHING))
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_retried_with_the_same_result(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", parse_spec({"seeds": 2, "base": {**TINY, "updates": UPDATES}}))
     first = sweep.run(sweep.trials[0])

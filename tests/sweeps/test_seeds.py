@@ -80,6 +80,7 @@ def test_ctrl_c_stops_every_seed_and_resume_continues(tmp_path: Path) -> None:
     assert fingerprint(runs[1]) == fingerprint(alone(tmp_path / "alone", 1, **changes))
 
 
+@pytest.mark.slow
 def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
     sweep = Sweep.of_seeds(config(updates=UPDATES), 1, tmp_path / "seeds")
     run = sweep.run(sweep.trials[0])

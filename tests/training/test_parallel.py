@@ -150,6 +150,7 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 def test_processes_change_nothing_but_the_order_of_additions(ranks: Ranks) -> None:
     alone, *several = (ranks("ranked:train_doubly", size, json.dumps(JOBS), "4") for size in (1, 2, 4))
     for found in several:
