@@ -22,6 +22,13 @@ from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.tasks.contract.task import AnyTask
 
 
+@pytest.fixture(autouse=True)
+def short_search(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The search for a procedure is short but in its own test."""
+    if "best_procedure" not in request.node.name:
+        monkeypatch.setattr("modelnative.evidence.certify.SEARCHED", 5)
+
+
 def certified(task: AnyTask, **options: int | bool) -> Certificate:
     return certify(task, **{"train": False, **options})
 
