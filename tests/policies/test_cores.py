@@ -144,7 +144,7 @@ def test_the_cache_grows_and_its_past_stands(learns: bool) -> None:
         x = draw(40, 4, 8, seed=2)
         hidden, whole = core(x, state)
         assert whole.keys_values.shape == (4, 2, 2, 43, 8)
-        assert len({keys.shape[2] for keys, _ in whole.layers}) == 1
+        assert len({keys.shape[1] for keys, _ in whole.layers}) == 1
         for t in range(40):
             before, kept = state, state.keys_values.clone() if t else None
             acted, state = core(x[t : t + 1], state)

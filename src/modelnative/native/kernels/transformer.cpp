@@ -8,8 +8,7 @@
 extern "C" {
 
 // T new tokens of n sequences; token t of sequence i has the index t * n + i. Tokens see themselves, earlier ones and
-// those in the cache, whose places from `past` on get the new keys and values; its capacity is a multiple of LANES.
-// Without a cache, sequence i ends before
+// those in the cache, whose places from `past` on get the new keys and values. Without a cache, sequence i ends before
 // token lengths[i]: what follows is neither read nor differentiated, and its output is 0.
 struct TransformerCall {
     const float* x;                          // [T * n, width]
@@ -20,7 +19,7 @@ struct TransformerCall {
     const float *up, *up_bias;               // [inner, width]
     const float *down, *down_bias;           // [width, inner]
     const int64_t* lengths;                  // [n], or null where every sequence has T tokens
-    float *keys, *values;                    // [n, width, capacity] and [n, capacity, width], the cache; or null
+    float *keys, *values;                    // [n, capacity, width] each, the cache; or null
     int64_t steps, sequences, width, inner, heads, past, capacity, threads;
 };
 
@@ -58,12 +57,46 @@ inline void to_columns(const float* rows, int64_t stride, int64_t count, int64_t
     }
 }
 
-// What a sequence has been read as: keys in columns, [width, capacity], and values in rows of `stride`.
+// Sums of pairs of neighbors: those of a, then those of b.
+inline vec pairs(vec a, vec b) {
+#if !defined(__clang__) && __GNUC__ < 12
+    vec sum;
+    for (int l = 0; l < LANES / 2; l++)
+        sum[l] = a[2 * l] + a[2 * l + 1], sum[LANES / 2 + l] = b[2 * l] + b[2 * l + 1];
+    return sum;
+#elif defined(__AVX512F__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif defined(__AVX__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+
+// The products of one query and `count` keys, which are rows; past `count` the last one is repeated.
+inline void scores_of_one(const float* query, const float* keys, int64_t stride, int64_t count, int64_t size,
+                          float* scores) {
+    for (int64_t p = 0; p < count; p += LANES) {
+        vec sums[LANES];
+        for (int l = 0; l < LANES; l++) {
+            const float* key = keys + std::min(p + l, count - 1) * stride;
+            sums[l] = vec{};
+            for (int64_t j = 0; j < size; j += LANES) sums[l] += load(query + j) * load(key + j);
+        }
+        for (int left = LANES / 2; left; left /= 2)
+            for (int l = 0; l < left; l++) sums[l] = pairs(sums[2 * l], sums[2 * l + 1]);
+        store(scores + p, sums[0]);
+    }
+}
+
+// Keys and values of a sequence, rows of `stride`, and room for the keys as columns, [width, capacity].
 struct Past {
-    const float* keys;
-    int64_t capacity;
-    const float* values;
+    const float *keys, *values;
     int64_t stride;
+    float* columns;
+    int64_t capacity;
 };
 
 // Attention of `count` queries, the first of which sees `places` places and every other one more: the softmax of their
@@ -73,8 +106,11 @@ inline void attend(const TransformerCall& c, const float* query, int64_t count, 
     const int64_t size = c.width / c.heads, most = places + count - 1, row = padded(most), stride = 3 * c.width;
     const float scale = 1.0f / std::sqrt(float(size));
     for (int64_t h = 0, at = 0; h < c.heads; h++, at += size) {
-        product(count, row, size, query + at, stride, 1, past.keys + at * past.capacity, past.capacity, weights, row,
-                false);
+        if (past.columns)
+            product(count, row, size, query + at, stride, 1, past.columns + at * past.capacity, past.capacity, weights,
+                    row, false);
+        else
+            scores_of_one(query + at, past.keys + at, past.stride, most, size, weights);
         for (int64_t t = 0; t < count; t++) {
             float* score = weights + t * row;
             const int64_t seen = places + t;
@@ -222,7 +258,7 @@ extern "C" {
 void transformer_forward(const TransformerCall* call, float* y, float* qkv, float* mixed, float* middle, float* up,
                          float* sums) {
     const TransformerCall& c = *call;
-    const int64_t W = c.width, Q = 3 * W, I = c.inner, capacity = c.keys ? c.capacity : padded(c.steps);
+    const int64_t W = c.width, Q = 3 * W, I = c.inner, capacity = padded(c.past + c.steps);
     std::vector<float> across(W * (Q + W + 2 * I));
     float *qkv_across = across.data(), *out_across = qkv_across + W * Q, *up_across = out_across + W * W,
           *down_across = up_across + W * I;
@@ -258,19 +294,17 @@ void transformer_forward(const TransformerCall* call, float* y, float* qkv, floa
             product(m, Q, W, normal, W, 1, qkv_across, Q, of_qkv, Q, true);
             for (int64_t i = first; i < end; i++) {
                 const int64_t start = blocks.offsets[i] - base, count = blocks.offsets[i + 1] - blocks.offsets[i];
-                const float *queries = of_qkv + start * Q, *new_values = queries + 2 * W;
-                Past past = {columns, capacity, new_values, Q};
+                const float *queries = of_qkv + start * Q, *new_keys = queries + W, *new_values = new_keys + W;
+                Past past = {new_keys, new_values, Q, columns, capacity};
                 if (c.keys) {
-                    float *keys = c.keys + i * W * capacity, *values = c.values + i * W * capacity;
+                    float *keys = c.keys + i * c.capacity * W, *values = c.values + i * c.capacity * W;
                     for (int64_t t = 0; t < count; t++) {
-                        const float* key = queries + t * Q + W;
-                        for (int64_t j = 0; j < W; j++) keys[j * capacity + c.past + t] = key[j];
+                        std::memcpy(keys + (c.past + t) * W, new_keys + t * Q, W * sizeof(float));
                         std::memcpy(values + (c.past + t) * W, new_values + t * Q, W * sizeof(float));
                     }
-                    past = {keys, capacity, values, W};
-                } else {
-                    to_columns(queries + W, Q, count, W, columns, capacity);
+                    past = {keys, values, W, count > 1 ? columns : nullptr, capacity};
                 }
+                if (past.columns) to_columns(past.keys, past.stride, c.past + count, W, columns, capacity);
                 for (int64_t t = 0; t < count; t += QUERIES)
                     attend(c, queries + t * Q, std::min(QUERIES, count - t), c.past + t + 1, past, weights,
                            of_mixed + (start + t) * W, sums ? sums + (base + start + t) * c.heads : nullptr);

@@ -52,7 +52,7 @@ def transformer_layer(x: Tensor, weights: LayerWeights, heads: int, lengths: Ten
         float [T, n, W]; 0 after the end of a sequence.
     """
     steps, n, width = x.shape
-    y = continued_layer(x, x.new_empty(n, width, steps), x.new_empty(n, steps, width), 0, weights, heads)
+    y = continued_layer(x, x.new_empty(n, steps, width), x.new_empty(n, steps, width), 0, weights, heads)
     if lengths is None:
         return y
     return torch.where(torch.arange(steps, device=x.device)[:, None, None] < lengths[:, None], y, 0.0)
@@ -73,7 +73,7 @@ def continued_layer(
 
     Args:
         x: float [T, n, W], the new tokens.
-        keys, values: float [n, W, capacity] and [n, capacity, W]; those of the new tokens are written into them.
+        keys, values: float [n, capacity, W] each; those of the new tokens are written into them.
         past: how many tokens are in them already.
         weights, heads: as of `transformer_layer`.
 
@@ -83,11 +83,9 @@ def continued_layer(
     steps, n, width = x.shape
     normal = layer_norm(x, (width,), weights.norm, weights.norm_bias)
     query, key, value = linear(normal, weights.qkv, weights.qkv_bias).transpose(0, 1).chunk(3, -1)
-    keys[:, :, past : past + steps] = key.transpose(1, 2)
-    values[:, past : past + steps] = value
-    split = (heads, width // heads)
-    query, value = (part.unflatten(-1, split).transpose(1, 2) for part in (query, values[:, : past + steps]))
-    key = keys[:, :, : past + steps].unflatten(1, split).transpose(2, 3)
+    keys[:, past : past + steps], values[:, past : past + steps] = key, value
+    split, parts = (heads, width // heads), (query, keys[:, : past + steps], values[:, : past + steps])
+    query, key, value = (part.unflatten(-1, split).transpose(1, 2) for part in parts)
     age = torch.arange(past, past + steps, device=x.device)[:, None]
     causal = torch.arange(past + steps, device=x.device) <= age
     mixed = scaled_dot_product_attention(query, key, value, causal)

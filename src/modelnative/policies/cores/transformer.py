@@ -20,7 +20,7 @@ from modelnative.policies.cores.attention import (
 from modelnative.policies.cores.feed_forward import FeedForward
 from modelnative.tasks.contract.task import TaskSpec
 
-ROOM = 16  # a cache grows by a multiple of so many tokens, which is one of the kernels' vectors, too
+ROOM = 16  # tokens that a new cache has room for, beside the context
 
 
 @dataclass
@@ -29,7 +29,7 @@ class KeyValueCache:
 
     Attributes:
         prefix: float [n, C, width], the embeddings of the context, which are read together with the first token.
-        layers: for each layer keys, float [n, width, capacity], and values, float [n, capacity, width]; at first none.
+        layers: for each layer keys and values, float [n, capacity, width] each; at first none.
         tokens: how many of the places are in use, the context's among them.
         written: [the number of places that have been written to], shared by all caches that share `layers`.
     """
@@ -42,8 +42,7 @@ class KeyValueCache:
     @property
     def keys_values(self) -> Tensor:
         """The keys and values of every token so far: float [n, layers, 2, tokens, width]; after the first token."""
-        pairs = (torch.stack([keys.transpose(1, 2), values], 1) for keys, values in self.layers)
-        return torch.stack(list(pairs), 1)[..., : self.tokens, :]
+        return torch.stack([torch.stack(pair, 1) for pair in self.layers], 1)[..., : self.tokens, :]
 
     def select_rows(self, rows: Tensor) -> KeyValueCache:
         """Some of the episodes, int64 [m]."""
@@ -64,12 +63,14 @@ class KeyValueCache:
         pairs, written = self.layers, self.written
         if copied or capacity < tokens or written[0] != self.tokens:
             if capacity < tokens:
-                capacity = -(-max(tokens, min(limit, 2 * capacity or context + ROOM)) // ROOM) * ROOM
-            new = self.prefix.new_empty
-            pairs, written = [(new(n, width, capacity), new(n, capacity, width)) for _ in range(layers)], [0]
-            for (keys, values), (old_keys, old_values) in zip(pairs, self.layers, strict=False):
-                keys[..., : self.tokens] = old_keys[..., : self.tokens]
-                values[:, : self.tokens] = old_values[:, : self.tokens]
+                capacity = max(tokens, min(limit, 2 * capacity or context + ROOM))
+            pairs, written = [], [0]
+            for layer in range(layers):
+                keys, values = (self.prefix.new_empty(n, capacity, width) for _ in range(2))
+                if self.layers:
+                    old_keys, old_values = self.layers[layer]
+                    keys[:, : self.tokens], values[:, : self.tokens] = old_keys[:, : self.tokens], old_values[:, : self.tokens]
+                pairs.append((keys, values))
         written[0] = tokens
         return KeyValueCache(self.prefix, pairs, tokens, written)
 
