@@ -52,7 +52,9 @@ def close(found: Tensor, exact: Tensor) -> None:
     torch.testing.assert_close(found.double() / scale, exact / scale, rtol=0, atol=1e-5)
 
 
-@given(SEEDS, st.integers(1, 60), st.integers(1, 20), st.sampled_from(["none", "sorted", "any"]), st.sampled_from([1, 2]))
+@given(
+    SEEDS, st.integers(1, 60), st.integers(1, 20), st.sampled_from(["none", "sorted", "any"]), st.sampled_from([1, 2])
+)
 @settings(deadline=None, max_examples=25)
 def test_a_layer(seed: int, n: int, steps: int, ends: str, heads: int) -> None:
     """In values and gradients, against double precision. Sequences may end in any order."""

@@ -1,9 +1,10 @@
-// A layer of the Transformer, forward and backward. The definition is `transformer_layer` of policies/cores/attention.py.
+// A layer of the Transformer, forward and backward. The definition is `transformer_layer` of
+// policies/cores/attention.py.
 
 #include <cmath>
 
+#include "norms.h"
 #include "threads.h"
-#include "vectors.h"
 
 extern "C" {
 
@@ -11,15 +12,15 @@ extern "C" {
 // those in the cache, whose places from `past` on get the new keys and values. Without a cache, sequence i ends before
 // token lengths[i]: what follows is neither read nor differentiated, and its output is 0.
 struct TransformerCall {
-    const float* x;                          // [T * n, width]
-    const float *norm, *norm_bias;           // [width], of the attention's input
-    const float *qkv, *qkv_bias;             // [3 width, width]
-    const float *out, *out_bias;             // [width, width]
-    const float *second, *second_bias;       // [width], of the input of the feed-forward part
-    const float *up, *up_bias;               // [inner, width]
-    const float *down, *down_bias;           // [width, inner]
-    const int64_t* lengths;                  // [n], or null where every sequence has T tokens
-    float *keys, *values;                    // [n, capacity, width] each, the cache; or null
+    const float* x;                     // [T * n, width]
+    const float *norm, *norm_bias;      // [width], of the attention's input
+    const float *qkv, *qkv_bias;        // [3 width, width]
+    const float *out, *out_bias;        // [width, width]
+    const float *second, *second_bias;  // [width], of the input of the feed-forward part
+    const float *up, *up_bias;          // [inner, width]
+    const float *down, *down_bias;      // [width, inner]
+    const int64_t* lengths;             // [n], or null where every sequence has T tokens
+    float *keys, *values;               // [n, capacity, width] each, the cache; or null
     int64_t steps, sequences, width, inner, heads, past, capacity, threads;
 };
 
@@ -32,23 +33,12 @@ namespace {
 constexpr int64_t TOKENS = 8 * TALL;   // in a block, at least; few enough that they stay in the caches
 constexpr int64_t QUERIES = 8 * TALL;  // of a sequence at a time
 constexpr float NONE = -3e38f;         // a score that gives no weight
-constexpr float EPSILON = 1e-5f;      // of `torch.nn.LayerNorm`
 constexpr float SLOPE = 1.5957691216f, CUBIC = 0.044715f;  // 2 sqrt(2 / pi), and of the cube in gelu's approximation
-
-inline float total(vec x) {
-    union {
-        vec whole;
-        float part[LANES];
-    } sum = {x};
-    typedef float quad __attribute__((vector_size(16), may_alias));
-    quad four = *(quad*)sum.part;
-    for (int i = 4; i < LANES; i += 4) four += *(quad*)(sum.part + i);
-    return (four[0] + four[2]) + (four[1] + four[3]);
-}
 
 inline int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
-// Columns of a sequence's keys or values, [count, width] with rows of `stride`, become rows of `capacity`; zeros follow.
+// Columns of a sequence's keys or values, [count, width] with rows of `stride`, become rows of `capacity`; zeros
+// follow.
 inline void to_columns(const float* rows, int64_t stride, int64_t count, int64_t width, float* columns,
                        int64_t capacity) {
     for (int64_t j = 0; j < width; j++) {
@@ -61,8 +51,7 @@ inline void to_columns(const float* rows, int64_t stride, int64_t count, int64_t
 inline vec pairs(vec a, vec b) {
 #if !defined(__clang__) && __GNUC__ < 12
     vec sum;
-    for (int l = 0; l < LANES / 2; l++)
-        sum[l] = a[2 * l] + a[2 * l + 1], sum[LANES / 2 + l] = b[2 * l] + b[2 * l + 1];
+    for (int l = 0; l < LANES / 2; l++) sum[l] = a[2 * l] + a[2 * l + 1], sum[LANES / 2 + l] = b[2 * l] + b[2 * l + 1];
     return sum;
 #elif defined(__AVX512F__)
     return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
@@ -176,63 +165,6 @@ inline void attend_back(const TransformerCall& c, int64_t count, const float* qk
     }
 }
 
-// norm(x) * weight + bias of one token.
-inline void normalize(const float* x, const float* weight, const float* bias, int64_t width, float* to) {
-    vec sum = {}, squares = {};
-    for (int64_t j = 0; j < width; j += LANES) sum += load(x + j);
-    const float mean = total(sum) / width;
-    for (int64_t j = 0; j < width; j += LANES) {
-        const vec centered = load(x + j) - mean;
-        squares += centered * centered;
-    }
-    const float scale = 1.0f / std::sqrt(total(squares) / width + EPSILON);
-    for (int64_t j = 0; j < width; j += LANES)
-        store(to + j, (load(x + j) - mean) * scale * load(weight + j) + load(bias + j));
-}
-
-// From the gradient of norm(x) * weight + bias, which `grad` has, to that of x, which is added to `to`.
-inline void normalize_back(const float* x, const float* weight, int64_t width, const float* grad, float* to,
-                           float* of_weight, float* of_bias) {
-    vec sum = {}, squares = {};
-    for (int64_t j = 0; j < width; j += LANES) sum += load(x + j);
-    const float mean = total(sum) / width;
-    for (int64_t j = 0; j < width; j += LANES) {
-        const vec centered = load(x + j) - mean;
-        squares += centered * centered;
-    }
-    const float scale = 1.0f / std::sqrt(total(squares) / width + EPSILON);
-    vec plain = {}, along = {};
-    for (int64_t j = 0; j < width; j += LANES) {
-        const vec unit = (load(x + j) - mean) * scale, above = load(grad + j), inner = above * load(weight + j);
-        store(of_weight + j, load(of_weight + j) + above * unit);
-        store(of_bias + j, load(of_bias + j) + above);
-        plain += inner, along += inner * unit;
-    }
-    const float level = total(plain) / width, tilt = total(along) / width;
-    for (int64_t j = 0; j < width; j += LANES) {
-        const vec unit = (load(x + j) - mean) * scale, inner = load(grad + j) * load(weight + j);
-        store(to + j, load(to + j) + scale * (inner - level - unit * tilt));
-    }
-}
-
-inline void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
-    for (int64_t i = 0; i < rows; i += LANES)
-        for (int64_t k = 0; k < columns; k++)
-            for (int64_t l = 0; l < LANES; l++) to[k * rows + i + l] = from[(i + l) * columns + k];
-}
-
-inline void repeat(const float* bias, int64_t width, int64_t rows, float* to) {
-    for (int64_t i = 0; i < rows; i++) std::memcpy(to + i * width, bias, width * sizeof(float));
-}
-
-inline void add_rows(const float* rows, int64_t width, int64_t count, float* to) {
-    for (int64_t j = 0; j < width; j += LANES) {
-        vec sum = load(to + j);
-        for (int64_t i = 0; i < count; i++) sum += load(rows + i * width + j);
-        store(to + j, sum);
-    }
-}
-
 // The sequences in blocks of at least TOKENS tokens, and where the tokens of each begin, packed one after the other.
 struct Blocks {
     std::vector<int64_t> offsets, starts;
@@ -339,8 +271,17 @@ void transformer_backward(const TransformerCall* call, const float* qkv, const f
     const TransformerCall& c = *call;
     const int64_t W = c.width, Q = 3 * W, I = c.inner;
     const Blocks blocks(c);
-    Sums all({{of_norm, W}, {of_norm_bias, W}, {of_qkv, Q * W}, {of_qkv_bias, Q}, {of_out, W * W}, {of_out_bias, W},
-              {of_second, W}, {of_second_bias, W}, {of_up, I * W}, {of_up_bias, I}, {of_down, W * I},
+    Sums all({{of_norm, W},
+              {of_norm_bias, W},
+              {of_qkv, Q * W},
+              {of_qkv_bias, Q},
+              {of_out, W * W},
+              {of_out_bias, W},
+              {of_second, W},
+              {of_second_bias, W},
+              {of_up, I * W},
+              {of_up_bias, I},
+              {of_down, W * I},
               {of_down_bias, W}},
              blocks.count() / 2);
     workers().share(all.parts, c.threads, [&](int64_t part) {

@@ -66,9 +66,7 @@ def cached_transformer_layer(
     return continued_layer(x, keys, values, past, weights, heads)
 
 
-def continued_layer(
-    x: Tensor, keys: Tensor, values: Tensor, past: int, weights: LayerWeights, heads: int
-) -> Tensor:
+def continued_layer(x: Tensor, keys: Tensor, values: Tensor, past: int, weights: LayerWeights, heads: int) -> Tensor:
     """One layer over T new tokens of n sequences, which see each other causally and all tokens before.
 
     Args:
@@ -80,7 +78,7 @@ def continued_layer(
     Returns:
         float [T, n, W].
     """
-    steps, n, width = x.shape
+    steps, width = len(x), x.shape[2]
     normal = layer_norm(x, (width,), weights.norm, weights.norm_bias)
     query, key, value = linear(normal, weights.qkv, weights.qkv_bias).transpose(0, 1).chunk(3, -1)
     keys[:, past : past + steps], values[:, past : past + steps] = key, value

@@ -69,7 +69,10 @@ class KeyValueCache:
                 keys, values = (self.prefix.new_empty(n, capacity, width) for _ in range(2))
                 if self.layers:
                     old_keys, old_values = self.layers[layer]
-                    keys[:, : self.tokens], values[:, : self.tokens] = old_keys[:, : self.tokens], old_values[:, : self.tokens]
+                    keys[:, : self.tokens], values[:, : self.tokens] = (
+                        old_keys[:, : self.tokens],
+                        old_values[:, : self.tokens],
+                    )
                 pairs.append((keys, values))
         written[0] = tokens
         return KeyValueCache(self.prefix, pairs, tokens, written)
