@@ -16,7 +16,7 @@ from modelnative.training.discovery.stage_search import JUDGES, PROBES, StageSea
 POOL = 1024  # problems that are to be solved
 ENOUGH = 0.99  # share of them that must be solved
 LEAST = 0.03  # share of the problems still unsolved that a procedure must solve to be taken
-STALE = 10  # generations without a better procedure after which the best is taken
+STALE = 5  # generations without a better procedure after which the best is taken
 MOST = 64  # procedures of a stage
 
 
