@@ -115,7 +115,8 @@ class LiveView(View, Callback):
         return f"stopped at update {self.update}; continue with: modelnative resume {path}"
 
     def on_search(self, event: Searched) -> None:
-        state = f"{event.stage}: {event.procedure or 'nothing yet'}"
+        first, more = (*event.procedures, "nothing yet")[0], len(event.procedures) - 1
+        state = f"{event.stage}: {first}" + (f" and {more} more" if more > 0 else "")
         if event.ended:
             found = "found" if event.found else f"no procedure found; the best solves {event.solved:.3f}:"
             self._print(f"search {found} {state}  ({event.actions:,} actions)")

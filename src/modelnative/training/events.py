@@ -66,16 +66,17 @@ class Searched(Event):
 
     Attributes:
         stage: its name.
-        procedure: the best so far, as words; empty if nothing solves a problem.
-        solved: share of the problems tried that it solves.
+        procedures: the best so far, as words: one, or several that solve different problems; none if nothing solves a
+            problem.
+        solved: share of the problems tried that they solve.
         actions: that the search has played for this stage.
-        found: whether it solves every problem tried.
+        found: whether that is enough: all by one, or 99% by several.
         ended: whether the search for this stage has ended.
     """
 
     method: ClassVar[str] = "on_search"
     stage: str
-    procedure: str
+    procedures: tuple[str, ...]
     solved: float
     actions: int
     found: bool
