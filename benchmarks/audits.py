@@ -92,10 +92,10 @@ def table(lines: list[dict[str, Any]]) -> str:
     rows = ["| training | seed | updates | alarms | audit, update (processor ms) | share, every tenth | largest gap |"]
     rows.append("| --- | --- | --- | --- | --- | --- | --- |")
     for line in newest:
-        share = line["audit_ms"] / line["update_ms"] / 10
+        share, gap = line["audit_ms"] / line["update_ms"] / 10, line["worst"]["log_prob_gap_max"]
         rows.append(
             f"| {line['training']} | {line['seed']} | {line['updates']} | {len(line['alarms'])} |"
-            f" {line['audit_ms']:.1f}, {line['update_ms']:.1f} | {share:.1%} | {line['worst']['log_prob_gap_max']:.1g} |"
+            f" {line['audit_ms']:.1f}, {line['update_ms']:.1f} | {share:.1%} | {gap:.1g} |"
         )
     total, alarms = sum(line["updates"] for line in newest), sum(len(line["alarms"]) for line in newest)
     return "\n".join([*rows, "", f"{alarms} alarms in {total:,} healthy updates."])
