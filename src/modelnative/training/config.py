@@ -141,6 +141,8 @@ class TrainConfig(ConfigModel):
     greedily."""
     checkpoint_every: Updates = 25
     """Updates between checkpoints."""
+    alarms: Literal["off", "warn", "stop"] = "warn"
+    """Audits of updates 1, 2 and every tenth: off, warn (say what is wrong and go on) or stop (end the training)."""
     policy: PolicyConfig = PolicyConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelnative import native
+from modelnative.training.audit import Alarm
 from modelnative.training.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -97,6 +98,20 @@ class Updated(Event):
     elapsed: float
 
 
+@dataclass(frozen=True)
+class Alarmed(Event):
+    """An audit of an update found something wrong.
+
+    Attributes:
+        update: its number.
+        alarm: what is wrong.
+    """
+
+    method: ClassVar[str] = "on_alarm"
+    update: int
+    alarm: Alarm
+
+
 class Callback:
     """The base class of callbacks: override the methods of the events that you need.
 
@@ -118,6 +133,9 @@ class Callback:
 
     def on_update(self, event: Updated) -> None:
         """An update is done."""
+
+    def on_alarm(self, event: Alarmed) -> None:
+        """An audit of an update found something wrong."""
 
     def on_verify(self, event: Any) -> None:
         """Every training problem was played greedily: `Verified`."""
