@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -136,8 +136,9 @@ class Transformer(Core):
         return x if state.tokens else torch.cat([state.prefix.transpose(0, 1), x])
 
     def _weights(self) -> list[LayerWeights]:
-        layers = zip(self.norms, self.qkv, self.out, self.mixers, strict=True)
-        return [
-            LayerWeights(*(x for part in (norm, qkv, out, mixer.norm, mixer.up, mixer.down) for x in part.parameters()))
-            for norm, qkv, out, mixer in layers
-        ]
+        layers = []
+        for norm, qkv, out, module in zip(self.norms, self.qkv, self.out, self.mixers, strict=True):
+            mixer = cast(FeedForward, module)
+            parts: tuple[nn.Module, ...] = (norm, qkv, out, mixer.norm, mixer.up, mixer.down)
+            layers.append(LayerWeights(*(x for part in parts for x in part.parameters())))
+        return layers
