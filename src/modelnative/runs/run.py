@@ -49,7 +49,7 @@ from modelnative.runs.upgrade import FORMATS, upgraded_config
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.fingerprint import differences, fingerprint
 from modelnative.tasks.contract.task import AnyTask
-from modelnative.tasks.importing import require_trusted
+from modelnative.tasks.importing import require_trusted, trust_flags
 from modelnative.training.checkpoint import restore, state_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
@@ -100,14 +100,19 @@ class Run:
         """Write `config.json`."""
         write_json(self.path / "config.json", {"format": FORMAT, **self.config.model_dump()})
 
-    def command(self, name: str) -> str:
-        """A command for this run, to be typed in a shell.
+    def command(self, name: str, flags: str = "") -> str:
+        """A command for this run, to be typed in a shell. It trusts the modules that the configuration names.
+
+        Args:
+            name: of the command.
+            flags: more for it, as they are typed.
 
         Example:
-            >>> Run(Path("runs/my first"), TrainConfig()).command("resume")
-            "modelnative resume 'runs/my first'"
+            >>> Run(Path("runs/my first"), TrainConfig(task="mytasks:MyTask")).command("resume", "--updates 9")
+            "modelnative resume 'runs/my first' --updates 9 --trust mytasks"
         """
-        return f"modelnative {name} {shlex.quote(str(self.path))}"
+        words = f"modelnative {name} {shlex.quote(str(self.path))} {flags}".rstrip()
+        return f"{words}{trust_flags([vars(self.config)])}"
 
     def lock(self) -> FileLock:
         """Keep other processes from training in this folder, until the lock is released or this process dies.
@@ -130,7 +135,7 @@ class Run:
             raise UserError(f"run: {str(path)!r} holds {len(several)} runs; name one of them: {first}")
         if not cls.exists(path):
             if (path / "run.lock").exists():
-                why = f"its training was killed before it began; begin it with: modelnative train --out {path}"
+                why = f"its training was killed before it began; begin it with: modelnative train --out {shlex.quote(str(path))}"
                 raise UserError(f"run: {str(path)!r} has no configuration: {why}")
             raise UserError(
                 f"run: {str(path)!r} is not a run folder; expected one made by: modelnative train --out RUN"
@@ -180,8 +185,8 @@ class Run:
         """Raise a `UserError` if the run has its verdict."""
         if self.result_path.exists():
             raise UserError(
-                f"run: {str(self.path)!r} is finished; look at it with: {self.command('evaluate')}, or train on with: "
-                f"{self.command('resume')} --updates N"
+                f"run: {str(self.path)!r} is finished; look at it with: {self.command('evaluate')}; or train on with: "
+                f"{self.command('resume', '--updates N')}"
             )
 
     def result(self) -> Finished:

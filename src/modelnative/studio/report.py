@@ -34,6 +34,7 @@ from modelnative.sweeps.events import SweepEvent, SweepFinished
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import Row, cells
 from modelnative.tasks.contract.task import AnyTask, Problems
+from modelnative.tasks.importing import trust_flags
 from modelnative.training.rollout import play
 
 POINTS = 400  # of a curve; longer curves are averaged
@@ -71,8 +72,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         UserError: the run has no result yet, or the file cannot be written.
     """
     if not run.result_path.exists():
-        finish = f"modelnative resume {shlex.quote(str(run.path))}"
-        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {finish}")
+        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {run.command('resume')}")
     faults: list[str] = []
 
     def part(name: str | Path, make: Callable[[], T]) -> T | None:
@@ -103,7 +103,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         faults=faults,
         show=tables,
         clock=clock,
-        quoted=shlex.quote(str(run.path)),
+        again=f"modelnative train --config {_config_of(run)} --out NEW{trust_flags([vars(run.config)])}",
     )
     path = run.path / "report.html"
     write(path, html.encode(errors="replace"))  # a path may hold bytes that are no text
@@ -137,7 +137,6 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     for run in runs:
         with contextlib.suppress(*PART_ERRORS):  # damaged; the other seeds are still worth a drawing
             metrics.append(run.metrics())
-    config = shlex.quote(str(runs[0].path / "config.json"))
     html = _page("seeds.html.j2").render(
         path=sweep.path,
         config=runs[0].config,
@@ -163,7 +162,8 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
             for (s, stage), color in zip(enumerate(stages), STAGE_COLORS * len(stages), strict=False)
         ],
         clock=clock,
-        command=f"modelnative train --config {config} --seeds {len(rows)} --out NEW",
+        command=f"modelnative train --config {_config_of(runs[0])} --seeds {len(rows)} --out NEW"
+        f"{trust_flags([vars(runs[0].config)])}",
     )
     write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
@@ -220,6 +220,11 @@ def _page(name: str) -> Template:
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).get_template(name)
+
+
+def _config_of(run: Run) -> str:
+    """The file of a run's configuration, to be typed in a shell."""
+    return shlex.quote(str(run.path / "config.json"))
 
 
 def _fields(run: Run) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
 from modelnative.sweeps.spec import MAX_TRIALS, Spec, differences, parse_spec
-from modelnative.tasks.importing import require_trusted
+from modelnative.tasks.importing import require_trusted, trust_flags
 from modelnative.training.config import TrainConfig, with_fields
 
 MAX_DIFFERENCES = 3  # that an error names
@@ -74,7 +74,7 @@ class Sweep:
         if _in_use(path):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
-                f"modelnative resume {shlex.quote(str(path))}"
+                f"modelnative resume {shlex.quote(str(path))}{trust_flags([vars(config)])}"
             )
         fields = config.model_dump()
         first = fields.pop("seed")
@@ -145,7 +145,9 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that continues this sweep."""
-        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {shlex.quote(str(self.path))}"
+        command = "resume" if self.seeds_only else "sweep --resume"
+        trusted = trust_flags(vars(trial.config) for trial in self.trials)
+        return f"modelnative {command} {shlex.quote(str(self.path))}{trusted}"
 
     @property
     def report_path(self) -> Path:
