@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -338,3 +339,17 @@ def test_trials_stop_when_the_sweep_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: not [pid for pid in processes(sweep.path) if pid != parent.pid], 30)
     newest = int(run.checkpoints()[-1].stem)
     assert newest == len(run.metrics()) >= 3, "it ended with a checkpoint of its last update"
+
+
+def test_a_sweep_whose_folder_was_deleted_writes_nothing_more(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, seeds=3)
+    executor = FakeExecutor(sweep, 1, {})
+    with sweep.lock("sweep") as held:
+        events = run_trials(sweep, executor, 0, held.require_in_place)
+        assert isinstance(next(events), SweepStarted)
+        assert isinstance(next(events), TrialStarted)
+        shutil.rmtree(sweep.path)
+        executor.outcomes = {seed: [CRASHED] for seed in range(3)}
+        with pytest.raises(UserError, match=r"^sweep: the folder '.*' was deleted, moved or replaced"):
+            next(events)
+    assert not sweep.path.exists()

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from modelnative.errors import UserError, in_words
@@ -35,6 +34,7 @@ from modelnative.policies.registry import make_policy
 from modelnative.runs.events import Finished
 from modelnative.runs.files import (
     FORMAT,
+    Held,
     append_lines,
     flush,
     hold,
@@ -114,7 +114,7 @@ class Run:
         words = f"modelnative {name} {shlex.quote(str(self.path))} {flags}".rstrip()
         return f"{words}{trust_flags([vars(self.config)])}"
 
-    def lock(self) -> FileLock:
+    def lock(self) -> Held:
         """Keep other processes from training in this folder, until the lock is released or this process dies.
 
         Raises:

@@ -71,8 +71,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
     Raises:
         UserError: the run has no result yet, or the file cannot be written.
     """
-    if not run.result_path.exists():
-        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {run.command('resume')}")
+    _require_result(run)
     faults: list[str] = []
 
     def part(name: str | Path, make: Callable[[], T]) -> T | None:
@@ -106,8 +105,14 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         again=f"modelnative train --config {_config_of(run)} --out NEW{trust_flags([vars(run.config)])}",
     )
     path = run.path / "report.html"
+    _require_result(run)  # the folder may have been deleted meanwhile, and writing would make it again
     write(path, html.encode(errors="replace"))  # a path may hold bytes that are no text
     return path, faults
+
+
+def _require_result(run: Run) -> None:
+    if not run.result_path.exists():
+        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {run.command('resume')}")
 
 
 @dataclass(frozen=True)

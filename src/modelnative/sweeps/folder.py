@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from modelnative.errors import UserError, require
-from modelnative.runs.files import FORMAT, read_json, write_json
+from modelnative.runs.files import FORMAT, Held, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
@@ -183,7 +183,7 @@ class Sweep:
         return max((int(path.stem) for path in self.run(trial).checkpoints()), default=0)
 
     @contextmanager
-    def lock(self, name: str, timeout: float = 0.0) -> Iterator[None]:
+    def lock(self, name: str, timeout: float = 0.0) -> Iterator[Held]:
         """Hold a lock of this folder against other processes. The system releases it when this process dies.
 
         Args:
@@ -197,9 +197,9 @@ class Sweep:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = path.with_name(f"{name}.holder")  # a file of its own, because Windows locks the content, too
         try:
-            with FileLock(path.with_name(f"{name}.lock"), timeout=timeout):
+            with FileLock(path.with_name(f"{name}.lock"), timeout=timeout) as lock:
                 holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-                yield
+                yield Held(lock, self.path, "sweep")
         except Timeout:
             found = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise UserError(f"{path}: held by {found}; wait until it ends, or stop it") from None

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from modelnative.runs.run import Run
 from modelnative.runs.signals import collect_signals
@@ -19,7 +19,9 @@ QUIET_SECONDS = 2.0  # without an update, after which a trial is taken to verify
 PROGRESS_SECONDS = 0.5  # between two `SweepProgress` events
 
 
-def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[events.SweepEvent, None, None]:
+def run_trials(
+    sweep: Sweep, executor: Executor, retries: int, require_in_place: Callable[[], None] = lambda: None
+) -> Generator[events.SweepEvent, None, None]:
     """Run all trials that are not finished.
 
     Ctrl-C and SIGTERM stop the trials after their current update, with checkpoints; a second Ctrl-C kills them. They
@@ -29,6 +31,7 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[even
         sweep: the sweep. The caller holds its lock.
         executor: runs the trials. The caller closes it.
         retries: how often a trial that crashes is retried.
+        require_in_place: raises a `UserError` if the folder is gone or another one.
 
     Raises:
         UserError: the table cannot be written. The checkpoints of the trials remain.
@@ -53,10 +56,12 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[even
                     continue
                 while waiting and len(running) < executor.jobs and not stopping:
                     trial = waiting.popleft()
+                    require_in_place()
                     executor.start(trial)
                     running[trial.name] = time.monotonic()
                     yield events.TrialStarted(trial, sweep.checkpoint(trial))
                 ended = [(name, outcome, running.pop(name)) for name, outcome in executor.poll(PROGRESS_SECONDS)]
+                require_in_place()
                 for name, outcome, started in ended:
                     trial = trials[name]
                     if not outcome.refused and not sweep.finished(trial):
