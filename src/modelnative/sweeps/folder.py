@@ -4,6 +4,7 @@ SWEEP/sweep.json            the specification, and the whole configuration of ea
 SWEEP/trials/NAME/          an ordinary run folder for each trial
 SWEEP/logs/NAME.log         the output of the trial's processes
 SWEEP/locks/NAME.lock       held by the process that works on the trial
+SWEEP/notes/NAME.json       what the task has to say to its author, if anything
 SWEEP/results.csv           one row for each trial, rewritten when a trial ends
 SWEEP/comparison.svg, .png  the trials side by side, grouped over seeds
 SWEEP/report.html           the seeds side by side, if the trials differ in their seed only
@@ -181,6 +182,24 @@ class Sweep:
     def checkpoint(self, trial: Trial) -> int:
         """The update of a trial's newest checkpoint; 0 without one."""
         return max((int(path.stem) for path in self.run(trial).checkpoints()), default=0)
+
+    def notes(self, trial: Trial) -> list[str]:
+        """What the task of a trial has to say to its author, as far as the trial has found it out; see `Task.notes`."""
+        path = self._notes_path(trial)
+        found = read_json(path) if path.exists() else []
+        return [note for note in found if isinstance(note, str)] if isinstance(found, list) else []
+
+    def write_notes(self, trial: Trial, notes: list[str]) -> None:
+        """Write what the task of a trial has to say.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if notes != self.notes(trial):
+            write_json(self._notes_path(trial), notes)
+
+    def _notes_path(self, trial: Trial) -> Path:
+        return self.path / "notes" / f"{trial.name}.json"
 
     @contextmanager
     def lock(self, name: str, timeout: float = 0.0) -> Iterator[Held]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 
+from modelnative.errors import UserError
 from modelnative.runs.run import Run
 from modelnative.runs.signals import collect_signals
 from modelnative.sweeps import events
 from modelnative.sweeps.executors import Executor, Outcome
 from modelnative.sweeps.folder import Sweep, tail
+from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.results import read_row, write_results
 
 QUIET_SECONDS = 2.0  # without an update, after which a trial is taken to verify or evaluate
@@ -42,6 +45,7 @@ def run_trials(
     running: dict[str, float] = {}  # start time by name
     crashes: Counter[str] = Counter()
     durations: list[float] = []
+    noted: set[str] = set()
     stopping = False
 
     with collect_signals() as received:
@@ -62,6 +66,8 @@ def run_trials(
                     yield events.TrialStarted(trial, sweep.checkpoint(trial))
                 ended = [(name, outcome, running.pop(name)) for name, outcome in executor.poll(PROGRESS_SECONDS)]
                 require_in_place()
+                for name in (*(name for name, *_ in ended), *running):
+                    yield from _new_notes(sweep, trials[name], noted)
                 for name, outcome, started in ended:
                     trial = trials[name]
                     if not outcome.refused and not sweep.finished(trial):
@@ -95,6 +101,16 @@ def run_trials(
             yield events.SweepInterrupted(sweep, received[0], unfinished)
         else:
             yield events.SweepFinished(sweep, tuple(rows.values()))
+
+
+def _new_notes(sweep: Sweep, trial: Trial, noted: set[str]) -> Iterator[events.TaskNoted]:
+    """The notes of a trial's task that are not in `noted`, where they are entered. Seeds differ in counts."""
+    with contextlib.suppress(UserError):  # a file that is being written on a shared disk, or is damaged
+        for note in sweep.notes(trial):
+            kind = re.sub(r"\d+", "", note.replace(",", ""))
+            if kind not in noted:
+                noted.add(kind)
+                yield events.TaskNoted(trial, note)
 
 
 def _seconds_left(durations: list[float], started: list[float], waiting: int, jobs: int) -> float | None:

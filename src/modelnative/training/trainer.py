@@ -27,6 +27,7 @@ from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_ro
 from modelnative.training.recipes import recipe
 from modelnative.training.registry import ALGORITHMS, CURRICULA
 from modelnative.training.rollout import COLUMNS, SHORTER, Plan, Rollout, empty_columns, play, rollout_bytes
+from modelnative.training.update_memory import require_update_memory
 from modelnative.training.update_state import UpdateState
 
 PLAYED_AT_ONCE, LEARNED_AT_ONCE = 4096, 1024  # the most episodes that one thread takes at a time
@@ -99,6 +100,7 @@ class Trainer:
         self.group = Group(config.device)
         self.on_cpu = torch.device(config.device).type == "cpu"
         self.computed_by = [backend() if self.on_cpu else "torch"]
+        require_update_memory(self, PLAYED_AT_ONCE, LEARNED_AT_ONCE)
 
     def __iter__(self) -> Iterator[Metrics]:
         """Update after update, until the budget of updates is spent."""
