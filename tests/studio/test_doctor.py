@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelnative.cli.doctor import doctor
 from modelnative import native
+from modelnative.cli.doctor import doctor
 from modelnative.studio import doctor as module
 from modelnative.studio.doctor import OPTIONAL, REQUIRED, Check, examine, lines
 

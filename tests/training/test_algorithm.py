@@ -148,7 +148,8 @@ def test_reinforce_is_return_minus_baseline(rollout: Rollout) -> None:
     earned = discounted_returns(rollout.reward, CONFIG.gamma)
     plain = (earned - stage_baseline(rollout, earned))[rollout.loss_mask]
     torch.testing.assert_close(
-        found[rollout.loss_mask], plain / max(float(plain.square().mean().sqrt()), MIN_DEVIATION * float(largest_return(rollout)))
+        found[rollout.loss_mask],
+        plain / max(float(plain.square().mean().sqrt()), MIN_DEVIATION * float(largest_return(rollout))),
     )
     assert torch.equal(target, earned)
 

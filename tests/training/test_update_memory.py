@@ -1,4 +1,4 @@
-"""The estimate of the memory of an update, against the tensors that live during one; the process: benchmarks/memory.py."""
+"""The estimate of the memory of an update, against the tensors that live during one; see also benchmarks/memory.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_activations_that_do_not_fit_are_refused(core: str, monkeypatch: pytest.
     pages = int(update_memory(trainer(core, **fields), *LIMITS).total / FACTOR / 4096)
     assert pages * 4096 > 4 * module.rollout_bytes(Whole(), 16384), "it is the activations that do not fit"
     monkeypatch.setattr(memory.os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else pages - 100)
-    with pytest.raises(UserError, match=r"^memory: at least .* GB are needed, .*; choose smaller episodes, .*") as caught:
+    with pytest.raises(
+        UserError, match=r"^memory: at least .* GB are needed, .*; choose smaller episodes, .*"
+    ) as caught:
         trainer(core, **fields)
     assert "\n" not in str(caught.value)
 

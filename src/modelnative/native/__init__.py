@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from modelnative.native.build import Kernels, backend, cache_folders, compilers, describe, kernels
 from modelnative.native.operators import enabled, kernel_threads, operator
-from modelnative.native.settings import seeded, standard_settings
 
 __all__ = [
     "Kernels",
@@ -19,6 +18,4 @@ __all__ = [
     "kernel_threads",
     "kernels",
     "operator",
-    "seeded",
-    "standard_settings",
 ]

@@ -9,7 +9,6 @@ import torch
 
 from modelnative.errors import UserError
 
-
 CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")  # where Linux has the limit of a container: version 2, 1
 
 
@@ -21,7 +20,7 @@ def require_memory(needed: int, device: str | torch.device, choices: str) -> Non
         device: where; a device whose memory is not known has enough.
         choices: what makes it smaller, for the message.
     """
-    device, most = torch.device(device), needed
+    device, most = torch.device(device), float(needed)
     if device.type == "cuda" and torch.cuda.is_available():
         most = torch.cuda.get_device_properties(device).total_memory
     elif device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:

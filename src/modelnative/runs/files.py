@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, require_path
 from modelnative.runs.upgrade import FORMATS, upgraded_fields
 
 FORMAT = "modelnative/2"  # of every file that this version writes
@@ -170,6 +170,7 @@ def begin_lines(path: Path) -> None:
     Raises:
         UserError: the file cannot be written, or holds something else than episodes, such as a run's configuration.
     """
+    require_path("episodes", path)
     try:
         if path.is_file():
             with open(path, "rb") as file:

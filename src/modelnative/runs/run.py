@@ -26,12 +26,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from modelnative.errors import UserError, in_words
-from modelnative.evidence.evaluate import Evaluation
+from modelnative.errors import UserError, require_path
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import make_policy
-from modelnative.runs.events import Finished
 from modelnative.runs.files import (
     FORMAT,
     Held,
@@ -45,6 +43,7 @@ from modelnative.runs.files import (
     write_lines,
     write_tensors,
 )
+from modelnative.runs.result import Result
 from modelnative.runs.upgrade import FORMATS, upgraded_config
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.fingerprint import differences, fingerprint
@@ -57,7 +56,6 @@ from modelnative.training.trainer import Trainer
 KEPT = 3  # checkpoints
 # What a training leaves that was killed before its configuration was written: nothing is lost with it.
 UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|task\.json(\.partial)?|checkpoints|0+\.safetensors(\.partial)?")
-COSTS = ("updates", "episodes", "steps", "seconds")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
 
@@ -89,6 +87,7 @@ class Run:
     def require_new(self) -> None:
         """Raise a `UserError` unless the folder is missing, empty, or that of a training that did not begin."""
         path = self.path
+        require_path("out", path)
         begun = (file for file in path.rglob("*") if not UNBEGUN.fullmatch(file.name))
         if path.exists() and (not path.is_dir() or any(begun)):
             raise UserError(
@@ -129,14 +128,17 @@ class Run:
         Raises:
             UserError: the folder is not a run's, holds several runs, or its configuration is damaged.
         """
+        require_path("run", path)
         several = sorted((p.parent for p in path.glob("trials/*/config.json")), key=lambda p: (len(p.name), p.name))
         if several:
             first = ", ".join(map(str, several[:3])) + (", …" if len(several) > 3 else "")
             raise UserError(f"run: {str(path)!r} holds {len(several)} runs; name one of them: {first}")
         if not cls.exists(path):
             if (path / "run.lock").exists():
-                why = f"its training was killed before it began; begin it with: modelnative train --out {shlex.quote(str(path))}"
-                raise UserError(f"run: {str(path)!r} has no configuration: {why}")
+                raise UserError(
+                    f"run: {str(path)!r} has no configuration: its training was killed before it began; begin it with: "
+                    f"modelnative train --out {shlex.quote(str(path))}"
+                )
             raise UserError(
                 f"run: {str(path)!r} is not a run folder; expected one made by: modelnative train --out RUN"
             )
@@ -189,21 +191,13 @@ class Run:
                 f"{self.command('resume', '--updates N')}"
             )
 
-    def result(self) -> Finished:
+    def result(self) -> Result:
         """The verdict.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        values = read_json(self.result_path)
-        try:
-            evaluation, sampled = Evaluation.of(values["evaluation"]), Evaluation.of(values["sampled"])
-            return Finished(self, evaluation, sampled, **{name: values[name] for name in COSTS})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{self.result_path}: damaged ({in_words(error)}); delete it, and write it anew with: "
-                f"{self.command('resume')}"
-            ) from error
+        return Result.read(self.result_path, self.command("resume"))
 
     @property
     def report_path(self) -> Path:

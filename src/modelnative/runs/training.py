@@ -361,7 +361,7 @@ def load_initial(trainer: Trainer) -> None:
                 raise UserError(f"the {name} of its task {theirs.name} is not that of {ours.name}")
         source.load_into(trainer.policy)
     except UserError as error:
-        raise UserError(f"init: {trainer.config.init!r} is not allowed; {error}") from error
+        raise UserError(f"init: {shown(trainer.config.init)} is not allowed; {error}") from error
 
 
 def require_device(name: str) -> None:

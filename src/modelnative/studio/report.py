@@ -9,21 +9,20 @@ import re
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
-from pydantic import TypeAdapter
 
 from modelnative.errors import UserError, in_words
-from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation, floor
+from modelnative.evidence.evaluate import DRAWN, LISTED, floor
 from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.problem_set import ProblemSet, unseen_problems
 from modelnative.policies.contract import Policy
-from modelnative.runs.files import read_json, write
+from modelnative.runs.files import write
+from modelnative.runs.result import Result
 from modelnative.runs.run import Run
 from modelnative.studio import tables
 from modelnative.studio.figures import figures
@@ -81,7 +80,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
             faults.append(str(error) if isinstance(error, UserError) else f"{name}: {in_words(error)}")
             return None
 
-    result = part(run.result_path, lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
+    result = part(run.result_path, run.result)
     counts = result.evaluation.counts if result else ()
     task = part("task", run.task)
     policy = part(run.weights_path, lambda: run.policy(task)) if task else None
@@ -113,20 +112,6 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
 def _require_result(run: Run) -> None:
     if not run.result_path.exists():
         raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {run.command('resume')}")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `result.json` says: the verdict, what the training cost, the machine, and what the curriculum found."""
-
-    evaluation: Evaluation
-    sampled: Evaluation
-    seconds: float
-    updates: int
-    episodes: int
-    steps: int
-    machine: dict[str, Any]
-    curriculum: dict[str, Any] = field(default_factory=dict)
 
 
 def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:

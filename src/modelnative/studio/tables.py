@@ -133,7 +133,7 @@ def share(count: Count, *, exact: bool) -> str:
 def finished(end: Finished) -> list[str]:
     """The last lines of a training; the first is the verdict."""
     run, evaluation = end.run, end.evaluation
-    report, missing = run.path / "report.html", f"not written; write it with: {run.command('report')}"
+    report, unwritten = run.path / "report.html", f"not written; write it with: {run.command('report')}"
     splits = {"train": "train split", "heldout": "held-out   "}
     lines = [evaluation.line(), ""]
     for split, name in splits.items():
@@ -148,7 +148,7 @@ def finished(end: Finished) -> list[str]:
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
         "",
         f"  run          {run.path}",
-        f"  report       {report if report.exists() else missing}",
+        f"  report       {report if report.exists() else unwritten}",
         f"  weights      {run.weights_path}",
         "",
     ]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelnative.errors import UserError, require
+from modelnative.errors import UserError, require, require_path
 from modelnative.runs.files import FORMAT, Held, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
@@ -50,6 +50,7 @@ class Sweep:
         Raises:
             UserError: `path` holds something else, or the spec is not allowed.
         """
+        require_path("out", path)
         if cls.exists(path):
             return cls.open(path, spec)
         if _in_use(path):
@@ -72,6 +73,7 @@ class Sweep:
             [('seed-3', 3, 1), ('seed-4', 4, 1)]
         """
         require(1 <= seeds <= MAX_TRIALS, "seeds", seeds, f"from 1 to {MAX_TRIALS:,}")
+        require_path("out", path)
         if _in_use(path):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
@@ -105,6 +107,7 @@ class Sweep:
         Raises:
             UserError: the folder is not a sweep, is damaged, or was made from another spec.
         """
+        require_path("sweep", path)
         if not cls.exists(path):
             raise UserError(f"sweep: {str(path)!r} is not a sweep folder; expected one made by: modelnative sweep SPEC")
         saved = read_json(path / "sweep.json")

@@ -76,10 +76,11 @@ def _of_others(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for field in NAMES:
         values = fields.get(field)
         for name in values if isinstance(values, list) else [values]:
-            module, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+            text = name if isinstance(name, str) else ""
+            module, colon, _ = text.partition(":")
             ours = module.startswith("modelnative.") and "__main__" not in module
             if colon and not ours:
-                yield field, name, module
+                yield field, text, module
 
 
 NAMES = ("task", "core", "algorithm", "curriculum")  # the fields whose values are names

@@ -10,10 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from modelnative.native import backend, standard_settings
+from modelnative.native import backend
 from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.memory import require_memory
 from modelnative.policies.registry import make_policy, named
+from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
 from modelnative.training.algorithm import Algorithm

@@ -152,7 +152,7 @@ class _Living(TorchDispatchMode):
     """Counts the bytes of the tensors that operations return, until they are freed."""
 
     def __init__(self, held: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: dict[int, weakref.ref[Any]] = {}
         self._count(held)
