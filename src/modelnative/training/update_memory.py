@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_iter
 from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.memory import require_memory
 from modelnative.tasks.contract.task import AnyTask, Problems
-from modelnative.training.rollout import rollout_bytes
+from modelnative.training.rollout import SHORTER, rollout_bytes
 
 if TYPE_CHECKING:
     from modelnative.training.trainer import Trainer
@@ -41,12 +41,16 @@ class UpdateMemory(NamedTuple):
         return self.rollout + max(self.acting, self.learning)
 
 
-def require_update_memory(trainer: Trainer, played: int, learned: int) -> None:
-    """Raise a `UserError` if an update surely does not fit: if the estimate over `FACTOR` is more than the device has.
+def require_training_memory(trainer: Trainer, played: int, learned: int) -> None:
+    """Raise a `UserError` if a training surely does not fit, before its tensors are allocated.
 
-    Nothing is tried where a crude bound shows that it fits anywhere.
+    The network with its gradients and Adam's two moments, and the rollout, are known. For the whole of an update the
+    estimate over `FACTOR` is compared; nothing is tried where a crude bound shows that it fits anywhere.
     """
     config, horizon = trainer.config, trainer.task.spec.horizon
+    weights = sum(parameter.nbytes for parameter in trainer.parameters)
+    require_memory(4 * weights, config.device, "policy.width or policy.layers")
+    require_memory(rollout_bytes(trainer.task, config.episodes), config.device, SHORTER)
     units = sum(parameter.shape[0] for parameter in trainer.parameters if parameter.dim())
     if config.episodes * horizon * units * PER_UNIT > LARGE:
         require_memory(int(update_memory(trainer, played, learned).total / FACTOR), config.device, SMALLER)
