@@ -105,7 +105,11 @@ def test_make_task_by_name(name: str) -> None:
     assert "\n" not in TASKS[name].summary
 
 
-EMPTY = [*((name, {}) for name in TASKS), ("expressions", {"feedback": "paper"}), ("countdown", {"tries": 5, "feedback": "tried"})]
+EMPTY = [
+    *((name, {}) for name in TASKS),
+    ("expressions", {"feedback": "paper"}),
+    ("countdown", {"tries": 5, "feedback": "tried"}),
+]
 
 
 @pytest.mark.parametrize(("name", "options"), EMPTY)
