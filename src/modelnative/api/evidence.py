@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modelnative.api.training import Agent, load
+from modelnative.errors import require_path
 from modelnative.evidence.certify import certify as certify
 from modelnative.evidence.clinic import clinic as clinic
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
@@ -82,6 +83,7 @@ def report(folder: str | Path) -> tuple[list[Path], list[str]]:
         UserError: it is neither, the run has no result yet, or a file cannot be written.
     """
     path = Path(folder)
+    require_path("run", path)
     if not Sweep.exists(path):
         written, faults = write_run_report(Run.open(path))
         return [written], faults
