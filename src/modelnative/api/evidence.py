@@ -1,4 +1,4 @@
-"""What was really learned: evaluate, explain, report."""
+"""What was really learned: evaluate, explain, inspect, report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from modelnative.api.training import Agent, load
 from modelnative.evidence.certify import certify as certify
@@ -14,13 +15,16 @@ from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_split
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
+from modelnative.evidence.inspect import PAIRS, Inspection
+from modelnative.evidence.inspect import inspect as inspect_policy
 from modelnative.evidence.tutorial_comparison import compare_tutorial
-from modelnative.runs.files import append_lines, begin_lines
+from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
 from modelnative.runs.run import Run
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.tasks.contract.task import Split, require
+from modelnative.tasks import require_task
+from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
@@ -105,3 +109,44 @@ def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanati
     agent = agent if isinstance(agent, Agent) else load(agent)
     task = agent.task
     return explain_policy(agent.policy, task, task.parse(task.spec.stage_index(stage), problem))
+
+
+def inspect(
+    agent: Agent | nn.Module | str | Path,
+    task: AnyTask | None = None,
+    *,
+    stages: Sequence[str] | None = None,
+    pairs: int = PAIRS,
+    file: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Inspection:
+    """Look inside an agent by interventions: who carries what it needs from one action to the next, and is it used?
+
+    Args:
+        agent: an agent, a run folder, or any module that fulfills the contract of `Policy`.
+        task: what such a module plays; none for the others.
+        stages: names; all by default.
+        pairs: of problems in each stage.
+        file: write the result there, as JSON.
+        progress: is called with a line before everything that takes time.
+
+    Raises:
+        UserError: an unknown stage, a stage with too few problems, no task for a module, or a file that cannot be
+            written.
+
+    Example:
+        >>> import modelnative as mn
+        >>> found = mn.inspect("runs/first")  # doctest: +SKIP
+        >>> found.stage("T2").verdict("memory register").word  # doctest: +SKIP
+        'carried'
+    """
+    if isinstance(agent, nn.Module):
+        policy, played = agent, require_task(task)
+    else:
+        require(task is None, "task", type(task).__name__, "none for an agent or a run folder, which has its own")
+        agent = agent if isinstance(agent, Agent) else load(agent)
+        policy, played = agent.policy, agent.task
+    found = inspect_policy(policy, played, stages=stages, pairs=pairs, progress=progress)
+    if file is not None:
+        write_json(Path(file), {"format": FORMAT, **found.as_dict()})
+    return found

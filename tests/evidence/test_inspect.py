@@ -1,0 +1,161 @@
+"""Networks whose memory and plans are planted get the right verdicts; episodes without a hook are the usual ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import planted
+import pytest
+import torch
+from own import LSTM
+
+import modelnative as mn
+from modelnative.evidence.carriers import problems_of, record
+from modelnative.evidence.interventions import ENDED, Moment, playback, replay
+from modelnative.evidence.verdicts import ranges
+from modelnative.policies.registry import make_policy
+from modelnative.tasks import make_task
+from modelnative.tasks.contract.check import check_task
+from modelnative.training.rollout import play
+
+MEMORY = planted.Notebook()
+CORES = ["gru", "mingru", "transformer", "memoryless"]
+
+
+def policy_of(task: mn.Task, core: str = "gru", **fields: object) -> torch.nn.Module:
+    return make_policy(task.spec, core, mn.PolicyConfig(width=16, **fields)).eval()  # type: ignore[arg-type]
+
+
+def test_the_planted_task_fulfills_the_contract() -> None:
+    check_task(MEMORY, samples=32)
+    check_task(planted.Notebook(plan=True), samples=32)
+
+
+# Playback
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("name", ["arithmetic", "hops", "recall", "countdown"])
+def test_without_a_hook_it_is_the_usual_greedy_play_bit_for_bit(name: str, core: str) -> None:
+    task = make_task(name, **({"longest": 10} if name == "recall" else {}))
+    policy = policy_of(task, core)
+    problems = task.sample(torch.arange(12) % len(task.spec.stages), torch.Generator().manual_seed(0))
+    usual = play(policy, task, problems)  # type: ignore[arg-type]
+    assert usual.final is not None
+    for got in (playback(policy, task, problems), playback(policy, task, problems, lambda t, now: now)):
+        running = usual.running
+        assert torch.equal(got.action != ENDED, running)
+        for column in ("token", "feedback", "action"):
+            assert torch.equal(getattr(got, column)[running], getattr(usual, column)[running])
+        assert torch.equal(got.success, usual.success)
+        for name, tensor in vars(usual.final).items():
+            if isinstance(tensor, torch.Tensor):
+                assert torch.equal(getattr(got.final, name), tensor)
+
+
+def test_an_episode_goes_on_from_any_moment_as_it_did() -> None:
+    task = make_task("arithmetic")
+    policy = policy_of(task, "transformer")
+    episodes = record(policy, task, problems_of(task, 2, 40))
+    for t, moment in episodes.moments.items():
+        again = playback(policy, task, episodes.problems, start=moment, first=t)
+        assert torch.equal(again.action, episodes.played.action[t:])
+        final, success = replay(task, moment.state, episodes.played.action[t:])
+        assert torch.equal(success, episodes.played.success)
+        assert torch.equal(final.calculator.value, episodes.played.final.calculator.value)
+
+
+def test_a_hook_changes_what_the_policy_sees() -> None:
+    def blank(t: int, now: Moment) -> Moment:
+        return dataclasses.replace(now, feedback=torch.full_like(now.feedback, planted.EOS))
+
+    problems = problems_of(MEMORY, 0, 64)
+    assert bool(playback(planted.Inside(), MEMORY, problems).success.all())
+    assert not bool(playback(planted.Inside(), MEMORY, problems, blank).success.all())
+
+
+# Who carries it
+
+
+def inspected(policy: torch.nn.Module, task: mn.Task = MEMORY) -> mn.StageInspection:
+    return mn.inspect(policy, task, pairs=200).stages[0]
+
+
+def test_memory_inside() -> None:
+    found = inspected(planted.Inside())
+    hidden = found.verdict("hidden state")
+    assert (hidden.word, hidden.keys) == ("carried", (2, 3, 4))
+    assert (found.verdict("feedback").word, found.verdict("feedback").keys) == ("carried", (1,))
+    assert found.verdict("context").word == "not carried"
+    assert all(verdict.carrier != "register" for verdict in found.verdicts)  # it is the same in all problems: empty
+    rates = {removal.name: removal.success.rate for removal in found.removals}
+    assert rates["nothing"] == 1.0
+    assert rates["feedback: blank"] == pytest.approx(0.25, abs=0.1)
+    assert rates["hidden state: 0"] == pytest.approx(0.25, abs=0.1)
+
+
+def test_memory_outside() -> None:
+    found = inspected(planted.Outside())
+    assert "hidden state" not in names(found)  # there is a clock in it, the same in all problems
+    register = found.verdict("register")
+    assert (register.word, register.keys) == ("carried", (2, 3))
+    assert found.verdict("feedback").keys == (4,)
+    assert found.exchange("register", 2).answer.donor.rate == 1.0
+
+
+def test_memory_on_both_sides_is_shared() -> None:
+    found = inspected(planted.Both())
+    assert {found.verdict(name).word for name in ("hidden state", "register", "feedback")} == {"shared"}
+    own, donor = (getattr(found.exchange("hidden state", 3).answer, name).rate for name in ("own", "donor"))
+    assert own == pytest.approx(0.5, abs=0.15)
+    assert donor == pytest.approx(1 - own)
+
+
+def names(found: mn.StageInspection) -> list[str]:
+    return [verdict.carrier for verdict in found.verdicts]
+
+
+def test_registers_of_the_calculator_are_predicted(tmp_path: Path) -> None:
+    """A policy that types the oracle's program: an exchanged memory changes the answer as the calculator says."""
+    from worlds import Scripted
+
+    task = make_task("arithmetic")
+    found = mn.inspect(Scripted(task), task, stages=["T2"], pairs=100).stages[0]
+    memory = found.exchange("memory register", 6)
+    assert memory.answer.predicted.rate == 1.0
+    assert memory.answer.own.hits + memory.answer.predicted.hits == memory.answer.comparable.hits
+    assert memory.answer.predicted.hits >= 20
+    assert found.verdict("memory register").keys == (5, 6, 7, 8, 9, 10, 11)
+
+
+@pytest.mark.parametrize("core", [*CORES, "own"])
+def test_every_core_and_any_module_is_inspected_and_twice_the_same(core: str, tmp_path: Path) -> None:
+    policy = LSTM(MEMORY.spec, mn.PolicyConfig(width=8)) if core == "own" else policy_of(MEMORY, core)
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        mn.inspect(policy, MEMORY, pairs=40, file=file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    (stage,) = json.loads(files[0].read_text())["stages"]
+    assert stage["verdicts"]
+    assert {"hidden state: 0", "last token: unseen"} <= {removal["name"] for removal in stage["removals"]}
+
+
+def test_bad_input_is_one_clear_line() -> None:
+    task = make_task("arithmetic")
+    policy = policy_of(task)
+    with pytest.raises(mn.UserError, match="pairs: 3 is not allowed; expected 20 to 100,000"):
+        mn.inspect(policy, task, pairs=3)
+    with pytest.raises(mn.UserError, match="did you mean 'T2'"):
+        mn.inspect(policy, task, stages=["T22"])
+    with pytest.raises(mn.UserError, match="task: None is not allowed; expected a task"):
+        mn.inspect(policy)
+    small = make_task("hops", hops=1, size=3)
+    with pytest.raises(mn.UserError, match="stage: 'H1' has 6 different problems, too few to exchange"):
+        mn.inspect(policy_of(small), small)
+
+
+def test_ranges() -> None:
+    assert ranges([1, 2, 3, 5], [1, 2, 3, 4, 5]) == "1-3, 5"
+    assert ranges([], [1]) == ""
