@@ -41,7 +41,7 @@ class NotebookState(State):
 class Notebook(NumberedTask[NotebookProblems, NotebookState]):
     """Four keys. SAVE writes the cue, which is shown at the start, into a notebook; SHOW shows it; a symbol answers.
 
-    The context has two symbols p and q. The right answer is the cue, or with `plan` the sum of p and q modulo 4.
+    The context has three symbols. The right answer is the cue, or with `plan` the sum of the three modulo 4.
     """
 
     def __init__(self, plan: bool = False) -> None:
@@ -50,7 +50,7 @@ class Notebook(NumberedTask[NotebookProblems, NotebookState]):
             name="notebook",
             vocabulary=("a", "b", "c", "d", "CTX", "SAVE", "SHOW", "WAIT", "EOS"),
             stages=("only",),
-            context_length=3,
+            context_length=4,
             feedback_width=1,
             horizon=KEYS,
             start=CTX,
@@ -59,13 +59,13 @@ class Notebook(NumberedTask[NotebookProblems, NotebookState]):
         self.tables = StageTables(self.spec.stages, self.numbers)
 
     def numbers(self, stage: int, split: Split) -> Tensor:
-        numbers = torch.arange(SYMBOLS**3)
+        numbers = torch.arange(SYMBOLS**4)
         return numbers[in_split(numbers, split)]
 
     def problems(self, stage: Tensor, numbers: Tensor) -> NotebookProblems:
-        cue, p, q = numbers // 16, numbers // 4 % 4, numbers % 4
-        context = torch.stack([p, q, torch.full_like(p, CTX)], 1)
-        return NotebookProblems(stage, context, numbers, cue, (p + q) % 4 if self.plan else cue)
+        cue, p, q, r = numbers // 64, numbers // 16 % 4, numbers // 4 % 4, numbers % 4
+        context = torch.stack([p, q, r, torch.full_like(p, CTX)], 1)
+        return NotebookProblems(stage, context, numbers, cue, (p + q + r) % 4 if self.plan else cue)
 
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> NotebookProblems:
         return self.problems(stage, self.tables.draw(stage, generator, split))
@@ -175,7 +175,7 @@ class Planner(Planted):
     """Computes the answer at the first key and keeps it in mind."""
 
     def first(self, feedback: Tensor, context: Tensor) -> Tensor:
-        return context[:, :2].sum(1) % SYMBOLS
+        return context[:, :3].sum(1) % SYMBOLS
 
     def types(self, mind: Tensor, feedback: Tensor, context: Tensor) -> Tensor:
         return mind
@@ -185,7 +185,7 @@ class Spectator(Planner):
     """Keeps the same in mind, but computes the answer again when it types it."""
 
     def types(self, mind: Tensor, feedback: Tensor, context: Tensor) -> Tensor:
-        return context[:, :2].sum(1) % SYMBOLS
+        return context[:, :3].sum(1) % SYMBOLS
 
 
 class Reflex(Spectator):

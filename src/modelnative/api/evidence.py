@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from modelnative.api.training import Agent, load
+from modelnative.errors import UserError
 from modelnative.evidence.certify import certify as certify
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
@@ -18,6 +19,8 @@ from modelnative.evidence.explain import explain as explain_policy
 from modelnative.evidence.inspect import PAIRS, Inspection
 from modelnative.evidence.inspect import inspect as inspect_policy
 from modelnative.evidence.tutorial_comparison import compare_tutorial
+from modelnative.native.settings import seeded
+from modelnative.policies.registry import make_policy
 from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
 from modelnative.runs.run import Run
 from modelnative.studio.report import write_run_report, write_sweep_reports
@@ -117,6 +120,7 @@ def inspect(
     *,
     stages: Sequence[str] | None = None,
     pairs: int = PAIRS,
+    probes: bool = True,
     file: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inspection:
@@ -127,6 +131,7 @@ def inspect(
         task: what such a module plays; none for the others.
         stages: names; all by default.
         pairs: of problems in each stage.
+        probes: also ask which later actions are known in advance, with linear probes and controls.
         file: write the result there, as JSON.
         progress: is called with a line before everything that takes time.
 
@@ -141,12 +146,27 @@ def inspect(
         'carried'
     """
     if isinstance(agent, nn.Module):
-        policy, played = agent, require_task(task)
+        policy, played, untrained = agent, require_task(task), None
     else:
         require(task is None, "task", type(task).__name__, "none for an agent or a run folder, which has its own")
         agent = agent if isinstance(agent, Agent) else load(agent)
         policy, played = agent.policy, agent.task
-    found = inspect_policy(policy, played, stages=stages, pairs=pairs, progress=progress)
+        untrained = _untrained(agent)
+    found = inspect_policy(
+        policy, played, stages=stages, pairs=pairs, probes=probes, untrained=untrained, progress=progress
+    )
     if file is not None:
         write_json(Path(file), {"format": FORMAT, **found.as_dict()})
     return found
+
+
+def _untrained(agent: Agent) -> nn.Module | None:
+    """The network of a run before its training; None if the run's configuration does not make it."""
+    config = agent.run.config
+    try:
+        with seeded(0):
+            made = make_policy(agent.task.spec, config.core, config.policy)
+    except UserError:
+        return None
+    same = type(made) is type(agent.policy)
+    return made.to(next(agent.policy.parameters()).device).eval() if same else None

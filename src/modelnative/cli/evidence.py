@@ -29,7 +29,8 @@ so far. Exit code 1: there is a defect.
 INSPECT = """\
 Two greedy episodes of one stage are stopped before the same action, one thing is exchanged between them (the context
 that the network reads, its hidden state, the feedback, the last token, registers of the tools), and they go on. The
-outcome shows who carries what. Then the agent plays without its hidden state, without feedback and so on.
+outcome shows who carries what. Then the agent plays without its hidden state, without feedback and so on. At last,
+linear probes ask whether later actions are known in advance, beyond what six controls know, and whether it is used.
 
     modelnative inspect runs/first --stage T2
 
@@ -91,6 +92,7 @@ def inspect(arguments: Sequence[str]) -> int:
     add("folder", type=Path, metavar="RUN", help="the run folder")
     add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages, such as T2 (default: all)")
     add("--pairs", type=int, default=500, metavar="N", help="pairs of problems in each stage (default: 500)")
+    add("--no-probes", dest="probes", action="store_false", help="do not ask what is known in advance")
     add("--out", type=Path, metavar="FILE", help="write the JSON to this file (default: RUN/inspect.json)")
     add("--json", action="store_true", help="print JSON instead of tables")
     found = parser.read(arguments)
@@ -103,6 +105,7 @@ def inspect(arguments: Sequence[str]) -> int:
         run.path,
         stages=found.stage,
         pairs=found.pairs,
+        probes=found.probes,
         file=found.out or run.inspection_path,
         progress=print_progress,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from modelnative.evidence.carriers import LEAST, problems_of, record
+from modelnative.evidence.decoding import Decoding, decode
 from modelnative.evidence.donors import Exchange, StageTransfer, exchange_all, transfer_stage
 from modelnative.evidence.interventions import Answers
 from modelnative.evidence.removals import Removal, remove_all
@@ -33,6 +34,7 @@ class StageInspection:
         exchanges: of every carrier before every action.
         transfer: the hidden state of an earlier stage; None where there is none.
         removals: success without something; the first is of the whole agent.
+        decoding: what is known in advance; None without probes.
         verdicts: one for each carrier.
         words: sentences.
     """
@@ -43,6 +45,7 @@ class StageInspection:
     exchanges: tuple[Exchange, ...]
     transfer: StageTransfer | None
     removals: tuple[Removal, ...]
+    decoding: Decoding | None
     verdicts: tuple[Verdict, ...]
     words: tuple[str, ...]
 
@@ -64,6 +67,7 @@ class StageInspection:
             "sensitivity": self.sensitivity.as_dict(),
             "exchanges": [_exchange(exchange) for exchange in self.exchanges],
             "transfer": None if self.transfer is None else self.transfer.as_dict(),
+            "decoding": None if self.decoding is None else self.decoding.as_dict(),
             "removals": [removal.as_dict() for removal in self.removals],
         }
 
@@ -108,6 +112,8 @@ def inspect(
     *,
     stages: Sequence[str] | None = None,
     pairs: int = PAIRS,
+    probes: bool = True,
+    untrained: nn.Module | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inspection:
     """Look inside an agent.
@@ -117,6 +123,8 @@ def inspect(
         task: the task that it plays.
         stages: names; all by default.
         pairs: of problems in each stage.
+        probes: also ask what is known in advance; with four times as many problems.
+        untrained: the same network with random weights, for a control; by default the weights are put in random places.
         progress: is called with a line before each stage.
 
     Raises:
@@ -134,14 +142,16 @@ def inspect(
         for index in indices:
             if progress is not None:
                 progress(f"{task.spec.stages[index]}: {pairs} pairs")
-            found.append(_stage(policy, task, index, pairs))
+            found.append(_stage(policy, task, index, pairs, probes, untrained))
     finally:
         torch.set_num_threads(threads)
         policy.train(training)
     return Inspection(task.spec.name, task.options(), pairs, tuple(found))
 
 
-def _stage(policy: nn.Module, task: AnyTask, index: int, pairs: int) -> StageInspection:
+def _stage(
+    policy: nn.Module, task: AnyTask, index: int, pairs: int, probes: bool, untrained: nn.Module | None
+) -> StageInspection:
     device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
 
     def drawn(stage: int) -> Problems:
@@ -155,6 +165,9 @@ def _stage(policy: nn.Module, task: AnyTask, index: int, pairs: int) -> StageIns
         transfer = transfer_stage(policy, task, episodes, record(policy, task, drawn(index // 2)))
     read = sensitivity(policy, task, problems, episodes.played, answers)
     removals = remove_all(policy, task, problems)
+    decoding = None
+    if probes:
+        decoding = decode(policy, task, index, 4 * pairs, problems, episodes.played, untrained)
     keys, found = [t + 1 for t in episodes.keys], verdicts(exchanges)
     return StageInspection(
         task.spec.stages[index],
@@ -163,6 +176,7 @@ def _stage(policy: nn.Module, task: AnyTask, index: int, pairs: int) -> StageIns
         tuple(exchanges),
         transfer,
         tuple(removals),
+        decoding,
         tuple(found),
-        tuple(in_words(found, keys, read, removals, transfer)),
+        (*in_words(found, keys, read, removals, transfer), *(decoding.in_words() if decoding else ())),
     )
