@@ -26,7 +26,6 @@ from modelnative.evidence.carriers import (
     donors_of,
     hidden_rows,
     noisy,
-    policy_groups,
     register_groups,
     with_hidden_rows,
 )
@@ -212,31 +211,35 @@ def _same_length(actions: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StageTransfer:
-    """The hidden state before the first action is that of another stage's problem.
+    """A part of the policy's state before the first action is that of another stage's problem.
 
     Attributes:
-        donor_stage: its name.
-        donor, own: episodes that are as long as the donor's, and as the agent's own.
+        carrier: which.
+        donor_stage: the name of that stage.
+        donor, own: episodes that are as long as the donor's, and as the agent's own; of those where these differ.
     """
 
+    carrier: str
     donor_stage: str
     donor: Share
     own: Share
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
-        return {"donor_stage": self.donor_stage, "donor": self.donor.as_dict(), "own": self.own.as_dict()}
+        shares = {"donor": self.donor.as_dict(), "own": self.own.as_dict()}
+        return {"carrier": self.carrier, "donor_stage": self.donor_stage, **shares}
 
 
-def transfer_stage(policy: nn.Module, task: AnyTask, episodes: Episodes, other: Episodes) -> StageTransfer | None:
-    """Exchange the hidden state between stages, before the first action; None if there is none."""
-    paths = policy_groups(policy).get(HIDDEN)
-    if not paths:
-        return None
+def transfer_stage(policy: nn.Module, task: AnyTask, episodes: Episodes, other: Episodes) -> list[StageTransfer]:
+    """Exchange each part of the policy's state between stages, before the first action."""
     own, donor = episodes.moments[0], other.moments[0]
-    start = Carrier(HIDDEN, "policy", paths).exchange(own, donor)
-    length = playback(policy, task, episodes.problems, start=start).length
     own_length, donor_length = episodes.played.length, other.played.length
     among = own_length != donor_length
     name = task.spec.stages[int(other.problems.stage[0])]
-    return StageTransfer(name, share(length == donor_length, among), share(length == own_length, among))
+    found = []
+    for carrier in carriers(policy, task, episodes.changing):
+        if carrier.kind == "policy":
+            length = playback(policy, task, episodes.problems, start=carrier.exchange(own, donor)).length
+            as_donor, as_own = share(length == donor_length, among), share(length == own_length, among)
+            found.append(StageTransfer(carrier.name, name, as_donor, as_own))
+    return found

@@ -32,7 +32,7 @@ class StageInspection:
         keys: the numbers of the actions before which was intervened, from 1.
         sensitivity: does the agent read the problem?
         exchanges: of every carrier before every action.
-        transfer: the hidden state of an earlier stage; None where there is none.
+        transfers: parts of the policy's state from an earlier stage; empty for the first.
         removals: success without something; the first is of the whole agent.
         decoding: what is known in advance; None without probes.
         verdicts: one for each carrier.
@@ -43,7 +43,7 @@ class StageInspection:
     keys: tuple[int, ...]
     sensitivity: Sensitivity
     exchanges: tuple[Exchange, ...]
-    transfer: StageTransfer | None
+    transfers: tuple[StageTransfer, ...]
     removals: tuple[Removal, ...]
     decoding: Decoding | None
     verdicts: tuple[Verdict, ...]
@@ -66,7 +66,7 @@ class StageInspection:
             "keys": list(self.keys),
             "sensitivity": self.sensitivity.as_dict(),
             "exchanges": [_exchange(exchange) for exchange in self.exchanges],
-            "transfer": None if self.transfer is None else self.transfer.as_dict(),
+            "transfers": [transfer.as_dict() for transfer in self.transfers],
             "decoding": None if self.decoding is None else self.decoding.as_dict(),
             "removals": [removal.as_dict() for removal in self.removals],
         }
@@ -160,9 +160,9 @@ def _stage(
     problems, answers = drawn(index), Answers(task)
     episodes = record(policy, task, problems)
     exchanges = exchange_all(policy, task, episodes, answers)
-    transfer = None
+    transfers = []
     if index:
-        transfer = transfer_stage(policy, task, episodes, record(policy, task, drawn(index // 2)))
+        transfers = transfer_stage(policy, task, episodes, record(policy, task, drawn(index // 2)))
     read = sensitivity(policy, task, problems, episodes.played, answers)
     removals = remove_all(policy, task, problems)
     decoding = None
@@ -174,9 +174,9 @@ def _stage(
         tuple(keys),
         read,
         tuple(exchanges),
-        transfer,
+        tuple(transfers),
         tuple(removals),
         decoding,
         tuple(found),
-        (*in_words(found, keys, read, removals, transfer), *(decoding.in_words() if decoding else ())),
+        (*in_words(found, keys, read, removals, transfers), *(decoding.in_words() if decoding else ())),
     )

@@ -99,7 +99,7 @@ def in_words(
     keys: Sequence[int],
     read: Sensitivity,
     removals: Sequence[Removal],
-    transfer: StageTransfer | None,
+    transfers: Sequence[StageTransfer],
 ) -> list[str]:
     """Sentences about one stage."""
     left = {removal.name: removal.success.rate or 0.0 for removal in removals}
@@ -108,7 +108,8 @@ def in_words(
         f"The agent solves {floor(whole)} of the problems.",
         *_reading(read),
         *_carrying(found, keys),
-        *_hidden(found, left, whole, transfer),
+        *_hidden(found, left, whole),
+        *_stage(transfers),
         *_feedback(left, whole),
     ]
 
@@ -140,9 +141,7 @@ def _carrying(found: Sequence[Verdict], keys: Sequence[int]) -> Iterator[str]:
         yield f"Not carried by: {', '.join(parts)}."
 
 
-def _hidden(
-    found: Sequence[Verdict], left: dict[str, float], whole: float, transfer: StageTransfer | None
-) -> Iterator[str]:
+def _hidden(found: Sequence[Verdict], left: dict[str, float], whole: float) -> Iterator[str]:
     found_hidden = next((v for v in found if v.carrier == HIDDEN), None)
     needed = left.get("hidden state: 0", whole) < whole / 2
     if found_hidden is not None and found_hidden.word == "not carried" and needed:
@@ -150,10 +149,15 @@ def _hidden(
             "The hidden state of another problem changes nothing, but without one success is "
             f"{floor(left['hidden state: 0'])}: it tells the place in the program, not the problem."
         )
-    if transfer is not None and (transfer.donor.rate or 0.0) >= CARRIED:
+
+
+def _stage(transfers: Sequence[StageTransfer]) -> Iterator[str]:
+    parts = [transfer for transfer in transfers if (transfer.donor.rate or 0.0) >= CARRIED]
+    if parts:
+        best = parts[0]
         yield (
-            f"With the hidden state of a problem of {transfer.donor_stage}, {floor(transfer.donor.rate)} of the "
-            "episodes are as long as the donor's: it carries how many actions to make."
+            f"With the {best.carrier} of a problem of {best.donor_stage}, {floor(best.donor.rate)} of the episodes are "
+            "as long as the donor's: it says how many actions to make."
         )
 
 

@@ -102,7 +102,7 @@ class TokenPolicy(Policy):
         return TokenState(self.core.initial_state(summary, read), context, stage, keys, table)
 
     def state_groups(self) -> dict[str, tuple[str, ...]]:
-        return {"context": ("context", "keys"), "hidden state": ("core",)}
+        return {"context": ("context", "stage", "keys"), "hidden state": ("core",)}
 
     def forward(self, tokens: Tensor, feedback: Tensor, state: TokenState) -> PolicyOutput:
         hidden, after = self._read(tokens, feedback, state)
