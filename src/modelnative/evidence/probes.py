@@ -21,7 +21,7 @@ from modelnative.policies.contract import PolicyOutput
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 PROBLEMS = 2000  # drawn for probes; each different one is used once
-KEYS = 6  # actions after which is probed
+KEYS = 5  # actions after which is probed
 LEADS = (1, 2, 3, 5)  # how many actions ahead; and the last action
 HISTORY = 8  # actions that the control of the history sees
 MOST_FEATURES = 1024  # a larger hidden state, such as a cache, is probed by what the heads read, and not edited
