@@ -49,3 +49,27 @@ def test_the_command_writes_what_it_shows(
     assert cli.run(["inspect", "run", "--stage", "T0", "--pairs", "40", "--json", "--out", "other.json"]) == 0
     assert json.loads(capsys.readouterr().out) == {k: v for k, v in written.items() if k != "format"}
     assert Path("other.json").read_bytes() == Path("run/inspect.json").read_bytes()
+    assert "What is inside" not in Path("run/report.html").read_text()
+    mn.report("run")
+    html = Path("run/report.html").read_text()
+    assert "What is inside" in html
+    carriers = [verdict["carrier"] for verdict in written["stages"][0]["verdicts"]]
+    assert all(f"<tr><th>{carrier}</th>" in html for carrier in carriers)
+    Path("run/inspect.json").write_text('{"stages": [{}]}')
+    _, faults = mn.report("run")
+    assert faults == [
+        "run/inspect.json: KeyError: 'keys' (inspection.py, line N, in _section)".replace("N", line(faults))
+    ]
+
+
+def line(faults: list[str]) -> str:
+    return re.findall(r"line (\d+)", faults[0])[0]
+
+
+def test_the_heat_map_shows_the_share_that_followed() -> None:
+    found = mn.inspect(planted.Outside(), planted.Notebook(), pairs=100, probes=False)
+    (section,) = inspection.sections(found.as_dict())
+    rows = {carrier: [cell.followed for cell in cells] for carrier, _, cells in section.rows}
+    assert section.keys == (1, 2, 3, 4)
+    assert rows["register"] == [None, 1.0, 1.0, 0.0]
+    assert rows["feedback"] == [0.0, None, None, 1.0]

@@ -1,14 +1,16 @@
-"""What is inside an agent, as tables in the terminal; from what `modelnative inspect` writes to inspect.json."""
+"""What is inside an agent, in the terminal and in the report; from what `modelnative inspect` writes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from modelnative.evidence.carriers import LEAST
 from modelnative.evidence.evaluate import floor, interval
 from modelnative.evidence.verdicts import ranges
 from modelnative.studio.tables import table
@@ -71,3 +73,66 @@ def removals(stage: Cells) -> Table:
 def rate(share: Cells | None) -> str:
     """The rate of a share, three decimals, rounded down."""
     return MISSING if share is None else floor(share["rate"])
+
+
+# The report
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """How many of the comparable pairs followed an exchange: the share, and all of it in words; None if not tested."""
+
+    followed: float | None
+    title: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One stage in the report: a row of the heat map for each carrier, with its verdict; removals; sentences."""
+
+    stage: str
+    keys: tuple[int, ...]
+    rows: tuple[tuple[str, str, tuple[HeatCell, ...]], ...]
+    removals: tuple[tuple[str, str, str], ...]
+    words: tuple[str, ...]
+
+
+def sections(found: Cells) -> list[Section]:
+    """What the report shows of the content of inspect.json."""
+    return [_section(stage) for stage in found["stages"]]
+
+
+def _section(stage: Cells) -> Section:
+    keys = [int(key) for key in stage["keys"]]
+    cells = {(e["carrier"], e["key"]): _heat(e) for e in stage["exchanges"]}
+    untested = HeatCell(None, "the same in all problems")
+    rows = tuple(
+        (
+            str(verdict["carrier"]),
+            _verdict(verdict, keys).plain,
+            tuple(cells.get((verdict["carrier"], key), untested) for key in keys),
+        )
+        for verdict in stage["verdicts"]
+    )
+    removed = tuple(
+        (str(r["name"]), rate(r["success"]), interval(*r["success"]["interval"])) for r in stage["removals"]
+    )
+    return Section(str(stage["stage"]), tuple(keys), rows, removed, tuple(map(str, stage["words"])))
+
+
+def _heat(exchange: Cells) -> HeatCell:
+    """The outcome that followed most, of the answer and the next action."""
+    shown: list[tuple[float, str]] = []
+    for name, text in (("answer", "answer"), ("next_token", "next action")):
+        outcome = exchange[name]
+        if outcome is None:
+            continue
+        trials = {part: outcome[part]["trials"] for part in ("donor", "predicted")}
+        followed = [outcome[part]["rate"] for part, count in trials.items() if count >= LEAST]
+        if followed:
+            shares = ", ".join(f"{part} {rate(outcome[part])}" for part in ("donor", "own", "predicted"))
+            shown.append((max(followed), f"{text}: {shares} of {trials['donor']} pairs"))
+    if not shown:
+        return HeatCell(None, "too few comparable pairs")
+    best = max(shown)
+    return HeatCell(best[0], best[1])
