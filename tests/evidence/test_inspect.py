@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import planted
 import pytest
@@ -12,15 +13,15 @@ import torch
 from own import LSTM
 
 import modelnative as mn
-from modelnative.evidence.carriers import problems_of, record
+from modelnative.evidence.carriers import donors_of, problems_of, record
 from modelnative.evidence.decoding import Decoding
-from modelnative.evidence.interventions import ENDED, Moment, playback, replay
+from modelnative.evidence.interventions import ENDED, Moment, get_field, playback, replay
 from modelnative.evidence.probes import has_one_skeleton
 from modelnative.evidence.ridge import FOLDS, Design, margins
 from modelnative.evidence.steering import Eraser
 from modelnative.evidence.verdicts import ranges
 from modelnative.policies.registry import make_policy
-from modelnative.tasks import make_task
+from modelnative.tasks import TASKS, make_task
 from modelnative.tasks.contract.check import check_task
 from modelnative.training.rollout import play
 
@@ -251,3 +252,32 @@ def test_bad_input_is_one_clear_line() -> None:
 def test_ranges() -> None:
     assert ranges([1, 2, 3, 5], [1, 2, 3, 4, 5]) == "1-3, 5"
     assert ranges([], [1]) == ""
+
+
+def test_one_operand_is_varied() -> None:
+    for name in ("arithmetic", "tutorial"):
+        task = make_task(name)
+        problems = task.sample(torch.arange(60) % 3, torch.Generator().manual_seed(0), "all")
+        varied = task.vary(problems, torch.Generator().manual_seed(1))
+        assert torch.equal(varied.stage, problems.stage)
+        assert ((varied.operands != problems.operands).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in TASKS), ("expressions", {"feedback": "paper"}), ("dictionary", {"store": True})],
+)
+def test_registers_of_all_tasks_are_found_and_differ(name: str, options: dict[str, Any]) -> None:
+    """Oracle programs are played: every group differs between two problems before some action, or is the mode."""
+    task = make_task(name, **options)
+    problems = problems_of(task, 0, 40)
+    state, partner, different = task.begin(problems), donors_of(problems), set()
+    for action in task.oracle(problems).T:
+        for group, paths in task.state_groups().items():
+            columns = [get_field(state, path) for path in paths]
+            if any(not torch.equal(column, column[partner]) for column in columns):
+                different.add(group)
+        state = task.step(state, action).state
+    # The first stages store nothing, recall's cue is the last thing typed, and a store may be off.
+    unused = {"mode", "memory register", "typed symbols", "store", "call"}
+    assert set(task.state_groups()) - different <= unused

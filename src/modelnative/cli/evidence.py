@@ -96,17 +96,15 @@ def inspect(arguments: Sequence[str]) -> int:
     add("--out", type=Path, metavar="FILE", help="write the JSON to this file (default: RUN/inspect.json)")
     add("--json", action="store_true", help="print JSON instead of tables")
     found = parser.read(arguments)
-    from modelnative.runs.run import Run
     from modelnative.studio import inspection as pictures
     from modelnative.studio import tables
 
-    run = Run.open(found.folder)
     inspection = mn.inspect(
-        run.path,
+        found.folder,
         stages=found.stage,
         pairs=found.pairs,
         probes=found.probes,
-        file=found.out or run.inspection_path,
+        file=found.out or found.folder / "inspect.json",
         progress=print_progress,
     )
     if found.json:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from modelnative.evidence.carriers import HIDDEN, WHOLE_POLICY, WHOLE_TOOLS
+from modelnative.evidence.carriers import CONTEXT, HIDDEN, WHOLE_POLICY, WHOLE_TOOLS
 from modelnative.evidence.donors import Exchange, Outcome, StageTransfer
 from modelnative.evidence.evaluate import floor
 from modelnative.evidence.removals import Removal
@@ -155,9 +155,10 @@ def _stage(transfers: Sequence[StageTransfer]) -> Iterator[str]:
     parts = [transfer for transfer in transfers if (transfer.donor.rate or 0.0) >= CARRIED]
     if parts:
         best = parts[0]
+        what = "what the network reads" if best.carrier == CONTEXT else f"the {best.carrier}"
         yield (
-            f"With the {best.carrier} of a problem of {best.donor_stage}, {floor(best.donor.rate)} of the episodes are "
-            "as long as the donor's: it says how many actions to make."
+            f"With {what} of a problem of {best.donor_stage}, {floor(best.donor.rate)} of the episodes are as long as "
+            "the donor's: it says how many actions to make."
         )
 
 
