@@ -15,7 +15,8 @@ import sys
 
 # The folder of a script is the first place where modules are looked for, and this file is no substitute for the
 # standard library's `inspect`.
-sys.path.pop(0)
+if __name__ == "__main__":
+    sys.path.pop(0)
 
 import argparse
 import json
@@ -67,6 +68,8 @@ def figures(found: mn.Inspection, stage: str) -> dict[str, Any]:
             if o is not None and o.tested
         }
     decoding = inside.decoding.as_dict() if inside.decoding else {}
+    kept = ("key", "target", "label", "hidden", "margin", "low", "high")
+    decoding["cells"] = [{name: cell[name] for name in kept} for cell in decoding.get("cells", ())]
     return {
         "stage": stage,
         "verdicts": {verdict.carrier: [verdict.word, list(verdict.keys)] for verdict in inside.verdicts},
@@ -78,7 +81,6 @@ def figures(found: mn.Inspection, stage: str) -> dict[str, Any]:
             for s in found.stages
         },
         "decoding": decoding,
-        "words": list(inside.words),
     }
 
 
@@ -89,7 +91,7 @@ def rate(share: Any) -> float | None:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """A row for each claim, every seed shown."""
-    rows = ["| run | what | asked for | each seed |", "| --- | --- | --- | --- |"]
+    rows = ["| run | what | threshold | each seed |", "| --- | --- | --- | --- |"]
     for name, what, asked, of in CLAIMS:
         values = [of(line) for line in sorted(lines, key=lambda line: line["seed"]) if line["run"] == name]
         if values:
@@ -251,7 +253,7 @@ def main() -> None:
             with open(RESULTS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             lines.append(json.loads(json.dumps(line)))
-            print(name, seed, f"{cost} s", *line["words"], sep="\n  ", flush=True)
+            print(name, seed, f"{cost} s", *found.stage(RUNS[name][1]).words, sep="\n  ", flush=True)
     print(table(lines))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from modelnative.evidence.carriers import CONTEXT, HIDDEN, WHOLE_POLICY, WHOLE_TOOLS
+from modelnative.evidence.carriers import CONTEXT, HIDDEN, LEAST, WHOLE_POLICY, WHOLE_TOOLS
 from modelnative.evidence.donors import Exchange, Outcome, StageTransfer
 from modelnative.evidence.evaluate import floor
 from modelnative.evidence.removals import Removal
@@ -27,16 +27,19 @@ class Verdict:
             `not carried`: at no action. `not tested`: never enough comparable pairs.
         keys: the numbers of the actions at which it is carried, or shared, from 1.
         strongest: the exchange that was followed most, and its outcome.
+        kept: the lowest share of own answers after an exchange; None where answers were not tested.
     """
 
     carrier: str
     word: Word
     keys: tuple[int, ...]
     strongest: tuple[Exchange, Outcome] | None
+    kept: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
         shown: dict[str, object] = {"carrier": self.carrier, "verdict": self.word, "keys": list(self.keys)}
+        shown["kept"] = None if self.kept is None else round(self.kept, 6)
         if self.strongest is not None:
             exchange, outcome = self.strongest
             level = "answer" if outcome is exchange.answer else "next token"
@@ -71,11 +74,13 @@ def _verdict(name: str, exchanges: list[Exchange], chance: dict[tuple[int, bool]
             words[exchange.key] = word
             found.append((exchange, outcome))
     strongest = max(found, key=lambda pair: pair[1].followed, default=None)
+    own = [e.answer.own.hits / e.answer.own.trials for e in exchanges if e.answer.own.trials >= LEAST]
+    kept = min(own, default=None)
     for word in ("carried", "shared"):
         keys = tuple(key for key, given in words.items() if given == word)
         if keys:
-            return Verdict(name, word, keys, strongest)
-    return Verdict(name, "not carried" if words else "not tested", (), strongest)
+            return Verdict(name, word, keys, strongest, kept)
+    return Verdict(name, "not carried" if words else "not tested", (), strongest, kept)
 
 
 def ranges(keys: Iterable[int], known: Sequence[int]) -> str:
@@ -145,10 +150,17 @@ def _hidden(found: Sequence[Verdict], left: dict[str, float], whole: float) -> I
     found_hidden = next((v for v in found if v.carrier == HIDDEN), None)
     needed = left.get("hidden state: 0", whole) < whole / 2
     if found_hidden is not None and found_hidden.word == "not carried" and needed:
-        yield (
-            "The hidden state of another problem changes nothing, but without one success is "
-            f"{floor(left['hidden state: 0'])}: it tells the place in the program, not the problem."
-        )
+        without, kept = floor(left["hidden state: 0"]), found_hidden.kept
+        if kept is None or kept >= CARRIED:
+            yield (
+                f"The hidden state of another problem changes nothing, but without one success is {without}: it tells "
+                "the place in the program, not the problem."
+            )
+        else:
+            yield (
+                "The hidden state of another problem is not followed, but disturbs: the own answer is kept in "
+                f"{floor(kept)} or more. Without a hidden state success is {without}."
+            )
 
 
 def _stage(transfers: Sequence[StageTransfer]) -> Iterator[str]:
