@@ -48,6 +48,9 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.tasks.tools.task import ToolTask as ToolTask
     from modelnative.tasks.tools.tool import tool as tool
     from modelnative.training.algorithm import Algorithm as Algorithm
+    from modelnative.training.audit import Alarm as Alarm
+    from modelnative.training.audit import Audit as Audit
+    from modelnative.training.audit import audit as audit
     from modelnative.training.config import CurriculumConfig as CurriculumConfig
     from modelnative.training.config import LossConfig as LossConfig
     from modelnative.training.config import OptimizerConfig as OptimizerConfig
@@ -55,6 +58,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.training.config import with_fields as with_fields
     from modelnative.training.curriculum import Curriculum as Curriculum
     from modelnative.training.curriculum import Draw as Draw
+    from modelnative.training.events import Alarmed as Alarmed
     from modelnative.training.events import Callback as Callback
     from modelnative.training.events import Event as Event
     from modelnative.training.events import Searched as Searched
@@ -87,7 +91,8 @@ _MODULES = {
     "training.algorithm": "Algorithm",
     "training.config": "CurriculumConfig LossConfig OptimizerConfig TrainConfig with_fields",
     "training.curriculum": "Curriculum Draw",
-    "training.events": "Callback Event Searched Started Updated",
+    "training.audit": "Alarm Audit audit",
+    "training.events": "Alarmed Callback Event Searched Started Updated",
     "training.metrics": "Metrics",
     "training.rollout": "Rollout",
     "training.trainer": "Trainer",

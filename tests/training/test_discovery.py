@@ -27,6 +27,7 @@ from modelnative.training.discovery.procedures import (
     Symbols,
     copies_feedback,
     lengths,
+    solving_programs,
     write_programs,
 )
 from modelnative.training.discovery.search import Finding, search_stages
@@ -56,6 +57,15 @@ def check_form(task: AnyTask, procedures: Tensor) -> None:
     assert bool((filled[:, :-1] | ~filled[:, 1:]).all()), "padding stands at the end alone"
 
 
+def write_successes(task: AnyTask, problems: mn.Problems, program: Tensor) -> Tensor:
+    """Whether actions succeed, played by themselves."""
+    state, won = task.begin(problems), torch.zeros(len(problems), dtype=torch.bool)
+    for token in program.t():
+        step = task.step(state, token)
+        state, won = step.state, won | step.success
+    return won
+
+
 def forbid_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
     def oracle(*_: object) -> Tensor:
         raise AssertionError("the oracle was asked")
@@ -79,12 +89,9 @@ def test_what_a_procedure_writes_succeeds_where_the_procedure_does(name: str, se
         procedures[0] = torch.tensor(right)
     success, _ = Machines(task, True, one_part).play(procedures, problems)
     for row, procedure in enumerate(procedures):
-        program = write_programs(task, procedure.expand(len(problems), -1), problems)
-        state, won = task.begin(problems), torch.zeros(len(problems), dtype=torch.bool)
-        for token in program.t():
-            step = task.step(state, token)
-            state, won = step.state, won | step.success
-        assert torch.equal(won, success[row])
+        program, written = write_programs(task, procedure.expand(len(problems), -1), problems)
+        assert torch.equal(written, success[row])
+        assert torch.equal(write_successes(task, problems, program), success[row])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -166,6 +173,56 @@ def test_a_search_ends_at_its_budget() -> None:
     assert findings[-1].solved < 1
 
 
+def kinds(count: int = 30) -> mn.ToolTask:
+    """Which of two tools is right depends on the problem, so no one procedure solves the stage."""
+
+    @mn.tool
+    def double(x: int) -> int:
+        """Twice as much."""
+        return 2 * x
+
+    @mn.tool
+    def triple(x: int) -> int:
+        """Three times as much."""
+        return 3 * x
+
+    return mn.ToolTask(
+        [double, triple],
+        {"one": {"x": range(1, count), "kind": ["two", "three"]}},
+        lambda problem: problem["x"] * (2 if problem["kind"] == "two" else 3),
+    )
+
+
+def test_several_procedures_solve_what_no_single_one_does() -> None:
+    task = kinds()
+    none = torch.empty(0, task.spec.horizon, dtype=torch.int64)
+    alone = [f for f in search_stages(task, range(1), none, 0, 4_000_000, one_part) if f.ended]
+    assert not alone[0].found
+    assert alone[0].solved < 0.8
+    found = next(f for f in search_stages(task, range(1), none, 0, 10_000_000, one_part, several=True) if f.ended)
+    assert found.found
+    assert found.several
+    assert found.solved >= 0.99
+    text = {Symbols(task.spec).text(each) for each in found.procedures}
+    assert {"double x ANS R1", "triple x ANS R1"} <= text
+
+
+def test_the_hint_for_a_problem_is_the_first_procedure_that_solves_it() -> None:
+    task, spec = kinds(), kinds().spec
+    names = {Symbols(spec)._name(s): s for s in range(Symbols(spec).count)}
+    rows = [[names[word] for word in f"{tool} x ANS R1".split()] for tool in ("double", "triple")]
+    procedures = torch.full((1, 3, spec.horizon), PAD)
+    procedures[0, :2, :4] = torch.tensor(rows)
+    problems = task.sample(torch.zeros(200, dtype=torch.int64), torch.Generator().manual_seed(0), "all")
+    programs = solving_programs(task, procedures, problems)
+    assert bool(write_successes(task, problems, programs).all())
+    assert set(programs[:, 0].tolist()) == {names["double"], names["triple"]}
+    only = solving_programs(task, procedures[:, 1:], problems)
+    solved = write_successes(task, problems, only)
+    assert 0 < int(solved.sum()) < len(problems)
+    assert bool((only[~solved] == spec.end).all())
+
+
 def prepared(curriculum: Discover, task: AnyTask, most: int | None = None) -> Discover:
     """Prepare it; stop after the end of the search for `most` stages."""
     ended = 0
@@ -188,7 +245,7 @@ def test_an_interrupted_search_continues_with_the_next_stage() -> None:
         assert torch.equal(rest.state_dict()[name], tensor), name
     assert torch.equal(rest.lengths, whole.lengths)
     assert list(rest.prepare(task, Preparation(0, "train", one_part))) == []
-    assert rest.summary(task)["H1"]["procedure"] == "{start} ANS {shown, 1 before}"
+    assert rest.summary(task)["H1"]["procedures"] == ["{start} ANS {shown, 1 before}"]
 
 
 def test_a_stage_without_a_procedure_has_no_hints() -> None:

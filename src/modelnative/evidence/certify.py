@@ -298,8 +298,7 @@ class StageMeasurement:
         solved = 0
         for procedure in finding.procedures[:1]:
             for chunk in self.problems.chunks(seed=1):
-                programs = write_programs(self.task, procedure.expand(len(chunk), -1), chunk)
-                solved += successes(self.task, chunk, programs)
+                solved += int(write_programs(self.task, procedure.expand(len(chunk), -1), chunk)[1].sum())
         if solved <= constant.successes:  # a constant program is a procedure, too
             self.figures["procedure"] = dataclasses.replace(
                 constant, best=False, how=f"the best fixed program; {search}"

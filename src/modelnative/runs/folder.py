@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from modelnative.runs.events import Checkpointed, Finished, Verified
-from modelnative.runs.files import write_json
+from modelnative.runs.files import append_lines, write_json
 from modelnative.runs.run import COSTS, Run
 from modelnative.speed.machine import machine
-from modelnative.training.events import Callback, Updated
+from modelnative.training.events import Alarmed, Callback, Updated
 
 
 class RunFolder(Callback):
@@ -23,6 +23,10 @@ class RunFolder(Callback):
 
     def on_update(self, event: Updated) -> None:
         self.run.append([dataclasses.asdict(event.metrics)])
+
+    def on_alarm(self, event: Alarmed) -> None:
+        line = {"update": event.update, **dataclasses.asdict(event.alarm), "text": event.alarm.text}
+        append_lines(self.run.alarms_path, [line])
 
     def on_verify(self, event: Verified) -> None:
         if event.best and event.trainer is not None:

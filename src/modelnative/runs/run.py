@@ -233,10 +233,28 @@ class Run:
         """Add updates to the metrics."""
         append_lines(self.metrics_path, lines)
 
+    @property
+    def alarms_path(self) -> Path:
+        """Where the alarms are; there is no such file as long as there are none."""
+        return self.path / "alarms.jsonl"
+
+    def alarms(self) -> list[dict[str, Any]]:
+        """What audits found wrong so far, in order."""
+        for number, line in enumerate(lines := read_lines(self.alarms_path), 1):
+            if not (isinstance(line, dict) and {"update", "check", "text"} <= line.keys()):
+                raise UserError(f"{self.alarms_path}: line {number} is not an alarm; delete it")
+        return lines
+
+    def first_alarms(self) -> list[dict[str, Any]]:
+        """The first alarm of each check."""
+        return list({line["check"]: line for line in reversed(self.alarms())}.values())[::-1]
+
     def forget_after(self, update: int) -> None:
-        """Drop the metrics of updates that no checkpoint has, so that a continuation writes them anew."""
+        """Drop the metrics and alarms of updates that no checkpoint has; a continuation writes them anew."""
         lines = {line["update"]: line for line in self.metrics() if line["update"] <= update}
         write_lines(self.metrics_path, lines.values())
+        if self.alarms_path.exists():
+            write_lines(self.alarms_path, [line for line in self.alarms() if line["update"] <= update])
 
     # Checkpoints
 

@@ -28,7 +28,7 @@ from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.curriculum import Curriculum
-from modelnative.training.events import CallbackLike, Event, Started, Updated
+from modelnative.training.events import Alarmed, CallbackLike, Event, Started, Updated
 from modelnative.training.metrics import Metrics, stage_success
 from modelnative.training.parallel import own_device
 from modelnative.training.rollout import Rollout, play
@@ -216,6 +216,10 @@ class Training:
         self._require_finite(metrics)
         self._count(start)
         events = [self._emit(Updated(metrics, self.state.elapsed, trainer=self.trainer))]
+        for alarm in self.trainer.alarms:
+            events.append(self._emit(Alarmed(metrics.update, alarm, trainer=self.trainer)))
+            if self.run.config.alarms == "stop":
+                self.failure = self.failure or UserError(f"alarm at update {metrics.update}: {alarm.text}")
         if self._verification_due(metrics):
             events.append(self._emit(self._verify()))
         if metrics.update % self.run.config.checkpoint_every == 0:

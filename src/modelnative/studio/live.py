@@ -18,7 +18,7 @@ from rich.text import Text
 from modelnative.runs.events import Finished, Interrupted, Verified
 from modelnative.studio.tables import console as make_console
 from modelnative.training.config import TrainConfig
-from modelnative.training.events import Callback, Event, Searched, Started, Updated
+from modelnative.training.events import Alarmed, Callback, Event, Searched, Started, Updated
 
 LOG_UPDATES = 10  # updates between plain lines
 REFRESH_SECONDS = 0.1  # between redraws of the live view
@@ -82,6 +82,7 @@ class LiveView(View, Callback):
         self.config = TrainConfig()
         self.update = 0
         self._told: list[str] = []
+        self._alarmed: set[str] = set()
         self._speed: float | None = None
         self._solved_greedily = False  # the newest event is a verification without a failure
 
@@ -115,7 +116,8 @@ class LiveView(View, Callback):
         return f"stopped at update {self.update}; continue with: modelnative resume {path}"
 
     def on_search(self, event: Searched) -> None:
-        state = f"{event.stage}: {event.procedure or 'nothing yet'}"
+        first, more = (*event.procedures, "nothing yet")[0], len(event.procedures) - 1
+        state = f"{event.stage}: {first}" + (f" and {more} more" if more > 0 else "")
         if event.ended:
             found = "found" if event.found else f"no procedure found; the best solves {event.solved:.3f}:"
             self._print(f"search {found} {state}  ({event.actions:,} actions)")
@@ -135,6 +137,11 @@ class LiveView(View, Callback):
                 self._print(self._line(event))
         elif time.perf_counter() - self._drawn > REFRESH_SECONDS:
             self._draw(self._picture(event))
+
+    def on_alarm(self, event: Alarmed) -> None:
+        if event.alarm.check not in self._alarmed:  # the same fault is found again and again
+            self._alarmed.add(event.alarm.check)
+            self._print(f"alarm at update {event.update}: {event.alarm.text}")
 
     def on_verify(self, event: Verified) -> None:
         self._solved_greedily = event.evaluation.reaches(self.config.target_success)

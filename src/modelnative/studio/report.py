@@ -97,6 +97,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         trained=tables.trained_part(result.evaluation, run) if result else None,
         drawn=list(dict.fromkeys(count.stage for count in counts if not count.whole)),
         parameters=sum(p.numel() for p in policy.parameters()) if policy else None,
+        alarms=part(run.alarms_path, run.first_alarms),
         charts=part(run.metrics_path, lambda: charts(run.metrics(), stages, hints=hints)),
         examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
         example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,

@@ -90,8 +90,8 @@ class CurriculumConfig(ConfigModel):
     token of the episode (the others)."""
     min_stage_weight: PositiveFraction = 0.08
     """Sampling weight of solved stages. Failing stages have weight 1."""
-    search_budget: int = Field(default=150_000_000, ge=1, le=10**12)
-    """Actions that the search for a procedure may play for each stage (curriculum discover)."""
+    search_budget: int = Field(default=400_000_000, ge=1, le=10**12)
+    """Actions that the search for procedures may play for each stage (curriculum discover)."""
     success_ema: FractionBelowOne = 0.8
     """Decay of the moving average of success rates that the curriculum uses."""
 
@@ -141,6 +141,8 @@ class TrainConfig(ConfigModel):
     greedily."""
     checkpoint_every: Updates = 25
     """Updates between checkpoints."""
+    alarms: Literal["off", "warn", "stop"] = "warn"
+    """Audits of updates 1, 2 and every tenth: off, warn (say what is wrong and go on) or stop (end the training)."""
     policy: PolicyConfig = PolicyConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

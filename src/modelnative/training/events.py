@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelnative import native
+from modelnative.training.audit import Alarm
 from modelnative.training.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -66,16 +67,17 @@ class Searched(Event):
 
     Attributes:
         stage: its name.
-        procedure: the best so far, as words; empty if nothing solves a problem.
-        solved: share of the problems tried that it solves.
+        procedures: the best so far, as words: one, or several that solve different problems; none if nothing solves a
+            problem.
+        solved: share of the problems tried that they solve.
         actions: that the search has played for this stage.
-        found: whether it solves every problem tried.
+        found: whether that is enough: all by one, or 99% by several.
         ended: whether the search for this stage has ended.
     """
 
     method: ClassVar[str] = "on_search"
     stage: str
-    procedure: str
+    procedures: tuple[str, ...]
     solved: float
     actions: int
     found: bool
@@ -94,6 +96,20 @@ class Updated(Event):
     method: ClassVar[str] = "on_update"
     metrics: Metrics
     elapsed: float
+
+
+@dataclass(frozen=True)
+class Alarmed(Event):
+    """An audit of an update found something wrong.
+
+    Attributes:
+        update: its number.
+        alarm: what is wrong.
+    """
+
+    method: ClassVar[str] = "on_alarm"
+    update: int
+    alarm: Alarm
 
 
 class Callback:
@@ -117,6 +133,9 @@ class Callback:
 
     def on_update(self, event: Updated) -> None:
         """An update is done."""
+
+    def on_alarm(self, event: Alarmed) -> None:
+        """An audit of an update found something wrong."""
 
     def on_verify(self, event: Any) -> None:
         """Every training problem was played greedily: `Verified`."""

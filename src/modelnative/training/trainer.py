@@ -17,10 +17,12 @@ from modelnative.policies.registry import make_policy, named
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
 from modelnative.training.algorithm import Algorithm
+from modelnative.training.audit import Alarm
+from modelnative.training.auditor import audit_due, audit_update
 from modelnative.training.config import TrainConfig
 from modelnative.training.curriculum import Curriculum, Draw, Preparation
 from modelnative.training.dynamic_sampling import replace_rejected
-from modelnative.training.events import CallbackLike, Event, Searched, Started, Updated
+from modelnative.training.events import Alarmed, CallbackLike, Event, Searched, Started, Updated
 from modelnative.training.loss import LossTerms, LossTokens, LossWeights, policy_loss
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
@@ -49,6 +51,7 @@ class Trainer:
         stages: the names of the stages that it trains on.
         practice: training problems that a verification found wrong; each is played about once an update or more often,
             in a sixteenth of the episodes at least and a quarter at most.
+        alarms: what the audit of the last update found wrong; see `TrainConfig.alarms`.
         computed_by: `native` or `torch` (see `modelnative doctor`); both where a continuation was computed otherwise.
 
     Raises:
@@ -93,6 +96,7 @@ class Trainer:
         require(fits, "loss.num_generations", generations, f"a divisor of episodes ({episodes})")
         self.practice: Problems | None = None
         require_memory(rollout_bytes(task, episodes), config.device, SHORTER)
+        self.alarms: list[Alarm] = []
         self.updates = self.episodes = self.steps = 0
         self.generator = torch.Generator(config.device)
         self.pool = Pool(config.threads or cores())
@@ -110,6 +114,8 @@ class Trainer:
         while self.updates < self.config.updates:
             metrics = self.update()
             self.emit(Updated(metrics, time.perf_counter() - start, trainer=self))
+            for alarm in self.alarms:
+                self.emit(Alarmed(self.updates, alarm, trainer=self))
             yield metrics
 
     def prepare_curriculum(self) -> Iterator[Searched]:
@@ -135,6 +141,8 @@ class Trainer:
         with self.pool.computing():
             self.generator.manual_seed(self.config.seed * 1_000_003 + self.updates)
             state = self.prepare(*self.collect(), started)
+            due = self.config.alarms != "off" and audit_due(self.updates + 1)
+            self.alarms = audit_update(self, state).alarms if due else []
             for rows in self.minibatches():
                 self.apply_gradients(state, *self.gradient(state, rows))
             return self.finish(state)

@@ -161,7 +161,7 @@ def window(state: PaperState) -> Tensor:
     """
     places = state.cursor[:, None] + torch.arange(-2, 2, device=state.cursor.device)
     near = state.items.gather(1, places) & (1 << HELD) - 1
-    return _item_tokens(near.device).index_select(0, near.flatten()).view(len(near), -1)[:, 2:]
+    return _item_tokens(near.device).index_select(0, near.flatten()).unflatten(0, near.shape).flatten(1)[:, 2:]
 
 
 @functools.cache

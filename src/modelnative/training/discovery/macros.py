@@ -29,7 +29,7 @@ class Level:
     Attributes:
         macros: int64 [m, horizon], each a procedure of that length.
         log_weights: float [m], their log-probability as new symbols, the best 0.
-        winners: int64 [w, horizon], sequences of that length that solve more than half of the problems looked at.
+        winners: int64 [w, horizon], sequences of that length that solve enough of the problems.
     """
 
     macros: Tensor
@@ -43,9 +43,18 @@ class Level:
         return cls(empty, torch.zeros(1), empty[:0])
 
 
-def explore(machines: Machines, editor: Editor, problems: Problems) -> Iterator[Level]:
-    """Sequences of one symbol, of two, and so on, until none leads to a new condition; breadth first."""
-    problems, known = problems[:LOOKED_AT], editor.known
+def explore(machines: Machines, editor: Editor, problems: Problems, some: bool = False) -> Iterator[Level]:
+    """Sequences of one symbol, of two, and so on, until none leads to a new condition; breadth first.
+
+    Args:
+        machines: play the sequences.
+        editor: knows the symbols.
+        problems: of one stage.
+        some: whether what solves any of the problems is a winner, and whether all that was shown on the way belongs to
+            a condition. What solves some problems only may need results that one more key does not show.
+    """
+    looked_at, known = problems[:LOOKED_AT], editor.known
+    problems, least = (problems, 1) if some else (looked_at, len(looked_at) // 2 + 1)
     last, seen = torch.full((1, editor.horizon), PAD), torch.empty(0, dtype=torch.int64)
     for length in range(1, editor.horizon + 1):
         macros = last.repeat_interleave(len(known), 0)
@@ -53,11 +62,11 @@ def explore(machines: Machines, editor: Editor, problems: Problems) -> Iterator[
         weights = editor.weights[macros[:, :length]].log().sum(1)
         rows = weights.argsort(descending=True, stable=True)[:BREADTH]
         macros, weights = macros[rows], weights[rows]
-        condition, over = machines.conditions(macros, problems)
+        condition, over = machines.conditions(macros, looked_at, history=some)
         success, idle = machines.play(macros, problems)
         solved = success.sum(1)
         best = solved.argsort(descending=True, stable=True)[:WINNERS]
-        winners = macros[best[2 * solved[best] > len(problems)]]
+        winners = macros[best[solved[best] >= least]]
         new = (~over & ~idle[:, length - 1] & ~torch.isin(condition, seen)).nonzero()[:, 0]
         new = new[first_of_each(condition[new])]
         if not len(new):
@@ -73,6 +82,8 @@ def with_macro(editor: Editor, level: Level, known: Tensor, batch: int) -> Itera
 
     The likeliest pairs come first, at most `batch` at a time.
     """
+    if not len(known):
+        return
     neighbors, weights = (torch.cat(parts) for parts in zip(*map(editor.neighbors, known), strict=True))
     macro_length, length = lengths(level.macros), lengths(neighbors)
     room = macro_length[:, None] + length <= editor.horizon

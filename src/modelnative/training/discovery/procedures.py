@@ -146,15 +146,17 @@ class Machines:
         return self.play(procedures, problems)[0].float().mean(1)
 
     @torch.no_grad()
-    def conditions(self, procedures: Tensor, problems: Problems) -> tuple[Tensor, Tensor]:
+    def conditions(self, procedures: Tensor, problems: Problems, history: bool = False) -> tuple[Tensor, Tensor]:
         """A hash of the condition that each procedure leads to, int64 [p], and whether an episode is over, bool [p].
 
-        Conditions are the same if the tools show the same on all problems, now and after every possible next key. All
-        procedures must have the same length.
+        Conditions are the same if the tools show the same on all problems, now and after every possible next key; with
+        `history`, also before, in whatever order. All procedures must have the same length.
         """
         length = int(lengths(procedures).amax())
         self.steps += len(procedures) * len(problems) * (length + self.symbols.tokens)
-        condition, over = self._shared(lambda part: self._look(part[:, :length], problems), procedures, len(problems))
+        condition, over = self._shared(
+            lambda part: self._look(part[:, :length], problems, history), procedures, len(problems)
+        )
         return condition, over
 
     def _shared(self, function: Callable[[Tensor], Any], procedures: Tensor, problems: int) -> tuple[Tensor, ...]:
@@ -178,12 +180,15 @@ class Machines:
             idle[:running, t] = (step.invalid | over).view(running, each).all(1)
         return success, idle
 
-    def _look(self, procedures: Tensor, problems: Problems) -> tuple[Tensor, Tensor]:
+    def _look(self, procedures: Tensor, problems: Problems, history: bool) -> tuple[Tensor, Tensor]:
         count, each = len(procedures), len(problems)
         episodes = self._episodes(count, problems)
+        condition = torch.zeros(count, dtype=torch.int64)
         for symbols in procedures.t():
             episodes.press(episodes.written(symbols.repeat_interleave(each)))
-        condition = row_hash(torch.cat([episodes.feedback, episodes.recent], 1).view(count, -1))
+            if history:
+                condition += _mixed(row_hash(episodes.feedback.reshape(count, -1)))
+        condition += row_hash(torch.cat([episodes.feedback, episodes.recent], 1).view(count, -1))
         for key in range(self.symbols.tokens):
             if key != self.task.spec.end:
                 step = self.task.step(episodes.state, torch.full((count * each,), key))
@@ -193,22 +198,59 @@ class Machines:
 
 
 @torch.no_grad()
-def write_programs(task: AnyTask, procedures: Tensor, problems: Problems) -> Tensor:
-    """The actions of one procedure for each problem: int64 [n, horizon] -> int64 [n, horizon], padded with `end`."""
+def solving_programs(task: AnyTask, procedures: Tensor, problems: Problems) -> Tensor:
+    """For each problem the actions of the first procedure that solves it: int64 [n, horizon].
+
+    Args:
+        task: answers.
+        procedures: int64 [S, k, horizon], those of each stage; empty ones are skipped.
+        problems: n of them.
+
+    Returns:
+        The actions, padded with `end`; only `end` where no procedure solves the problem.
+    """
+    device = problems.stage.device
+    programs = torch.full((len(problems), procedures.shape[2]), task.spec.end, device=device)
+    left = torch.arange(len(problems), device=device)
+    for each in procedures.unbind(1):
+        chosen = each.index_select(0, problems.stage[left])
+        tried = lengths(chosen) > 0
+        if not bool(tried.any()):
+            break
+        rows, chosen = left[tried], chosen[tried]
+        written, success = write_programs(task, chosen, problems[rows])
+        programs[rows[success]] = written[success]
+        left = torch.cat([left[~tried], rows[~success]])
+    return programs
+
+
+@torch.no_grad()
+def write_programs(task: AnyTask, procedures: Tensor, problems: Problems) -> tuple[Tensor, Tensor]:
+    """What one procedure for each problem does, int64 [n, horizon].
+
+    Returns:
+        Its actions, int64 [n, horizon], padded with `end`; and whether they succeed, bool [n].
+    """
     end = task.spec.end
     episodes = Episodes(task, problems, copies_feedback(task, procedures))
-    programs = torch.full_like(procedures, end)
+    programs, success = torch.full_like(procedures, end), torch.zeros_like(procedures[:, 0], dtype=torch.bool)
     for t, symbols in enumerate(procedures.t()):
         token = torch.where(episodes.state.done, end, episodes.written(symbols))
         programs[:, t] = token
-        episodes.press(token)
-    return programs
+        success |= episodes.press(token).success
+    return programs, success
 
 
 def row_hash(rows: Tensor, seed: int = 0) -> Tensor:
     """A hash of each row: int64 [n, m] -> int64 [n], a sum with random odd weights that `seed` decides."""
     weights = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=torch.Generator().manual_seed(seed))
     return (rows * (2 * weights + 1)).sum(1)
+
+
+def _mixed(hashes: Tensor) -> Tensor:
+    """Hashes whose sum tells sets of rows apart: int64 [n] -> int64 [n]."""
+    hashes = hashes ^ (hashes >> 29)
+    return hashes * hashes * 0x5BD1E995
 
 
 def first_of_each(keys: Tensor) -> Tensor:

@@ -1,0 +1,126 @@
+"""Do audits stay silent on healthy trainings, and what do they cost? Every update of every training is audited.
+
+    python benchmarks/audits.py                  # all trainings; about ten minutes on two cores
+    python benchmarks/audits.py --updates 20     # fewer updates of each
+
+Results are appended to benchmarks/audits.jsonl, a line a training: the most extreme value of each reading, the alarms,
+and the processor time of the audits beside that of the updates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from learning import processor
+
+import modelnative as mn
+from modelnative.speed.machine import machine
+from modelnative.training.audit import CHECKS
+from modelnative.training.auditor import audit_update
+from modelnative.training.trainer import Trainer
+from modelnative.training.update_state import UpdateState
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+ALGORITHMS = ("ppo", "a2c", "grpo", "rloo", "reinforce")
+TRAININGS: dict[str, dict[str, Any]] = {
+    **{f"arithmetic {name}": {"algorithm": name} for name in ALGORITHMS},
+    **{
+        f"arithmetic {core} {name}": {"core": core, "algorithm": name}
+        for core in ("mingru", "transformer")
+        for name in ("ppo", "grpo")
+    },
+    "arithmetic reader": {"changes": {"policy": {"reader": "gru"}}},
+    "arithmetic uniform": {"curriculum": "uniform"},
+    "hops": {"task": "hops"},
+    "recall": {"task": "recall"},
+    "dictionary": {"task": "dictionary", "core": "transformer"},
+    "dictionary, store": {"task": "dictionary", "options": {"store": True}},
+    "expressions, text": {"task": "expressions", "changes": {"policy": {"reader": "gru"}}},
+    "expressions, paper": {"task": "expressions", "options": {"feedback": "paper"}},
+    "countdown": {"task": "countdown"},
+    "tutorial": {"task": "tutorial"},
+}
+
+
+def measure(name: str, updates: int, seed: int) -> dict[str, Any]:
+    """Train for some updates, auditing all of them."""
+    names = dict(TRAININGS[name])
+    options, changes = names.pop("options", {}), names.pop("changes", {})
+    config = mn.with_fields(
+        mn.recipe(**names), {"seed": seed, "updates": updates, "alarms": "off", "options": options, **changes}
+    )
+    trainer = Trainer(mn.make(config.task, **options), config)
+    worst: dict[str, float] = {}
+    alarms, spent = list[str](), 0.0
+    prepare = trainer.prepare
+
+    def audited(*arguments: Any) -> UpdateState:
+        nonlocal spent
+        state = prepare(*arguments)
+        start = time.process_time()
+        found = audit_update(trainer, state)
+        spent += time.process_time() - start
+        alarms.extend(f"{alarm.check} {alarm.value:.3g} at update {trainer.updates + 1}" for alarm in found.alarms)
+        for check, (value, _) in found.readings.items():
+            extreme = min if CHECKS[check].least else max
+            worst[check] = extreme(worst.get(check, value), value)
+        return state
+
+    trainer.prepare = audited  # type: ignore[method-assign]
+    start = time.process_time()
+    for _ in trainer:
+        pass
+    return {
+        "training": name,
+        "seed": seed,
+        "updates": updates,
+        "alarms": alarms,
+        "audit_ms": 1000 * spent / updates,
+        "update_ms": 1000 * (time.process_time() - start - spent) / updates,
+        "worst": worst,
+        "machine": {**machine(), "processor": processor()},
+    }
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The newest line of each training and seed, as Markdown; audits of every tenth update cost a tenth."""
+    newest = {(line["training"], line["seed"]): line for line in lines}.values()
+    rows = ["| training | seed | updates | alarms | audit, update (processor ms) | share, every tenth | largest gap |"]
+    rows.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for line in newest:
+        share, gap = line["audit_ms"] / line["update_ms"] / 10, line["worst"]["log_prob_gap_max"]
+        rows.append(
+            f"| {line['training']} | {line['seed']} | {line['updates']} | {len(line['alarms'])} |"
+            f" {line['audit_ms']:.1f}, {line['update_ms']:.1f} | {share:.1%} | {gap:.1g} |"
+        )
+    total, alarms = sum(line["updates"] for line in newest), sum(len(line["alarms"]) for line in newest)
+    return "\n".join([*rows, "", f"{alarms} alarms in {total:,} healthy updates."])
+
+
+def main() -> None:
+    """Measure, keep, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trainings", nargs="*", metavar="training", help="; ".join(TRAININGS))
+    parser.add_argument("--updates", type=int, default=250, help="updates of each training (default 250)")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 (default 1)")
+    parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
+    arguments = parser.parse_args()
+    unknown = set(arguments.trainings) - set(TRAININGS)
+    if unknown:
+        parser.error(f"unknown training {sorted(unknown)[0]!r}; choose from {'; '.join(TRAININGS)}")
+    if not arguments.table:
+        for name in arguments.trainings or TRAININGS:
+            for seed in range(arguments.seeds):
+                line = measure(name, arguments.updates, seed)
+                with open(RESULTS, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(name, seed, line["alarms"] or "no alarm", flush=True)
+    print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()
