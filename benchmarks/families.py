@@ -25,6 +25,7 @@ UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were n
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
 LARGER = ["--optimizer.learning-rate", "0.01"]  # the steps that a GRU once took by default
 UNHINTED = ["--curriculum", "threshold", "--minutes", "3"]
+DISCOVER = ["--curriculum", "discover"]
 PAPER = ["--task", "expressions", "--options", "feedback=paper"]
 READER = ["--policy.reader", "gru", "--optimizer.anneal-below-failure", "0.5"]
 TEXT = ["--task", "expressions", *READER, "--policy.width", "128"]
@@ -81,6 +82,9 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "expressions, paper, no hints": ([*PAPER, *UNHINTED, *LARGER], "E5", []),
     "countdown, a hundred tries, no hints": (SEARCH, "C4", []),
     "countdown, one try, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
+    "hops, discover": (["--task", "hops", *DISCOVER], "H6", []),
+    "dictionary, store, discover": (["--task", "dictionary", "--options", "store=true", *DISCOVER], "K8", []),
+    "own tools, discover": (["--task", "examples.own_tools:task", *DISCOVER, *IMITATED], "compare", []),
     "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),
     "recall, no hints": (["--task", "recall", *UNHINTED, *LARGER], "L100", []),
     "dictionary, no hints": (["--task", "dictionary", "--core", "transformer", *UNHINTED], "K8", []),

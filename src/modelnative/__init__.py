@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a name is public
     from modelnative.api import make as make
     from modelnative.api.evidence import certify as certify
+    from modelnative.api.evidence import clinic as clinic
     from modelnative.api.evidence import evaluate as evaluate
     from modelnative.api.evidence import explain as explain
     from modelnative.api.evidence import inspect as inspect
@@ -72,7 +73,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "api": "make",
-    "api.evidence": "certify evaluate explain inspect report tutorial",
+    "api.evidence": "certify clinic evaluate explain inspect report tutorial",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult sweep",
     "api.training": "Agent load recipe resume train",

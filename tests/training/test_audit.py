@@ -78,7 +78,7 @@ SPOILT: dict[str, tuple[str, str, Spoil]] = {
         "tokens_after_the_end",
         with_rollout(loss_mask=lambda r: r.loss_mask | ~r.running),
     ),
-    "groups": ("grpo", "group_mean", with_advantages(lambda a: a.view(len(a), -1, 4).transpose(1, 2).flatten(1))),
+    "problems": ("grpo", "group_mean", with_advantages(lambda a: a.view(len(a), -1, 4).transpose(1, 2).flatten(1))),
     "length": ("grpo", "weight_by_length", with_advantages(lambda a: a * torch.linspace(0.5, 1.5, a.shape[1]))),
     "tokens": ("ppo", "replayed_differently", with_rollout(action=lambda r: (r.action + 1) % 11)),
     "reward": ("ppo", "replayed_differently", with_rollout(reward=lambda r: r.reward + 0.5)),
@@ -161,6 +161,7 @@ def test_numbers_of_a_correct_batch_give_no_alarm(groups: int, length: int, seed
         running=running,
         advantages=advantages,
         returns=returns,
+        problems=group // 2,
         groups=group,
     )
     assert found.alarms == []

@@ -12,6 +12,7 @@ from torch import nn
 from modelnative.api.training import Agent, load
 from modelnative.errors import UserError
 from modelnative.evidence.certify import certify as certify
+from modelnative.evidence.clinic import clinic as clinic
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation

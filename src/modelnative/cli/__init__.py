@@ -25,6 +25,7 @@ COMMANDS = {
     "report": ("evidence", "Write the report of a finished run again, or that of a sweep."),
     "tasks": ("evidence", "List the tasks, or describe one."),
     "certify": ("evidence", "Check a task: its oracle succeeds, its splits are apart, and agents that should fail do."),
+    "clinic": ("evidence", "Plant known faults in trainings, and check that audits see each of them."),
     "doctor": ("doctor", "Show what this machine has, and what to do about each gap."),
     "bench": ("speed", "Measure how fast this machine trains."),
     "tutorial": ("evidence", "Train the published tutorial's recipe, and show what its score measures."),
@@ -93,7 +94,8 @@ def overview() -> str:
         f'  {PROGRAM} explain runs/first --stage T2 --problem "3 7 2 4 5"',
         "",
         f"See {PROGRAM} COMMAND --help.",
-        "Exit codes: 0 done, 1 a trial of a sweep failed or a task has a defect, 2 bad input, 130 and 143 interrupted.",
+        "Exit codes: 0 done, 1 a trial failed, a task has a defect or a fault was missed, 2 bad input,",
+        "130 and 143 interrupted.",
     ]
     return "\n".join(lines)
 

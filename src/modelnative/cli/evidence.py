@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,17 @@ linear probes ask whether later actions are known in advance, beyond what six co
 
 The result is also written to RUN/inspect.json, with 95% Wilson intervals of all shares; `modelnative report RUN` then
 shows it in the report.
+"""
+
+CLINIC = """\
+Twelve faults that people met in recipes for reinforcement learning, each planted in a training of its own. A healthy
+and a sick twin are audited for two updates: does the audit see the fault, and does it stay silent on the healthy twin?
+
+    modelnative clinic "length bias" --curves
+
+Several of the faults cannot be seen in a learning curve. The same audits run in every training; see --alarms of
+`modelnative train`. With names of cases, their public reports and the remedy are shown too. Exit code 1: a fault was
+missed, or a healthy twin raised an alarm.
 """
 
 
@@ -178,6 +190,26 @@ def certify(arguments: Sequence[str]) -> int:
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
+
+
+def clinic(arguments: Sequence[str]) -> int:
+    """`modelnative clinic`."""
+    parser = Parser("clinic", CLINIC)
+    add = parser.add_argument
+    add("cases", nargs="*", metavar="CASE", help="names of faults, such as 'length bias' (default: all)")
+    add("--seeds", type=int, default=1, help="of every case, from 0 on (default: 1)")
+    add("--curves", action="store_true", help="train both twins for 120 updates, and show what they reach")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    found = parser.read(arguments)
+    from modelnative.studio import clinic as pictures
+    from modelnative.studio import tables
+
+    diagnoses = mn.clinic(found.cases or None, seeds=found.seeds, curves=found.curves, progress=print_progress)
+    if found.json:
+        print_json([dataclasses.asdict(each) for each in diagnoses])
+    else:
+        tables.show(pictures.page(diagnoses))
+    return 0 if all(each.passed for each in diagnoses) else 1
 
 
 def tutorial(arguments: Sequence[str]) -> int:

@@ -143,6 +143,7 @@ def audit(
     running: Tensor | None = None,
     advantages: Tensor | None = None,
     returns: Tensor | None = None,
+    problems: Tensor | None = None,
     groups: Tensor | None = None,
     success: Tensor | None = None,
 ) -> Audit:
@@ -155,8 +156,9 @@ def audit(
         running: bool [n, T], the tokens up to and including the end of the episode; None: not checked.
         advantages: float [n, T], or [n] if all tokens of an episode have the same.
         returns: float [n].
-        groups: int64 [n], the problem of each episode where advantages are relative to a group (GRPO, RLOO). Do not
-            give them for advantages from a critic.
+        problems: int64 [n], what identifies the problem (prompt) of each episode, where advantages are relative to the
+            mean of a group (GRPO, RLOO). Do not give it for advantages from a critic.
+        groups: int64 [n], the group of each episode, as the trainer forms them; likewise.
         success: bool [n], the verifier's verdicts, if they are not `returns > 0`.
 
     Returns:
@@ -175,7 +177,14 @@ def audit(
     for name, tensor in named.items():
         if tensor is not None and tensor.shape != mask.shape:
             raise UserError(f"{name}: shape {list(tensor.shape)} is not allowed; expected {list(mask.shape)}, as mask")
-    for name, tensor in {"advantages": advantages, "returns": returns, "groups": groups, "success": success}.items():
+    episodes = {
+        "advantages": advantages,
+        "returns": returns,
+        "problems": problems,
+        "groups": groups,
+        "success": success,
+    }
+    for name, tensor in episodes.items():
         if tensor is not None and tensor.shape[:1] != mask.shape[:1]:
             raise UserError(f"{name}: {len(tensor)} episodes are not allowed; expected {len(mask)}, as mask")
     if not bool(mask.any()):
@@ -185,6 +194,8 @@ def audit(
         readings |= mask_readings(mask, running.bool())
     if advantages is not None:
         spread = advantages if advantages.shape == mask.shape else advantages[:, None].expand(mask.shape)
+        if problems is not None:
+            readings |= problem_readings(spread, mask, problems)
         if returns is not None and groups is not None:
             readings |= group_readings(spread, mask, groups, returns)
         verdict = success if success is not None else None if returns is None else returns > 0
@@ -214,31 +225,39 @@ def mask_readings(mask: Tensor, running: Tensor) -> Readings:
     }
 
 
-def group_readings(advantages: Tensor, mask: Tensor, groups: Tensor, returns: Tensor) -> Readings:
-    """Of advantages [n, T] that are relative to the mean of a group; groups and returns [n]."""
-    scale = advantages[mask].square().mean().sqrt()
-    if not float(scale) > 0:
+def problem_readings(advantages: Tensor, mask: Tensor, problems: Tensor) -> Readings:
+    """Of advantages [n, T] that are relative to the mean of a group; problems [n]."""
+    each, scale = _by_episode(advantages, mask)
+    if not scale > 0:
         return {}
-    each = (advantages * mask).sum(1) / mask.sum(1).clamp_min(1)
-    _, group = groups.unique(return_inverse=True)
-    count = torch.bincount(group)
-    mean = torch.zeros(len(count), dtype=each.dtype, device=each.device).index_add(0, group, each) / count
-    same = torch.stack([group.double(), returns.double()], 1)
-    kinds, kind = same.unique(dim=0, return_inverse=True)
+    _, problem = problems.unique(return_inverse=True)
+    count = torch.bincount(problem)
+    mean = torch.zeros(len(count), dtype=each.dtype, device=each.device).index_add(0, problem, each) / count
+    return {"group_mean": (float(mean.abs().max()) / scale, len(count))}
+
+
+def group_readings(advantages: Tensor, mask: Tensor, groups: Tensor, returns: Tensor) -> Readings:
+    """Of the same advantages; the groups and the returns of the episodes [n]."""
+    each, scale = _by_episode(advantages, mask)
+    if not scale > 0:
+        return {}
+    kinds, kind = torch.stack([groups.double(), returns.double()], 1).unique(dim=0, return_inverse=True)
     most, least = (torch.zeros(len(kinds), dtype=each.dtype, device=each.device) for _ in range(2))
     for result, how in ((most, "amax"), (least, "amin")):
         result.scatter_reduce_(0, kind, each, how, include_self=False)
-    return {
-        "group_mean": (float(mean.abs().max() / scale), len(count)),
-        "weight_by_length": (float((most - least).max() / scale), len(kinds)),
-    }
+    return {"weight_by_length": (float((most - least).max()) / scale, len(kinds))}
+
+
+def _by_episode(advantages: Tensor, mask: Tensor) -> tuple[Tensor, float]:
+    """The mean advantage of each episode's tokens in the loss, [n]; and the root mean square of all."""
+    each = torch.where(mask, advantages, 0).sum(1) / mask.sum(1).clamp_min(1)
+    return each, float(advantages[mask].square().mean().sqrt())
 
 
 def verdict_readings(advantages: Tensor, mask: Tensor, success: Tensor, least: int = 16) -> Readings:
     """Of advantages [n, T] and verdicts [n]; nothing unless `least` episodes succeed and as many fail."""
     seen = mask.any(1)
-    each = ((advantages * mask).sum(1) / mask.sum(1).clamp_min(1))[seen]
-    won = success[seen]
+    each, won = _by_episode(advantages, mask)[0][seen], success[seen]
     if int(won.sum()) < least or int((~won).sum()) < least or not float(each.std()) > 0:
         return {}
     correlation = torch.corrcoef(torch.stack([each.double(), won.double()]))[0, 1]

@@ -14,6 +14,7 @@ from modelnative.training.audit import (
     group_readings,
     log_prob_readings,
     mask_readings,
+    problem_readings,
     verdict_readings,
 )
 from modelnative.training.rollout import Rollout
@@ -42,7 +43,9 @@ def audit_update(trainer: Trainer, state: UpdateState) -> Audit:
     rows = mine[:: max(1, len(mine) // EPISODES)][:EPISODES]
     if trainer.algorithm.grouped:
         returns = (rollout.reward * rollout.loss_mask).sum(0)
-        readings |= group_readings(advantages, mask, rollout.problems.key, returns)
+        groups = torch.arange(len(returns), device=returns.device) // trainer.algorithm.num_generations
+        readings |= problem_readings(advantages, mask, rollout.problems.key)
+        readings |= group_readings(advantages, mask, groups, returns)
     if not len(rows):
         return Audit(readings)
     some = rollout.select(rows)

@@ -105,6 +105,27 @@ def test_make_task_by_name(name: str) -> None:
     assert "\n" not in TASKS[name].summary
 
 
+EMPTY = [
+    *((name, {}) for name in TASKS),
+    ("expressions", {"feedback": "paper"}),
+    ("countdown", {"tries": 5, "feedback": "tried"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), EMPTY)
+def test_no_problems_are_a_batch_too(name: str, options: dict[str, object]) -> None:
+    """As in a search that has nothing left to try, or a process without a share of the episodes."""
+    task = make_task(name, **options)
+    none = torch.empty(0, dtype=torch.int64)
+    problems = task.sample(none, torch.Generator().manual_seed(0))
+    state = task.begin(problems)
+    step = task.step(state, none)
+    width = task.spec.feedback_width
+    assert task.feedback(state).shape == step.feedback.shape == (0, width)
+    assert task.oracle(problems).shape == (0, task.spec.horizon)
+    assert step.reward.shape == step.done.shape == (0,)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

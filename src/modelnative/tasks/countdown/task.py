@@ -176,7 +176,7 @@ class Countdown(NumberedTask[CountdownProblems, CountdownState]):
         target = key & (1 << VALUE) - 1
         shifts = VALUE + NUMBER * torch.arange(self.most, device=key.device)
         given = key[:, None] >> shifts & (1 << NUMBER) - 1
-        digits = tables.numbers.index_select(0, given.flatten()).view(len(key), -1)
+        digits = tables.numbers.index_select(0, given.flatten()).unflatten(0, given.shape).flatten(1)
         mark = torch.full_like(key, self.ctx)[:, None]
         context = torch.cat([tables.targets.index_select(0, target), mark, digits], 1)
         return CountdownProblems(stage, context, key, given, target, solution)
@@ -304,7 +304,7 @@ class Countdown(NumberedTask[CountdownProblems, CountdownState]):
             missing = torch.where(state.last > 0, state.target - state.last + LIMIT, 2 * LIMIT + 1)
             shifts = VALUE * torch.arange(self.most, device=missing.device)
             values = state.values[:, None] >> shifts & (1 << VALUE) - 1
-            board = tables.digits.index_select(0, values.flatten()).view(len(missing), -1)
+            board = tables.digits.index_select(0, values.flatten()).unflatten(0, values.shape).flatten(1)
             shown += [tables.missing.index_select(0, missing), board]
         if self.shown == "tried":
             operation = torch.arange(len(self.operations), device=state.last.device)
