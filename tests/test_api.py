@@ -19,6 +19,7 @@ from worlds import SMALL
 
 import modelnative as mn
 from modelnative.api import speed
+from modelnative.errors import UserError
 from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepStarted
 from modelnative.training.recipes import recipe
 
@@ -337,3 +338,28 @@ def test_a_callback_has_a_method_for_each_event(tmp_path: Path) -> None:
     assert [name for name in called if name.startswith("update")] == ["update 1", "update 2", "update 3"]
     assert {"verify", "checkpoint"} <= set(called)
     assert called[-1] == "finish"
+
+
+@pytest.mark.parametrize("path", ["\0", "runs/a\0b", "\ud800", "x" * 5000, "runs/" + "y/" * 5000])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: mn.train(out=path, updates=1, episodes=8),
+        lambda path: mn.train(out=path, seeds=2, updates=1, episodes=8),
+        lambda path: mn.train(init=path, updates=1, episodes=8),
+        lambda path: mn.sweep({"seeds": 1}, out=path),
+        lambda path: mn.sweep(path),
+        mn.resume,
+        mn.load,
+        mn.report,
+        mn.evaluate,
+        lambda path: mn.explain(path, stage="T0", problem="1 2 3"),
+    ],
+)
+def test_a_path_that_no_file_can_have(call: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        call(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert list(tmp_path.iterdir()) == []

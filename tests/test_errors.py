@@ -50,3 +50,9 @@ def test_an_exception_in_words() -> None:
     assert said == f"ValueError: invalid literal for int() with base 10: 'x\\ny' {where}"
     assert in_words(AssertionError()) == "AssertionError"
     assert in_words(ValueError("two\nlines")) == "ValueError: two lines"
+
+
+def test_our_own_errors_say_by_themselves_what_is_wrong() -> None:
+    with pytest.raises(UserError) as caught:
+        choose("core", "zzz", NAMES)
+    assert in_words(caught.value) == str(caught.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +24,16 @@ def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
         raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
+
+
+def require_path(field: str, path: Path) -> None:
+    """Raise a `UserError` if no file can have this path: it has a zero byte, no encoding, or is too long."""
+    try:
+        os.lstat(path)
+    except ValueError:
+        require(False, field, str(path), "a path without zero bytes or lone surrogates")
+    except OSError as error:
+        require(error.errno != errno.ENAMETOOLONG, field, str(path), "a shorter path")
 
 
 def choose(field: str, value: object, allowed: Iterable[str]) -> str:
@@ -74,6 +86,8 @@ def shown(value: object) -> str:
 def in_words(error: BaseException) -> str:
     """An exception of somebody's code in one line: its type, what it says, and where it was raised.
 
+    A `UserError` says by itself what is wrong.
+
     Example:
         >>> in_words(ValueError("too bad"))
         'ValueError: too bad'
@@ -82,6 +96,8 @@ def in_words(error: BaseException) -> str:
         said = " ".join(str(error).split())
     except Exception:  # noqa: BLE001  # an exception may fail to say what it is about
         said = ""
+    if isinstance(error, UserError):
+        return said
     words = f"{type(error).__name__}: {said[:MAX_SAID]}".removesuffix(": ")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     if not frames or isinstance(error, SyntaxError):  # which says itself where

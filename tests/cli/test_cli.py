@@ -730,7 +730,7 @@ def test_a_signal_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> N
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert err == ""
-    assert re.search(r"stopped at update (\d+); continue with: modelnative resume run\n$", out)
+    assert re.search(r"stopped at update (\d+); continue with: modelnative resume run --trust worlds\n$", out)
     assert Run.open(tmp_path / "run").checkpoints()
 
 

@@ -287,15 +287,57 @@ def test_without_a_home_only_the_temporary_folder_is_used(
     assert not (tmp_path / "~").exists()
 
 
-def test_a_folder_that_others_can_replace_is_refused(tmp_path: Path, stub: Stub, prebuilt: Path) -> None:
-    """Our own folder with mode 0700 is no protection where all can rename it and put theirs in its place."""
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757, 0o772])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_that_others_can_replace_is_refused(
+    tmp_path: Path, stub: Stub, prebuilt: Path, monkeypatch: pytest.MonkeyPatch, mode: int, linked: bool
+) -> None:
+    """Our own folder with mode 0700 is no protection where others can rename it, or a parent, and put theirs there."""
     stub.write("one", f'cp {prebuilt} "$target"')
-    tmp_path.chmod(0o777)
+    inside, path = tmp_path / "outer" / "inner", tmp_path / "outer"
+    inside.mkdir(parents=True)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(inside)
+    monkeypatch.setattr(build, "cache_folders", lambda: [path / "cache" / "modelnative"])
+    inside.parent.chmod(mode)
     assert build.library() is None
-    assert build.describe().count("everybody can write to without the sticky bit") == 2
+    assert f"because group or others can write to {tmp_path / 'outer'}; expected: chmod go-w" in build.describe()
     assert stub.calls == 0
-    tmp_path.chmod(0o1777)
+    inside.parent.chmod(mode | stat.S_ISVTX)
     assert build.library() is not None
+    inside.parent.chmod(0o755)
+    assert build.library() is not None
+
+
+def test_a_folder_inside_that_of_another_user_is_refused(
+    tmp_path: Path, stub: Stub, prebuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.write("one", f'cp {prebuilt} "$target"')
+    look = Path.stat
+
+    def shown(path: Path, **options: bool) -> os.stat_result:
+        found = look(path, **options)
+        owned = (*found[:4], 12345, *found[5:]) if path == tmp_path else found
+        return os.stat_result(owned)
+
+    monkeypatch.setattr(Path, "stat", shown)
+    assert build.library() is None
+    assert build.describe().count(f"other users can replace it, because another user owns {tmp_path}") == 2
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o022])
+def test_parents_that_are_missing_are_made_for_the_user_alone(
+    tmp_path: Path, stub: Stub, prebuilt: Path, monkeypatch: pytest.MonkeyPatch, mask: int
+) -> None:
+    stub.write("one", f'cp {prebuilt} "$target"')
+    monkeypatch.setattr(build, "cache_folders", lambda: [tmp_path / "a" / "b" / "modelnative"])
+    before = os.umask(mask)
+    try:
+        assert build.library() is not None, build.describe()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
 
 
 def test_without_a_compiler_torch_is_used(stub: Stub) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from modelnative.runs.files import read_json, read_tensors
 from modelnative.runs.folder import RunFolder
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
+from modelnative.studio import report
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training.checkpoint import state_of
 from modelnative.training.config import TrainConfig, with_fields
@@ -178,3 +181,83 @@ def test_a_policy_of_ones_own_by_name_needs_not_be_passed(tmp_path: Path) -> Non
     list(Training.start(tmp_path / "run", config(core="own:LSTM", updates=1)).events())
     run = Run.open(tmp_path / "run")
     assert isinstance(run.policy(run.task()), own.LSTM)
+
+
+# A folder that is taken away
+
+
+def delete(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def empty(path: Path) -> None:
+    for inside in path.iterdir():
+        shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+
+
+def replace_by_an_empty_one(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def replace_by_a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("mine")
+
+
+def replace_by_another_run(path: Path) -> None:
+    shutil.rmtree(path)
+    run = Run(path, config(seed=7))
+    run.write_config()
+    run.lock().release()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Every file of a folder, or the file itself."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+TAKEN = [delete, empty, replace_by_an_empty_one, replace_by_a_file, replace_by_another_run, move]
+
+
+@pytest.mark.parametrize("take", TAKEN)
+def test_nothing_is_written_into_a_folder_that_is_no_longer_the_runs(
+    tmp_path: Path, take: Callable[[Path], None]
+) -> None:
+    path, left = tmp_path / "run", {}
+
+    def act(event: Any) -> None:
+        if isinstance(event, Updated) and event.metrics.update == 1:
+            take(path)
+            left.update(content(path))
+
+    with pytest.raises(UserError, match=r"^run: the folder '.*run' was deleted, moved or replaced") as caught:
+        list(Training.start(path, config(), callbacks=[act]).events())
+    assert "\n" not in str(caught.value)
+    assert path.exists() == (take not in (delete, move)), "it is not made again"
+    assert content(path) == left
+
+
+@pytest.mark.parametrize("kind", [Started, Checkpointed, Verified])
+def test_a_folder_that_is_deleted_at_any_time_is_noticed(tmp_path: Path, kind: type) -> None:
+    def act(event: Any) -> None:
+        if isinstance(event, kind) and (tmp_path / "run").exists():
+            delete(tmp_path / "run")
+
+    with pytest.raises(UserError, match="was deleted, moved or replaced"):
+        list(Training.start(tmp_path / "run", config(updates=2), callbacks=[act]).events())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_does_not_make_a_deleted_folder_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(Training.start(tmp_path / "run", config(updates=1)).events())
+    monkeypatch.setattr(report, "charts", lambda *_, **__: delete(tmp_path / "run"))
+    with pytest.raises(UserError, match="has no result yet"):
+        report.write_report(Run(tmp_path / "run", config(updates=1)))
+    assert not (tmp_path / "run").exists()

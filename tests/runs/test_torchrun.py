@@ -168,8 +168,7 @@ def test_a_signal_to_torchrun_loses_nothing(tmp_path: Path, number: int) -> None
     os.kill(launched.pid, number)
     said, complained = launched.communicate(timeout=60)
     opened = Run.open(run)
-    assert (
-        said.splitlines()[-1] == f"stopped at update {len(opened.metrics())}; continue with: modelnative resume {run}"
-    )
+    again = f"modelnative resume {run} --trust worlds"
+    assert said.splitlines()[-1] == f"stopped at update {len(opened.metrics())}; continue with: {again}"
     assert opened.checkpoints()[-1].stem == f"{len(opened.metrics()):06d}"
     assert "modelnative: error" not in complained

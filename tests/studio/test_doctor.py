@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from modelnative import native
 from modelnative.cli.doctor import doctor
-from modelnative.native import build
 from modelnative.studio import doctor as module
 from modelnative.studio.doctor import OPTIONAL, REQUIRED, Check, examine, lines
 
@@ -48,13 +49,26 @@ def test_a_gap_has_a_remedy() -> None:
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_programs", list)
-    monkeypatch.setattr(build, "describe", lambda: "torch (no C++ compiler is installed)")
+    monkeypatch.setattr(native, "compilers", list)
+    monkeypatch.setattr(native, "kernels", lambda: native.Kernels(None, None, ("no C++ compiler is installed",)))
+    monkeypatch.setattr(native, "describe", lambda: "torch (no C++ compiler is installed)")
     found = by_name()
     assert found["compilers"].value == "none"
     assert "apt install g++" in found["compilers"].advice
     assert found["kernels"].value == "torch (no C++ compiler is installed)"
     assert "twice as long" in found["kernels"].advice
+
+
+def test_a_cache_folder_that_does_not_serve_is_named_although_another_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = ("/home/x: No space left on device",)
+    found = native.Kernels(ctypes.CDLL(None), Path("/tmp/k.so"), reasons)
+    monkeypatch.setattr(native, "kernels", lambda: found)
+    monkeypatch.setattr(native, "describe", lambda: "native")
+    assert by_name()["kernels"] == Check("kernels", "native, from /tmp/k.so; not /home/x: No space left on device")
+
+
+def test_doctor_uses_public_names_only() -> None:
+    assert not re.search(r"\b(native|build)\._", Path(module.__file__).read_text())
 
 
 def test_variables_that_change_a_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_the_message_after_an_interruption(sweep: Sweep) -> None:
     view = SweepView(screen(terminal=False))
     assert view.interrupt_message() == "interrupted before the first trial; nothing is lost"
     view(SweepStarted(sweep, 0, 2, "nowhere"))
-    again = f"continue with: modelnative sweep --resume {sweep.path}"
+    again = f"continue with: modelnative sweep --resume {sweep.path} --trust worlds"
     assert view.interrupt_message() == f"killed; each trial keeps its newest checkpoint; {again}"
     view(SweepStopping(signal.SIGTERM))
     view(SweepInterrupted(sweep, signal.SIGTERM, 2))

@@ -200,13 +200,13 @@ def test_remedies_are_allowed_and_not_in_use(fields: dict[str, Any], has_oracle:
 
 def test_printed_commands_can_be_typed() -> None:
     end = finished({}, Count("T0", "train", 3, 4))
-    run = Run(Path("my runs/it's"), end.run.config)
+    run, trusted = Run(Path("my runs/it's"), end.run.config), ["--trust", "worlds"]
     *_, evaluate, explain = tables.finished(replace(end, run=run))
-    assert shlex.split(evaluate.removeprefix("Next: ")) == ["modelnative", "evaluate", "my runs/it's"]
+    assert shlex.split(evaluate.removeprefix("Next: ")) == ["modelnative", "evaluate", "my runs/it's", *trusted]
     words = shlex.split(explain)
     assert words[:5] == ["modelnative", "explain", "my runs/it's", "--stage", "T0"]
     assert words[5] == "--problem"
-    assert len(words) == 7
+    assert words[7:] == trusted
 
 
 def test_the_page_of_a_task_whose_words_look_like_markup(capsys: pytest.CaptureFixture[str]) -> None:

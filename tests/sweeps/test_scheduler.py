@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sweeping import TINY, UPDATES, environment, fingerprint, processes, updates, wait_for, when, write_result
 
 import modelnative as mn
 from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT
 from modelnative.runs.training import Training
+from modelnative.studio.sweep import SweepView
 from modelnative.sweeps.events import (
     SweepEvent,
     SweepFinished,
@@ -26,6 +30,7 @@ from modelnative.sweeps.events import (
     SweepProgress,
     SweepStarted,
     SweepStopping,
+    TaskNoted,
     TrialCrashed,
     TrialFailed,
     TrialFinished,
@@ -338,3 +343,36 @@ def test_trials_stop_when_the_sweep_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: not [pid for pid in processes(sweep.path) if pid != parent.pid], 30)
     newest = int(run.checkpoints()[-1].stem)
     assert newest == len(run.metrics()) >= 3, "it ended with a checkpoint of its last update"
+
+
+def test_a_sweep_whose_folder_was_deleted_writes_nothing_more(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, seeds=3)
+    executor = FakeExecutor(sweep, 1, {})
+    with sweep.lock("sweep") as held:
+        events = run_trials(sweep, executor, 0, held.require_in_place)
+        assert isinstance(next(events), SweepStarted)
+        assert isinstance(next(events), TrialStarted)
+        shutil.rmtree(sweep.path)
+        executor.outcomes = {seed: [CRASHED] for seed in range(3)}
+        with pytest.raises(UserError, match=r"^sweep: the folder '.*' was deleted, moved or replaced"):
+            next(events)
+    assert not sweep.path.exists()
+
+
+def test_what_a_task_has_to_say_is_told_once(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, seeds=3)
+    first, second, third = sweep.trials
+    sweep.write_notes(first, ["tool t: 1,200 of 3,000 calls failed: ValueError", "one program solves all"])
+    sweep.write_notes(second, ["tool t: 7 of 9 calls failed: ValueError", "tool t: 2 of 9 calls failed: KeyError"])
+    (sweep.path / "notes" / f"{third.name}.json").write_text("{")
+    said = only(list(run_trials(sweep, FakeExecutor(sweep, 1, {}), retries=0)), TaskNoted)
+    assert [(event.trial, event.note) for event in said] == [
+        (first, "tool t: 1,200 of 3,000 calls failed: ValueError"),
+        (first, "one program solves all"),
+        (second, "tool t: 2 of 9 calls failed: KeyError"),
+    ]
+    console = Console(file=io.StringIO(), width=40)
+    with SweepView(console) as view:
+        for event in said:
+            view(event)
+    assert console.file.getvalue().splitlines() == [f"note: {event.note}" for event in said]  # type: ignore[attr-defined]

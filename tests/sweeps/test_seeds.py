@@ -61,7 +61,7 @@ def test_each_seed_is_a_run_of_its_own_with_a_report_of_all(tmp_path: Path) -> N
     page = (tmp_path / "seeds" / "report.html").read_text()
     assert "of 3 seeds solved every problem" in page
     assert all(f"trials/seed-{seed}/report.html" in page for seed in (5, 6, 7))
-    assert sweep.resume_command == f"modelnative resume {tmp_path / 'seeds'}"
+    assert sweep.resume_command == f"modelnative resume {tmp_path / 'seeds'} --trust worlds"
 
 
 def test_ctrl_c_stops_every_seed_and_resume_continues(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,14 @@ def test_a_trial_is_alone_whatever_a_launcher_has_set(sweep: Sweep, monkeypatch:
         pass
     assert outcome.code == 0, outcome.reason
     assert sweep.finished(sweep.trials[0])
+
+
+def test_what_the_task_has_to_say_is_kept_for_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_stop_with_parent", lambda: None)
+    base = {**TINY, "task": "toolbox:partly_broken", "updates": 1}
+    sweep = Sweep.planned(tmp_path / "sweep", parse_spec({"base": base}))
+    sweep.write()
+    assert work(sweep) == worker.FINISHED
+    (trial,) = sweep.trials
+    told = "\n".join(sweep.notes(trial))
+    assert re.search(r"^tool mistaken: \d+ of \d+ calls failed: NameError: name 'rond' is not defined", told, re.M)

@@ -16,6 +16,8 @@ from modelnative.training.algorithm import (
     episode_returns,
     generalized_advantages,
     group_advantages,
+    in_reward_units,
+    largest_return,
     leave_one_out,
     normalize,
     stage_baseline,
@@ -146,7 +148,8 @@ def test_reinforce_is_return_minus_baseline(rollout: Rollout) -> None:
     earned = discounted_returns(rollout.reward, CONFIG.gamma)
     plain = (earned - stage_baseline(rollout, earned))[rollout.loss_mask]
     torch.testing.assert_close(
-        found[rollout.loss_mask], plain / max(float(plain.square().mean().sqrt()), MIN_DEVIATION)
+        found[rollout.loss_mask],
+        plain / max(float(plain.square().mean().sqrt()), MIN_DEVIATION * float(largest_return(rollout))),
     )
     assert torch.equal(target, earned)
 
@@ -191,6 +194,43 @@ def test_group_advantages_do_not_depend_on_the_unit_of_the_reward(rollout: Rollo
     alike.reward[0] += alike.reward[0] * 3e-7 * torch.randn(N, generator=torch.Generator().manual_seed(0))
     alike.loss_mask = torch.ones_like(alike.loss_mask)
     assert group_advantages(alike, GROUP, True).abs().max() < 0.02
+
+
+UNITS = [1e-6, 1e-3, 0.03, 40.0, 5e3, 1e7]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("algorithm", ["rloo", "reinforce"])
+def test_advantages_do_not_depend_on_the_unit_of_the_reward(rollout: Rollout, algorithm: str, unit: float) -> None:
+    """Also where hardly anything fails, so that the least deviation counts."""
+    for spread in (1.0, 0.01):
+        plain = dataclasses.replace(rollout, reward=torch.where(rollout.running, 1 + spread * rollout.reward, 0.0))
+        scaled = dataclasses.replace(plain, reward=plain.reward * unit)
+        torch.testing.assert_close(
+            advantages(algorithm, scaled, CONFIG)[0], advantages(algorithm, plain, CONFIG)[0], atol=1e-4, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1000.0, 1e7])
+def test_a_critic_learns_numbers_near_one(rollout: Rollout, algorithm: str, unit: float) -> None:
+    """Rewards of a thousand are the same to the critic and the policy as rewards of one."""
+    last = torch.arange(len(rollout.reward))[:, None] == rollout.length - 1
+    plain = dataclasses.replace(rollout, reward=(last & rollout.success).float())
+    scaled = dataclasses.replace(plain, reward=plain.reward * unit)
+    for found, expected in zip(
+        advantages(algorithm, scaled, CONFIG), advantages(algorithm, plain, CONFIG), strict=True
+    ):
+        torch.testing.assert_close(found[rollout.loss_mask], expected[rollout.loss_mask])
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.04, 1.0, -2.0, 30.0])
+def test_usual_rewards_are_taken_as_they_are(rollout: Rollout, reward: float) -> None:
+    usual = dataclasses.replace(rollout, reward=torch.zeros_like(rollout.reward))
+    usual.reward[-1, 3] = reward
+    usual.loss_mask = torch.ones_like(usual.loss_mask)
+    assert in_reward_units(usual) is usual
+    assert float(largest_return(usual)) == pytest.approx(abs(reward) or 1.0)
 
 
 # All algorithms
@@ -238,7 +278,7 @@ def test_the_critics_target_is_its_value_plus_the_plain_advantage(algorithm: str
     plain = generalized_advantages(rollout, CONFIG.gamma, CONFIG.gae_lambda)
     assert torch.equal(target, plain + rollout.value)
     seen = plain[rollout.loss_mask]
-    expected = (seen - seen.mean()) / max(float(seen.std()), MIN_DEVIATION)
+    expected = (seen - seen.mean()) / max(float(seen.std()), MIN_DEVIATION * float(largest_return(rollout)))
     torch.testing.assert_close(advantage[rollout.loss_mask], expected)
 
 

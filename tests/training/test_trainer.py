@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from modelnative import native
 from modelnative.errors import UserError
@@ -394,3 +395,32 @@ def test_it_reads_an_expression_and_works_it_out() -> None:
     }
     trained = trainer(Expressions(operators=2), changes=changes)
     assert any(metrics.greedy[1] > 0.8 for metrics in trained if metrics.greedy)
+
+
+class Paid(Arithmetic):
+    """The pocket calculator, with another amount for a success."""
+
+    amount = 1.0
+
+    def step(self, state: Any, action: Tensor) -> Any:
+        step = super().step(state, action)
+        return dataclasses.replace(step, reward=step.reward * self.amount)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_thousands_and_millionths_are_learned_as_ones(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a power of two not even rounding differs; PPO's unit is a power of ten, and 1000 / 1000 is 1."""
+    weights = {}
+    amounts = (0.0, 1.0, 1000.0, 1e-6) if algorithm in ("ppo", "a2c") else (0.0, 1.0, 2.0**10, 2.0**-20)
+    for amount in amounts:
+        monkeypatch.setattr(Paid, "amount", amount)
+        changes = {"stages": 1, "policy": {"width": 8}}
+        trained = trainer(Paid(), changes=changes, algorithm=algorithm)
+        assert len(list(trained)) == SMALL["updates"]
+        weights[amount] = torch.cat([parameter.detach().flatten() for parameter in trained.parameters])
+    assert not torch.equal(weights.pop(0.0), weights[1.0]), "what is paid is learned from"
+    for amount in amounts[2:]:
+        if algorithm == "grpo":
+            torch.testing.assert_close(weights[amount], weights[1.0])
+        else:
+            assert torch.equal(weights[amount], weights[1.0]), amount

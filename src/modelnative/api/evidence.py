@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from modelnative.api.training import Agent, load
-from modelnative.errors import UserError
+from modelnative.errors import UserError, require_path
 from modelnative.evidence.certify import certify as certify
 from modelnative.evidence.clinic import clinic as clinic
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
@@ -20,7 +20,6 @@ from modelnative.evidence.explain import explain as explain_policy
 from modelnative.evidence.inspect import PAIRS, Inspection
 from modelnative.evidence.inspect import inspect as inspect_policy
 from modelnative.evidence.tutorial_comparison import compare_tutorial
-from modelnative.native.settings import seeded
 from modelnative.policies.registry import make_policy
 from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
 from modelnative.runs.run import Run
@@ -89,6 +88,7 @@ def report(folder: str | Path) -> tuple[list[Path], list[str]]:
         UserError: it is neither, the run has no result yet, or a file cannot be written.
     """
     path = Path(folder)
+    require_path("run", path)
     if not Sweep.exists(path):
         written, faults = write_run_report(Run.open(path))
         return [written], faults
@@ -165,8 +165,7 @@ def _untrained(agent: Agent) -> nn.Module | None:
     """The network of a run before its training; None if the run's configuration does not make it."""
     config = agent.run.config
     try:
-        with seeded(0):
-            made = make_policy(agent.task.spec, config.core, config.policy)
+        made = make_policy(agent.task.spec, config.core, config.policy)
     except UserError:
         return None
     same = type(made) is type(agent.policy)

@@ -13,7 +13,7 @@ from typing import Any, overload
 from torch import nn
 
 from modelnative.api.sweeps import SweepCallback, SweepResult, follow_sweep
-from modelnative.errors import in_words
+from modelnative.errors import in_words, require_path
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import policy_name
 from modelnative.runs.events import Finished, Interrupted
@@ -171,6 +171,7 @@ def resume(
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; it can be resumed again.
     """
     path = Path(folder)
+    require_path("run", path)
     if options or Sweep.exists(path):
         require(updates is None, "updates", updates, "none for a sweep; extend its runs, each by its folder in trials/")
         require(minutes is None, "minutes", minutes, "none for a sweep; extend its runs, each by its folder in trials/")
@@ -180,7 +181,8 @@ def resume(
         return follow_sweep(planned, SweepOptions(**options), dry_run, callbacks)
     run = Run.open(path)
     if updates is minutes is None and run.result_path.exists() and not run.report_path.exists():
-        finished = run.result()  # it was killed before its report was written
+        found = run.result()
+        finished = Finished(run, found.evaluation, found.sampled, **found.costs)  # type: ignore[arg-type]  # it was killed before its report was written
         _report(finished)
         return finished
     parts = {"policy": policy, "curriculum": curriculum, "callbacks": [_report, *callbacks]}

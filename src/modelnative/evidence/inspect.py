@@ -16,7 +16,7 @@ from modelnative.evidence.interventions import Answers
 from modelnative.evidence.removals import Removal, remove_all
 from modelnative.evidence.sensitivity import Sensitivity, sensitivity
 from modelnative.evidence.verdicts import Verdict, in_words, verdicts
-from modelnative.native import standard_settings
+from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems, require
 
 PAIRS = 500

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnative.native import standard_settings
 from modelnative.policies.contract import PolicyOutput, select_rows
+from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State, mixed
 from modelnative.training.rollout import sample_actions

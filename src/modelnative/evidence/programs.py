@@ -137,7 +137,9 @@ class ExactSearch:
     def run(self) -> bool:
         """Search; returns whether the search was completed, so that `best` is exact."""
         rows = torch.arange(len(self.problems))
-        tokens = torch.arange(len(self.task.spec.vocabulary))
+        every = torch.arange(len(self.task.spec.vocabulary))
+        if self.best_successes < 0:  # a program that has no effect is one, too
+            self._keep_if_best((0,), successes(self.task, self.problems, every[None, :1]))
         # A prefix, its successes, and the rows and state before its last token.
         stack: list[tuple[Program, int, Tensor, State]] = [((), 0, rows, self.task.begin(self.problems))]
         while stack:
@@ -152,6 +154,9 @@ class ExactSearch:
                 return False
             self.nodes += 1
             left = self.length - len(prefix) - 1
+            # All other tokens lead to the same states with fewer tokens left, which is worth no visit.
+            effective = self.task.effective_tokens(state)
+            tokens = every if effective is None else torch.tensor(effective, dtype=torch.int64)
             for part in tokens.split(max(1, MAX_ROWS // len(rows))):
                 for token, more, alive, digest in self._expand(rows, state, part, left):
                     longer = (*prefix, token)

@@ -5,18 +5,17 @@ Without a compiler, on other devices, in double precision and under `torch.compi
 
 from __future__ import annotations
 
-from modelnative.native.build import Kernels, backend, describe, kernels
+from modelnative.native.build import Kernels, backend, cache_folders, compilers, describe, kernels
 from modelnative.native.operators import enabled, kernel_threads, operator
-from modelnative.native.settings import seeded, standard_settings
 
 __all__ = [
     "Kernels",
     "backend",
+    "cache_folders",
+    "compilers",
     "describe",
     "enabled",
     "kernel_threads",
     "kernels",
     "operator",
-    "seeded",
-    "standard_settings",
 ]

@@ -28,6 +28,7 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
 TUNING = ("-march=native", "-mcpu=native", None)  # tried in this order; not every compiler knows every flag
 TIME_LIMIT = 300.0  # seconds for one run of a compiler
 SIZE = 2**20  # bytes that the library takes at most
+UNNAMED = 65534  # who owns what is the machine's, such as /, as a user namespace (a sandbox) shows it
 
 
 class Compiler(NamedTuple):
@@ -95,10 +96,10 @@ def _compiled() -> Kernels:
     files = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
     source = b"".join(file.name.encode() + b"\0" + file.read_bytes() for file in files)
     reasons: dict[str, None] = {}  # in order, each once
-    for program in _programs():
+    for program in compilers():
         try:
             compiler = _identified(program)
-            for folder in _folders():
+            for folder in cache_folders():
                 try:
                     _make_private(folder)
                     path = folder / _file_name(source, compiler)
@@ -163,7 +164,7 @@ def _compile(compiler: Compiler, target: Path) -> None:
     raise _CompilerError(f"{compiler.command[0]} failed: {reason}")
 
 
-def _programs() -> list[tuple[str, ...]]:
+def compilers() -> list[tuple[str, ...]]:
     """The compilers that are installed, as commands; $CXX first, no program twice."""
     found: dict[Path, tuple[str, ...]] = {}
     for words in (shlex.split(os.environ.get("CXX", "")), *([name] for name in COMPILERS)):
@@ -205,7 +206,7 @@ def _file_name(source: bytes, compiler: Compiler) -> str:
     return f"kernels-{hashlib.sha256(source + key.encode()).hexdigest()[:16]}.so"
 
 
-def _folders() -> list[Path]:
+def cache_folders() -> list[Path]:
     """Where the library may be kept: the user's cache, else a folder of the user's in the temporary directory."""
     cache, temporary = Path(user_cache_dir("modelnative", appauthor=False)), Path(tempfile.gettempdir())
     # Without a home the cache would be a folder "~" of the working directory.
@@ -213,27 +214,32 @@ def _folders() -> list[Path]:
 
 
 def _make_private(folder: Path) -> None:
-    """Create `folder` with mode 0700 if it is missing.
+    """Create `folder` with mode 0700 if it is missing, and its parents, too.
 
     Raises:
         PermissionError: somebody else could have written to the folder: another user owns it, its mode gives rights to
-            others, or it is a symbolic link. Or they could replace it, because all may rename what stands beside it.
+            others, or it is a symbolic link. Or they could replace it or one of its parents; see `_replaceable`.
     """
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # `parents=True` would give the parents rights for others
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise PermissionError(0, "not a folder, or a symbolic link")
     if os.name == "posix" and (found.st_uid != _user() or stat.S_IMODE(found.st_mode) & 0o077):
         raise PermissionError(0, "not private; expected a folder that you own with mode 0700")
-    if os.name == "posix" and any(_replaceable(parent) for parent in folder.absolute().parents):
-        raise PermissionError(0, "in a folder that everybody can write to without the sticky bit; expected chmod +t")
+    for parent in dict.fromkeys((*folder.absolute().parents, *folder.resolve().parents)):
+        if os.name == "posix" and (why := _replaceable(parent)):
+            raise PermissionError(0, f"other users can replace it, because {why}")
 
 
-def _replaceable(folder: Path) -> bool:
-    """Whether other users can rename the folders in it."""
-    mode = folder.stat().st_mode
-    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+def _replaceable(folder: Path) -> str:
+    """Why other users can rename the folders in `folder`; empty if they cannot."""
+    found = folder.stat()
+    if found.st_uid not in (0, _user(), UNNAMED):
+        return f"another user owns {folder}"
+    if stat.S_IMODE(found.st_mode) & 0o022 and not found.st_mode & stat.S_ISVTX:
+        return f"group or others can write to {folder}; expected: chmod go-w {shlex.quote(str(folder))}"
+    return ""
 
 
 def _user() -> int:

@@ -93,9 +93,9 @@ def read_table(field: str, path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")  # Windows writes a byte-order mark
         return json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except OSError as error:
-        raise UserError(f"{field}: {str(path)!r} cannot be read ({error.strerror})") from error
+        raise UserError(f"{field}: {shown(str(path))} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # a null byte in the path is a ValueError, too
-        raise UserError(f"{field}: {str(path)!r} is neither TOML nor JSON ({error})") from error
+        raise UserError(f"{field}: {shown(str(path))} is neither TOML nor JSON ({error})") from error
 
 
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,10 +54,10 @@ def make_policy(spec: TaskSpec, core: str, config: PolicyConfig, seed: int = 0) 
     """
     from torch import nn
 
-    from modelnative.native import seeded, standard_settings
     from modelnative.policies.core import Core
     from modelnative.policies.memory import require_memory
     from modelnative.policies.policy import TokenPolicy
+    from modelnative.policies.settings import seeded, standard_settings
 
     kind = named("core", core, CORES, nn.Module)
     is_core = issubclass(kind, Core)

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, require_path
 from modelnative.runs.upgrade import FORMATS, upgraded_fields
 
 FORMAT = "modelnative/2"  # of every file that this version writes
@@ -70,7 +70,34 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another place")
 
 
-def hold(path: Path) -> FileLock:
+class Held:
+    """A lock file that this process holds until it releases the lock or dies.
+
+    Args:
+        lock: that was acquired.
+        folder: that it keeps others out of.
+        what: the folder is called in messages.
+    """
+
+    def __init__(self, lock: BaseFileLock, folder: Path, what: str = "run") -> None:
+        self.release, self._folder, self._what = lock.release, folder, what
+        self._path = lock.lock_file
+        self._file = os.stat(self._path)
+
+    def require_in_place(self) -> None:
+        """Raise a `UserError` if the file is not where it was: then the folder is somebody else's, or gone."""
+        try:
+            in_place = os.path.samestat(self._file, os.stat(self._path))
+        except (FileNotFoundError, NotADirectoryError):
+            in_place = False
+        if not in_place:
+            raise UserError(
+                f"{self._what}: the folder {str(self._folder)!r} was deleted, moved or replaced while it was "
+                "trained in; nothing more is written there; start again, in another folder"
+            )
+
+
+def hold(path: Path) -> Held:
     """A lock file that this process holds until it releases the lock or dies.
 
     Raises:
@@ -86,7 +113,7 @@ def hold(path: Path) -> FileLock:
         ) from None
     except OSError as error:
         raise _unwritable(path, error) from error
-    return lock
+    return Held(lock, path.parent)
 
 
 def _json(path: Path, value: Any, indent: int | None = None) -> bytes:
@@ -143,6 +170,7 @@ def begin_lines(path: Path) -> None:
     Raises:
         UserError: the file cannot be written, or holds something else than episodes, such as a run's configuration.
     """
+    require_path("episodes", path)
     try:
         if path.is_file():
             with open(path, "rb") as file:

@@ -6,7 +6,8 @@ import dataclasses
 
 from modelnative.runs.events import Checkpointed, Finished, Verified
 from modelnative.runs.files import append_lines, write_json
-from modelnative.runs.run import COSTS, Run
+from modelnative.runs.result import COSTS
+from modelnative.runs.run import Run
 from modelnative.speed.machine import machine
 from modelnative.training.events import Alarmed, Callback, Updated
 

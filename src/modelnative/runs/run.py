@@ -24,17 +24,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
-from modelnative.errors import UserError, in_words
-from modelnative.evidence.evaluate import Evaluation
+from modelnative.errors import UserError, require_path
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import make_policy
-from modelnative.runs.events import Finished
 from modelnative.runs.files import (
     FORMAT,
+    Held,
     append_lines,
     flush,
     hold,
@@ -45,11 +43,12 @@ from modelnative.runs.files import (
     write_lines,
     write_tensors,
 )
+from modelnative.runs.result import Result
 from modelnative.runs.upgrade import FORMATS, upgraded_config
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.fingerprint import differences, fingerprint
 from modelnative.tasks.contract.task import AnyTask
-from modelnative.tasks.importing import require_trusted
+from modelnative.tasks.importing import require_trusted, trust_flags
 from modelnative.training.checkpoint import restore, state_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
@@ -57,7 +56,6 @@ from modelnative.training.trainer import Trainer
 KEPT = 3  # checkpoints
 # What a training leaves that was killed before its configuration was written: nothing is lost with it.
 UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|task\.json(\.partial)?|checkpoints|0+\.safetensors(\.partial)?")
-COSTS = ("updates", "episodes", "steps", "seconds")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
 
 
@@ -89,6 +87,7 @@ class Run:
     def require_new(self) -> None:
         """Raise a `UserError` unless the folder is missing, empty, or that of a training that did not begin."""
         path = self.path
+        require_path("out", path)
         begun = (file for file in path.rglob("*") if not UNBEGUN.fullmatch(file.name))
         if path.exists() and (not path.is_dir() or any(begun)):
             raise UserError(
@@ -100,16 +99,21 @@ class Run:
         """Write `config.json`."""
         write_json(self.path / "config.json", {"format": FORMAT, **self.config.model_dump()})
 
-    def command(self, name: str) -> str:
-        """A command for this run, to be typed in a shell.
+    def command(self, name: str, flags: str = "") -> str:
+        """A command for this run, to be typed in a shell. It trusts the modules that the configuration names.
+
+        Args:
+            name: of the command.
+            flags: more for it, as they are typed.
 
         Example:
-            >>> Run(Path("runs/my first"), TrainConfig()).command("resume")
-            "modelnative resume 'runs/my first'"
+            >>> Run(Path("runs/my first"), TrainConfig(task="mytasks:MyTask")).command("resume", "--updates 9")
+            "modelnative resume 'runs/my first' --updates 9 --trust mytasks"
         """
-        return f"modelnative {name} {shlex.quote(str(self.path))}"
+        words = f"modelnative {name} {shlex.quote(str(self.path))} {flags}".rstrip()
+        return f"{words}{trust_flags([vars(self.config)])}"
 
-    def lock(self) -> FileLock:
+    def lock(self) -> Held:
         """Keep other processes from training in this folder, until the lock is released or this process dies.
 
         Raises:
@@ -124,14 +128,17 @@ class Run:
         Raises:
             UserError: the folder is not a run's, holds several runs, or its configuration is damaged.
         """
+        require_path("run", path)
         several = sorted((p.parent for p in path.glob("trials/*/config.json")), key=lambda p: (len(p.name), p.name))
         if several:
             first = ", ".join(map(str, several[:3])) + (", …" if len(several) > 3 else "")
             raise UserError(f"run: {str(path)!r} holds {len(several)} runs; name one of them: {first}")
         if not cls.exists(path):
             if (path / "run.lock").exists():
-                why = f"its training was killed before it began; begin it with: modelnative train --out {path}"
-                raise UserError(f"run: {str(path)!r} has no configuration: {why}")
+                raise UserError(
+                    f"run: {str(path)!r} has no configuration: its training was killed before it began; begin it with: "
+                    f"modelnative train --out {shlex.quote(str(path))}"
+                )
             raise UserError(
                 f"run: {str(path)!r} is not a run folder; expected one made by: modelnative train --out RUN"
             )
@@ -180,25 +187,17 @@ class Run:
         """Raise a `UserError` if the run has its verdict."""
         if self.result_path.exists():
             raise UserError(
-                f"run: {str(self.path)!r} is finished; look at it with: {self.command('evaluate')}, or train on with: "
-                f"{self.command('resume')} --updates N"
+                f"run: {str(self.path)!r} is finished; look at it with: {self.command('evaluate')}; or train on with: "
+                f"{self.command('resume', '--updates N')}"
             )
 
-    def result(self) -> Finished:
+    def result(self) -> Result:
         """The verdict.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        values = read_json(self.result_path)
-        try:
-            evaluation, sampled = Evaluation.of(values["evaluation"]), Evaluation.of(values["sampled"])
-            return Finished(self, evaluation, sampled, **{name: values[name] for name in COSTS})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{self.result_path}: damaged ({in_words(error)}); delete it, and write it anew with: "
-                f"{self.command('resume')}"
-            ) from error
+        return Result.read(self.result_path, self.command("resume"))
 
     @property
     def report_path(self) -> Path:

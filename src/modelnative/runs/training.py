@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from modelnative.errors import UserError, shown
 from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
+from modelnative.runs.files import Held
 from modelnative.runs.folder import RunFolder
 from modelnative.runs.loop_state import VERIFY_EVERY, LoopState
 from modelnative.runs.run import Run, new_folder
@@ -52,7 +53,8 @@ class Training:
     Attributes:
         saved: the update of the newest checkpoint.
         failure: what a callback raised; it is raised again when the update is complete and in a checkpoint.
-        held: the lock of the folder.
+        held: what is released at the end.
+        lock: of the folder, in the process that writes.
 
     Example:
         >>> training = Training.start(Path("run"), recipe())  # doctest: +SKIP
@@ -67,6 +69,7 @@ class Training:
     saved: int = 0
     failure: BaseException | None = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    lock: Held | None = None
 
     @classmethod
     def start(
@@ -93,7 +96,8 @@ class Training:
             training = cls(run, trainer)
             if trainer.group.is_leader:
                 run.require_new()  # before a lock file is put there
-                held.callback(run.lock().release)
+                training.lock = run.lock()
+                held.callback(training.lock.release)
                 Run.create(run.path, config, lambda run: run.save(trainer, dataclasses.asdict(training.state)))
             return dataclasses.replace(training._agreed(), held=held.pop_all())
 
@@ -121,9 +125,11 @@ class Training:
         run = dataclasses.replace(run, config=with_fields(run.config, budget))
         require_device(own_device(run.config.device))
         trainer = Trainer(run.task(unchanged=True), run.config, policy, curriculum, callbacks)
+        lock = None
         with contextlib.ExitStack() as held:
             if trainer.group.is_leader:
-                held.callback(run.lock().release)
+                lock = run.lock()
+                held.callback(lock.release)
                 if not budget:
                     run.require_unfinished()  # by the process that held the lock until now
             if run.checkpoints() or run.metrics():
@@ -132,7 +138,7 @@ class Training:
                 state = LoopState()
                 load_initial(trainer)
             best = run.weights() if run.weights_path.exists() else None
-            training = cls(run, trainer, state, best, trainer.updates)
+            training = cls(run, trainer, state, best, trainer.updates, lock=lock)
             if budget and not training._continues:
                 spent = f"{trainer.updates} updates in {state.elapsed / 60:.3g} minutes"
                 solved = ", and every training problem is solved" if state.solved else ""
@@ -174,8 +180,8 @@ class Training:
         then the training ends with that exception.
 
         Raises:
-            UserError: the disk is full, a process is gone, or the numbers are no longer finite; the newest checkpoint
-                stands.
+            UserError: the disk is full, the folder is gone or another one, a process is gone, or the numbers are no
+                longer finite; the newest checkpoint stands.
         """
         trainer, group = self.trainer, self.trainer.group
         parameters = sum(parameter.numel() for parameter in trainer.parameters)
@@ -240,6 +246,8 @@ class Training:
     def _emit(self, event: Event) -> Event:
         """Write what the event says, then call the callbacks."""
         if self.trainer.group.is_leader:
+            if self.lock is not None:
+                self.lock.require_in_place()
             RunFolder(self.run)(event)  # an error in it ends the training here: a checkpoint would hide the gap
         try:
             self.trainer.emit(event)
@@ -357,7 +365,7 @@ def load_initial(trainer: Trainer) -> None:
                 raise UserError(f"the {name} of its task {theirs.name} is not that of {ours.name}")
         source.load_into(trainer.policy)
     except UserError as error:
-        raise UserError(f"init: {trainer.config.init!r} is not allowed; {error}") from error
+        raise UserError(f"init: {shown(trainer.config.init)} is not allowed; {error}") from error
 
 
 def require_device(name: str) -> None:

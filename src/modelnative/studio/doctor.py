@@ -97,18 +97,22 @@ def _torch() -> Iterator[Check]:
 
 
 def _kernels() -> Iterator[Check]:
-    from modelnative.native import build
+    from modelnative import native
 
-    compilers = [" ".join(command) for command in build._programs()]
+    compilers = [" ".join(command) for command in native.compilers()]
     install = "Install one: apt install g++ (Debian, Ubuntu), xcode-select --install (macOS)."
     yield Check("compilers", ", ".join(compilers) or "none", "" if compilers else install)
-    yield Check("cache folders", ", ".join(map(str, build._folders())))
+    yield Check("cache folders", ", ".join(map(str, native.cache_folders())))
     try:
-        used = build.describe()
+        found, used = native.kernels(), native.describe()
     except ValueError as error:  # MODELNATIVE_KERNELS asks for what is impossible
-        used = f"none ({error})"
+        found, used = None, f"none ({error})"
     slow = "Training takes about twice as long. Mend what the reason in parentheses names."
-    yield Check("kernels", used, "" if used == "native" else slow)
+    if found is None or found.library is None:
+        yield Check("kernels", used, slow)
+        return
+    others = "".join(f"; not {reason}" for reason in found.reasons)
+    yield Check("kernels", f"{used}, from {found.path}{others}")
 
 
 def _packages() -> Iterator[Check]:

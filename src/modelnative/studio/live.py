@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -112,8 +111,7 @@ class LiveView(View, Callback):
         """What to print after an interruption."""
         if self.started is None:
             return "interrupted before the first update; nothing is lost"
-        path = shlex.quote(str(self.started.run.path))
-        return f"stopped at update {self.update}; continue with: modelnative resume {path}"
+        return f"stopped at update {self.update}; continue with: {self.started.run.command('resume')}"
 
     def on_search(self, event: Searched) -> None:
         first, more = (*event.procedures, "nothing yet")[0], len(event.procedures) - 1

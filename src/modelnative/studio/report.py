@@ -9,21 +9,20 @@ import re
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
-from pydantic import TypeAdapter
 
 from modelnative.errors import UserError, in_words
-from modelnative.evidence.evaluate import DRAWN, LISTED, Evaluation, floor
+from modelnative.evidence.evaluate import DRAWN, LISTED, floor
 from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.problem_set import ProblemSet, unseen_problems
 from modelnative.policies.contract import Policy
 from modelnative.runs.files import read_json, write
+from modelnative.runs.result import Result
 from modelnative.runs.run import Run
 from modelnative.studio import inspection, tables
 from modelnative.studio.figures import figures
@@ -34,6 +33,7 @@ from modelnative.sweeps.events import SweepEvent, SweepFinished
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import Row, cells
 from modelnative.tasks.contract.task import AnyTask, Problems
+from modelnative.tasks.importing import trust_flags
 from modelnative.training.rollout import play
 
 POINTS = 400  # of a curve; longer curves are averaged
@@ -70,9 +70,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
     Raises:
         UserError: the run has no result yet, or the file cannot be written.
     """
-    if not run.result_path.exists():
-        finish = f"modelnative resume {shlex.quote(str(run.path))}"
-        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {finish}")
+    _require_result(run)
     faults: list[str] = []
 
     def part(name: str | Path, make: Callable[[], T]) -> T | None:
@@ -82,7 +80,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
             faults.append(str(error) if isinstance(error, UserError) else f"{name}: {in_words(error)}")
             return None
 
-    result = part(run.result_path, lambda: TypeAdapter(Result).validate_python(read_json(run.result_path)))
+    result = part(run.result_path, run.result)
     counts = result.evaluation.counts if result else ()
     task = part("task", run.task)
     policy = part(run.weights_path, lambda: run.policy(task)) if task else None
@@ -105,9 +103,10 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         faults=faults,
         show=tables,
         clock=clock,
-        quoted=shlex.quote(str(run.path)),
+        again=f"modelnative train --config {_config_of(run)} --out NEW{trust_flags([vars(run.config)])}",
     )
     path = run.path / "report.html"
+    _require_result(run)  # the folder may have been deleted meanwhile, and writing would make it again
     write(path, html.encode(errors="replace"))  # a path may hold bytes that are no text
     return path, faults
 
@@ -117,18 +116,9 @@ def _inside(run: Run) -> list[inspection.Section]:
     return inspection.sections(read_json(run.inspection_path)) if run.inspection_path.exists() else []
 
 
-@dataclass(frozen=True)
-class Result:
-    """What `result.json` says: the verdict, what the training cost, the machine, and what the curriculum found."""
-
-    evaluation: Evaluation
-    sampled: Evaluation
-    seconds: float
-    updates: int
-    episodes: int
-    steps: int
-    machine: dict[str, Any]
-    curriculum: dict[str, Any] = field(default_factory=dict)
+def _require_result(run: Run) -> None:
+    if not run.result_path.exists():
+        raise UserError(f"run: {str(run.path)!r} has no result yet; finish it with: {run.command('resume')}")
 
 
 def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
@@ -144,7 +134,6 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     for run in runs:
         with contextlib.suppress(*PART_ERRORS):  # damaged; the other seeds are still worth a drawing
             metrics.append(run.metrics())
-    config = shlex.quote(str(runs[0].path / "config.json"))
     html = _page("seeds.html.j2").render(
         path=sweep.path,
         config=runs[0].config,
@@ -170,7 +159,8 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
             for (s, stage), color in zip(enumerate(stages), STAGE_COLORS * len(stages), strict=False)
         ],
         clock=clock,
-        command=f"modelnative train --config {config} --seeds {len(rows)} --out NEW",
+        command=f"modelnative train --config {_config_of(runs[0])} --seeds {len(rows)} --out NEW"
+        f"{trust_flags([vars(runs[0].config)])}",
     )
     write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
@@ -227,6 +217,11 @@ def _page(name: str) -> Template:
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).get_template(name)
+
+
+def _config_of(run: Run) -> str:
+    """The file of a run's configuration, to be typed in a shell."""
+    return shlex.quote(str(run.path / "config.json"))
 
 
 def _fields(run: Run) -> list[tuple[str, str]]:

@@ -45,6 +45,8 @@ class SweepView(View):
         elif isinstance(event, events.TrialStarted):
             if self.live is None or event.update:
                 self._print(f"start    {event.trial.name}{f', from update {event.update}' if event.update else ''}")
+        elif isinstance(event, events.TaskNoted):
+            self._print(f"note: {event.note}")
         elif isinstance(event, events.TrialCrashed):
             retries = f"{event.retries_left} retries left" if event.retries_left != 1 else "1 retry left"
             self._print(f"crashed  {event.trial.name}: {event.reason}; it is retried ({retries} after that)")

@@ -133,7 +133,7 @@ def share(count: Count, *, exact: bool) -> str:
 def finished(end: Finished) -> list[str]:
     """The last lines of a training; the first is the verdict."""
     run, evaluation = end.run, end.evaluation
-    path, report = shlex.quote(str(run.path)), run.path / "report.html"
+    report, unwritten = run.path / "report.html", f"not written; write it with: {run.command('report')}"
     splits = {"train": "train split", "heldout": "held-out   "}
     lines = [evaluation.line(), ""]
     for split, name in splits.items():
@@ -148,7 +148,7 @@ def finished(end: Finished) -> list[str]:
         f"  cost         {end.seconds:.1f} s, {end.updates} updates, {end.episodes:,} episodes, {end.steps:,} steps",
         "",
         f"  run          {run.path}",
-        f"  report       {report if report.exists() else f'not written; write it with: modelnative report {path}'}",
+        f"  report       {report if report.exists() else unwritten}",
         f"  weights      {run.weights_path}",
         "",
     ]
@@ -162,8 +162,8 @@ def finished(end: Finished) -> list[str]:
             f"  {', '.join(remedies(run.config, end.updates, run.task().has_oracle))}",
         ]
     lines += [
-        f"Next: modelnative evaluate {path}",
-        f"      modelnative explain {path} {example(run.task(), evaluation.counts[-1].stage)}",
+        f"Next: {run.command('evaluate')}",
+        f"      {run.command('explain', example(run.task(), evaluation.counts[-1].stage))}",
     ]
     return lines
 
@@ -323,7 +323,8 @@ def task_page(name: str) -> Iterator[RenderableType]:
     if options.row_count:
         yield options
         first = next(iter(option_parameters(name).values()))
-        yield f"Set them with: modelnative train --task {name} --options {first.name}={first.default}"
+        option = shlex.quote(f"{first.name}={first.default}")
+        yield f"Set them with: modelnative train --task {name} --options {option}"
 
 
 def arguments(documentation: str) -> dict[str, str]:

@@ -64,6 +64,14 @@ class TrialFailed(SweepEvent):
 
 
 @dataclass(frozen=True)
+class TaskNoted(SweepEvent):
+    """A task has something to say to its author, see `Task.notes`. What differs in its numbers only is sent once."""
+
+    trial: Trial
+    note: str
+
+
+@dataclass(frozen=True)
 class TrialProgress:
     """The newest update of a running trial.
 

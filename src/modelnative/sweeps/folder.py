@@ -4,6 +4,7 @@ SWEEP/sweep.json            the specification, and the whole configuration of ea
 SWEEP/trials/NAME/          an ordinary run folder for each trial
 SWEEP/logs/NAME.log         the output of the trial's processes
 SWEEP/locks/NAME.lock       held by the process that works on the trial
+SWEEP/notes/NAME.json       what the task has to say to its author, if anything
 SWEEP/results.csv           one row for each trial, rewritten when a trial ends
 SWEEP/comparison.svg, .png  the trials side by side, grouped over seeds
 SWEEP/report.html           the seeds side by side, if the trials differ in their seed only
@@ -22,13 +23,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelnative.errors import UserError, require
-from modelnative.runs.files import FORMAT, read_json, write_json
+from modelnative.errors import UserError, require, require_path
+from modelnative.runs.files import FORMAT, Held, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
 from modelnative.sweeps.spec import MAX_TRIALS, Spec, differences, parse_spec
-from modelnative.tasks.importing import require_trusted
+from modelnative.tasks.importing import require_trusted, trust_flags
 from modelnative.training.config import TrainConfig, with_fields
 
 MAX_DIFFERENCES = 3  # that an error names
@@ -49,6 +50,7 @@ class Sweep:
         Raises:
             UserError: `path` holds something else, or the spec is not allowed.
         """
+        require_path("out", path)
         if cls.exists(path):
             return cls.open(path, spec)
         if _in_use(path):
@@ -71,10 +73,11 @@ class Sweep:
             [('seed-3', 3, 1), ('seed-4', 4, 1)]
         """
         require(1 <= seeds <= MAX_TRIALS, "seeds", seeds, f"from 1 to {MAX_TRIALS:,}")
+        require_path("out", path)
         if _in_use(path):
             raise UserError(
                 f"out: {str(path)!r} exists already; choose another folder, or continue it with: "
-                f"modelnative resume {shlex.quote(str(path))}"
+                f"modelnative resume {shlex.quote(str(path))}{trust_flags([vars(config)])}"
             )
         fields = config.model_dump()
         first = fields.pop("seed")
@@ -104,6 +107,7 @@ class Sweep:
         Raises:
             UserError: the folder is not a sweep, is damaged, or was made from another spec.
         """
+        require_path("sweep", path)
         if not cls.exists(path):
             raise UserError(f"sweep: {str(path)!r} is not a sweep folder; expected one made by: modelnative sweep SPEC")
         saved = read_json(path / "sweep.json")
@@ -145,7 +149,9 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that continues this sweep."""
-        return f"modelnative {'resume' if self.seeds_only else 'sweep --resume'} {shlex.quote(str(self.path))}"
+        command = "resume" if self.seeds_only else "sweep --resume"
+        trusted = trust_flags(vars(trial.config) for trial in self.trials)
+        return f"modelnative {command} {shlex.quote(str(self.path))}{trusted}"
 
     @property
     def report_path(self) -> Path:
@@ -180,8 +186,26 @@ class Sweep:
         """The update of a trial's newest checkpoint; 0 without one."""
         return max((int(path.stem) for path in self.run(trial).checkpoints()), default=0)
 
+    def notes(self, trial: Trial) -> list[str]:
+        """What the task of a trial has to say to its author, as far as the trial has found it out; see `Task.notes`."""
+        path = self._notes_path(trial)
+        found = read_json(path) if path.exists() else []
+        return [note for note in found if isinstance(note, str)] if isinstance(found, list) else []
+
+    def write_notes(self, trial: Trial, notes: list[str]) -> None:
+        """Write what the task of a trial has to say.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if notes != self.notes(trial):
+            write_json(self._notes_path(trial), notes)
+
+    def _notes_path(self, trial: Trial) -> Path:
+        return self.path / "notes" / f"{trial.name}.json"
+
     @contextmanager
-    def lock(self, name: str, timeout: float = 0.0) -> Iterator[None]:
+    def lock(self, name: str, timeout: float = 0.0) -> Iterator[Held]:
         """Hold a lock of this folder against other processes. The system releases it when this process dies.
 
         Args:
@@ -195,9 +219,9 @@ class Sweep:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = path.with_name(f"{name}.holder")  # a file of its own, because Windows locks the content, too
         try:
-            with FileLock(path.with_name(f"{name}.lock"), timeout=timeout):
+            with FileLock(path.with_name(f"{name}.lock"), timeout=timeout) as lock:
                 holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-                yield
+                yield Held(lock, self.path, "sweep")
         except Timeout:
             found = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise UserError(f"{path}: held by {found}; wait until it ends, or stop it") from None

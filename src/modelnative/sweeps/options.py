@@ -70,8 +70,8 @@ def run_sweep(sweep: Sweep, options: SweepOptions, after_run: str) -> Generator[
     sweep = Sweep(sweep.path.absolute(), sweep.spec, sweep.trials) if options.place == "ray" else sweep
     with contextlib.closing(_executor(sweep, options, after_run)) as executor:
         sweep.write()
-        with sweep.lock("sweep"):
-            yield from run_trials(sweep, executor, options.retries)
+        with sweep.lock("sweep") as held:
+            yield from run_trials(sweep, executor, options.retries, held.require_in_place)
 
 
 def _executor(sweep: Sweep, options: SweepOptions, after_run: str) -> Executor:

@@ -11,16 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from modelnative.evidence.evaluate import Evaluation
+from modelnative.errors import UserError
 from modelnative.evidence.statistics import median_interval, wilson
 from modelnative.runs.files import write
+from modelnative.runs.result import COSTS, Result
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.spec import Fields
 
-COSTS = ("updates", "episodes", "steps", "seconds")
 MIN_SEEDS = 10  # for a claim
 
 
@@ -94,21 +92,6 @@ class Cell:
         return " ".join(f"{name}={text(value)}" for name, value in self.fields.items()) or "all trials"
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What a row needs of `result.json`."""
-
-    evaluation: Evaluation
-    sampled: Evaluation
-    updates: int
-    episodes: int
-    steps: int
-    seconds: float
-
-
-RESULT_JSON = TypeAdapter(_Result)
-
-
 def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
     """The row of a trial, read from its folder. `failure` is the reason, if the trial has failed for good.
 
@@ -119,11 +102,9 @@ def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
     if not path.exists():
         return row
     try:
-        result = RESULT_JSON.validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        cause = " ".join(str(error).split())[:100]
-        reason = f"{path}: damaged ({cause}); delete it, and resume writes it again"
-        return dataclasses.replace(row, status="failed", reason=reason)
+        result = Result.read(path, sweep.resume_command)
+    except UserError as error:
+        return dataclasses.replace(row, status="failed", reason=str(error))
     greedy, sampled = result.evaluation, result.sampled
     totals = {
         f"{kind}.{stage}": evaluation.total(stage, split)
@@ -141,7 +122,7 @@ def read_row(sweep: Sweep, trial: Trial, failure: str = "") -> Row:
         solved=greedy.perfect,
         success=greedy.total().rate,
         rates={name: count.rate for name, count in totals.items() if count.rate is not None},
-        costs={name: getattr(result, name) for name in COSTS},
+        costs=result.costs,
     )
 
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections import Counter, deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 
+from modelnative.errors import UserError
 from modelnative.runs.run import Run
 from modelnative.runs.signals import collect_signals
 from modelnative.sweeps import events
 from modelnative.sweeps.executors import Executor, Outcome
 from modelnative.sweeps.folder import Sweep, tail
+from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.results import read_row, write_results
 
 QUIET_SECONDS = 2.0  # without an update, after which a trial is taken to verify or evaluate
 PROGRESS_SECONDS = 0.5  # between two `SweepProgress` events
 
 
-def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[events.SweepEvent, None, None]:
+def run_trials(
+    sweep: Sweep, executor: Executor, retries: int, require_in_place: Callable[[], None] = lambda: None
+) -> Generator[events.SweepEvent, None, None]:
     """Run all trials that are not finished.
 
     Ctrl-C and SIGTERM stop the trials after their current update, with checkpoints; a second Ctrl-C kills them. They
@@ -29,6 +34,7 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[even
         sweep: the sweep. The caller holds its lock.
         executor: runs the trials. The caller closes it.
         retries: how often a trial that crashes is retried.
+        require_in_place: raises a `UserError` if the folder is gone or another one.
 
     Raises:
         UserError: the table cannot be written. The checkpoints of the trials remain.
@@ -39,6 +45,7 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[even
     running: dict[str, float] = {}  # start time by name
     crashes: Counter[str] = Counter()
     durations: list[float] = []
+    noted: set[str] = set()
     stopping = False
 
     with collect_signals() as received:
@@ -53,10 +60,14 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[even
                     continue
                 while waiting and len(running) < executor.jobs and not stopping:
                     trial = waiting.popleft()
+                    require_in_place()
                     executor.start(trial)
                     running[trial.name] = time.monotonic()
                     yield events.TrialStarted(trial, sweep.checkpoint(trial))
                 ended = [(name, outcome, running.pop(name)) for name, outcome in executor.poll(PROGRESS_SECONDS)]
+                require_in_place()
+                for name in (*(name for name, *_ in ended), *running):
+                    yield from _new_notes(sweep, trials[name], noted)
                 for name, outcome, started in ended:
                     trial = trials[name]
                     if not outcome.refused and not sweep.finished(trial):
@@ -90,6 +101,16 @@ def run_trials(sweep: Sweep, executor: Executor, retries: int) -> Generator[even
             yield events.SweepInterrupted(sweep, received[0], unfinished)
         else:
             yield events.SweepFinished(sweep, tuple(rows.values()))
+
+
+def _new_notes(sweep: Sweep, trial: Trial, noted: set[str]) -> Iterator[events.TaskNoted]:
+    """The notes of a trial's task that are not in `noted`, where they are entered. Seeds differ in counts."""
+    with contextlib.suppress(UserError):  # a file that is being written on a shared disk, or is damaged
+        for note in sweep.notes(trial):
+            kind = re.sub(r"\d+", "", note.replace(",", ""))
+            if kind not in noted:
+                noted.add(kind)
+                yield events.TaskNoted(trial, note)
 
 
 def _seconds_left(durations: list[float], started: list[float], waiting: int, jobs: int) -> float | None:

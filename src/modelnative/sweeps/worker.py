@@ -46,6 +46,7 @@ def _train(folder: Path, name: str, after_run: str) -> int:
     from modelnative.runs.training import Training
     from modelnative.sweeps.folder import Sweep
     from modelnative.tasks.importing import NAMES, trust
+    from modelnative.training.events import Started
 
     if not Sweep.exists(folder):
         raise UserError(
@@ -65,6 +66,8 @@ def _train(folder: Path, name: str, after_run: str) -> int:
                 shutil.rmtree(run.path, ignore_errors=True)  # it was killed before it began
                 training = Training.start(run.path, trial.config)
             for event in training.events():
+                if isinstance(event, (Started, Finished)) and event.trainer is not None:
+                    sweep.write_notes(trial, event.trainer.task.notes())
                 if isinstance(event, Interrupted):
                     return STOPPED
                 if isinstance(event, Finished):

@@ -11,8 +11,9 @@ import importlib
 import inspect
 import operator
 import os
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -48,16 +49,38 @@ def require_trusted(file: str | Path, fields: Mapping[str, Any]) -> None:
         fields: of a training, or a list of values for each of them; those that are no names are ignored.
     """
     trusted = {*_trusted, *os.environ.get(TRUST, "").split(","), module_name("__main__"), *sys.modules}
+    for field, name, module in _of_others(fields):
+        if module not in trusted:
+            raise UserError(
+                f"{field}: {name!r} in {str(file)!r} would run the code of the module {module!r}; if you trust it, "
+                f"add --trust {module} (in Python: import it first)"
+            )
+
+
+def trust_flags(fields: Iterable[Mapping[str, Any]]) -> str:
+    """The flags, each after a space, by which a new process trusts the names in fields that this one has judged.
+
+    Args:
+        fields: of one or several trainings, as in `require_trusted`.
+
+    Example:
+        >>> trust_flags([{"task": "mytasks:MyTask", "core": "gru"}])
+        ' --trust mytasks'
+    """
+    modules = dict.fromkeys(module for each in fields for _, _, module in _of_others(each))
+    return "".join(f" --trust {shlex.quote(module)}" for module in modules if module != "__main__")
+
+
+def _of_others(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The names in fields that are neither registered nor of this library: field, name and module."""
     for field in NAMES:
         values = fields.get(field)
         for name in values if isinstance(values, list) else [values]:
-            module, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+            text = name if isinstance(name, str) else ""
+            module, colon, _ = text.partition(":")
             ours = module.startswith("modelnative.") and "__main__" not in module
-            if colon and not ours and module not in trusted:
-                raise UserError(
-                    f"{field}: {name!r} in {str(file)!r} would run the code of the module {module!r}; if you trust it, "
-                    f"add --trust {module} (in Python: import it first)"
-                )
+            if colon and not ours:
+                yield field, text, module
 
 
 NAMES = ("task", "core", "algorithm", "curriculum")  # the fields whose values are names

@@ -5,6 +5,8 @@ Episodes are whole and the horizon is a rule of the task, so that nothing is boo
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from modelnative.training.config import LossConfig
 from modelnative.training.rollout import Rollout
 
-MIN_DEVIATION = 0.1  # of the advantages, in units of reward
+MIN_DEVIATION = 0.1  # of the advantages, as a share of the largest return
 
 
 class Algorithm:
@@ -84,6 +86,22 @@ def episode_returns(rollout: Rollout) -> Tensor:
     return (rollout.reward * rollout.loss_mask).sum(0)
 
 
+def largest_return(rollout: Rollout) -> Tensor:
+    """The largest reward or return after the hints, without its sign: float []; 1 where all are 0."""
+    rewards = rollout.reward * rollout.loss_mask
+    largest = torch.maximum(rewards.abs().amax(), rewards.sum(0).abs().amax())
+    return torch.where(largest > 0, largest, 1.0)
+
+
+def in_reward_units(rollout: Rollout) -> Rollout:
+    """The rollout with rewards over a power of ten, if they are far from 1: above 31 or below 0.03.
+
+    A critic learns to predict numbers near 1, and neither thousands nor millionths, in the time that a policy takes.
+    """
+    exponent = round(math.log10(float(largest_return(rollout))))
+    return rollout if abs(exponent) < 2 else replace(rollout, reward=rollout.reward / 10.0**exponent)
+
+
 def group_advantages(rollout: Rollout, num_generations: int, scale: bool) -> Tensor:
     """Return minus the mean of its group, optionally over its deviation (GRPO, Shao et al., 2024, eq. 3): [T, n].
 
@@ -114,14 +132,14 @@ def stage_baseline(rollout: Rollout, returns: Tensor) -> Tensor:
     return (total / count)[rollout.problems.stage].expand_as(returns)
 
 
-def normalize(advantage: Tensor, mask: Tensor, center: bool = True) -> Tensor:
+def normalize(advantage: Tensor, mask: Tensor, center: bool = True, largest: Tensor | float = 1.0) -> Tensor:
     """Advantages over their standard deviation on the masked tokens, after their mean is subtracted if `center`.
 
     Where hardly anything fails the deviation is the critic's error, and dividing by it would train on noise: it counts
-    as `MIN_DEVIATION` at least.
+    as `MIN_DEVIATION` times the `largest` return at least.
     """
     seen = advantage[mask]
     if len(seen) < 2:
         return advantage
     deviation = seen.std() if center else seen.square().mean().sqrt()
-    return (advantage - (seen.mean() if center else 0.0)) / deviation.clamp_min(MIN_DEVIATION)
+    return (advantage - (seen.mean() if center else 0.0)) / deviation.clamp_min(MIN_DEVIATION * largest)

@@ -11,6 +11,8 @@ from modelnative.training.algorithm import (
     discounted_returns,
     generalized_advantages,
     group_advantages,
+    in_reward_units,
+    largest_return,
     leave_one_out,
     normalize,
     stage_baseline,
@@ -25,13 +27,18 @@ UNCLIPPED: dict[str, Any] = {
 
 
 class PPO(Algorithm):
-    """Clipped surrogate and generalized advantages from a critic (Schulman et al., 2017)."""
+    """Clipped surrogate and generalized advantages from a critic (Schulman et al., 2017).
+
+    The critic's unit is a power of ten of the reward's where rewards are far from 1; see `in_reward_units`.
+    """
 
     recipe: ClassVar[dict[str, Any]] = {"updates": 2000, "loss": {"epochs": 1, "minibatches": 6}}
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        rollout = in_reward_units(rollout)
         advantage = generalized_advantages(rollout, self.config.gamma, self.config.gae_lambda)
-        return normalize(advantage, rollout.loss_mask), advantage + rollout.value
+        normalized = normalize(advantage, rollout.loss_mask, largest=largest_return(rollout))
+        return normalized, advantage + rollout.value
 
 
 class A2C(PPO):
@@ -67,7 +74,8 @@ class RLOO(Algorithm):
     grouped: ClassVar[bool] = True
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        advantage = normalize(leave_one_out(rollout, self.num_generations), rollout.loss_mask, center=False)
+        left_out, largest = leave_one_out(rollout, self.num_generations), largest_return(rollout)
+        advantage = normalize(left_out, rollout.loss_mask, center=False, largest=largest)
         return advantage, discounted_returns(rollout.reward, self.config.gamma)
 
 
@@ -79,5 +87,6 @@ class Reinforce(Algorithm):
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         returns = discounted_returns(rollout.reward, self.config.gamma)
-        advantage = normalize(returns - stage_baseline(rollout, returns), rollout.loss_mask, center=False)
+        plain, largest = returns - stage_baseline(rollout, returns), largest_return(rollout)
+        advantage = normalize(plain, rollout.loss_mask, center=False, largest=largest)
         return advantage, returns

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelnative.native import operator, standard_settings
+from modelnative.native import operator
 from modelnative.policies.contract import Policy, select_rows
 from modelnative.policies.memory import require_memory
+from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State, TaskSpec
 

@@ -10,10 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from modelnative.native import backend, standard_settings
+from modelnative.native import backend
 from modelnative.policies.contract import Policy, forward_rollout
-from modelnative.policies.memory import require_memory
 from modelnative.policies.registry import make_policy, named
+from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
 from modelnative.training.algorithm import Algorithm
@@ -28,7 +28,8 @@ from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
 from modelnative.training.recipes import recipe
 from modelnative.training.registry import ALGORITHMS, CURRICULA
-from modelnative.training.rollout import COLUMNS, SHORTER, Plan, Rollout, empty_columns, play, rollout_bytes
+from modelnative.training.rollout import COLUMNS, Plan, Rollout, empty_columns, play
+from modelnative.training.update_memory import require_training_memory
 from modelnative.training.update_state import UpdateState
 
 PLAYED_AT_ONCE, LEARNED_AT_ONCE = 4096, 1024  # the most episodes that one thread takes at a time
@@ -76,12 +77,9 @@ class Trainer:
         self.task, self.config = task, config or recipe(task.spec.name)
         config = self.config
         self.callbacks = list(callbacks)
-        if policy is None:
-            policy = make_policy(task.spec, config.core, config.policy, config.seed)
+        policy = make_policy(task.spec, config.core, config.policy, config.seed) if policy is None else policy
         self.policy = cast(Policy, policy.to(config.device))
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        weights = sum(parameter.nbytes for parameter in self.parameters)
-        require_memory(4 * weights, config.device, "policy.width or policy.layers")  # gradients and Adam's two moments
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, eps=1e-5, fused=True)
         most = len(task.spec.stages)
         require(config.stages <= most, "stages", config.stages, f"at most {most}, the stages of {task.spec.name}")
@@ -91,11 +89,9 @@ class Trainer:
             curriculum = kind.for_task(task, config.curricula, config.stages)
         self.curriculum = curriculum.to(config.device)
         self.algorithm: Algorithm = named("algorithm", config.algorithm, ALGORITHMS, Algorithm)(config.loss)
-        generations, episodes = self.algorithm.num_generations, config.episodes
-        fits = episodes % generations == 0
-        require(fits, "loss.num_generations", generations, f"a divisor of episodes ({episodes})")
+        episodes, each = config.episodes, self.algorithm.num_generations
+        require(episodes % each == 0, "loss.num_generations", each, f"a divisor of episodes ({episodes})")
         self.practice: Problems | None = None
-        require_memory(rollout_bytes(task, episodes), config.device, SHORTER)
         self.alarms: list[Alarm] = []
         self.updates = self.episodes = self.steps = 0
         self.generator = torch.Generator(config.device)
@@ -103,6 +99,7 @@ class Trainer:
         self.group = Group(config.device)
         self.on_cpu = torch.device(config.device).type == "cpu"
         self.computed_by = [backend() if self.on_cpu else "torch"]
+        require_training_memory(self, PLAYED_AT_ONCE, LEARNED_AT_ONCE)
 
     def __iter__(self) -> Iterator[Metrics]:
         """Update after update, until the budget of updates is spent."""
@@ -141,8 +138,8 @@ class Trainer:
         with self.pool.computing():
             self.generator.manual_seed(self.config.seed * 1_000_003 + self.updates)
             state = self.prepare(*self.collect(), started)
-            due = self.config.alarms != "off" and audit_due(self.updates + 1)
-            self.alarms = audit_update(self, state).alarms if due else []
+            audited = self.config.alarms != "off" and audit_due(self.updates + 1)
+            self.alarms = audit_update(self, state).alarms if audited else []
             for rows in self.minibatches():
                 self.apply_gradients(state, *self.gradient(state, rows))
             return self.finish(state)
@@ -166,9 +163,7 @@ class Trainer:
         config, task, generations = self.config, self.task, self.algorithm.num_generations
         draw = self.curriculum.draw(config.episodes // generations, self.generator, self.updates / config.updates)
         problems: Problems = task.sample(draw.stage, self.generator, config.split)
-        count = 0
-        if self.practice is not None:
-            count = min(len(draw) // 4, max(len(draw) // 16, len(self.practice)))
+        count = 0 if self.practice is None else min(len(draw) // 4, max(len(draw) // 16, len(self.practice)))
         if self.practice is not None and count:
             chosen = torch.randint(len(self.practice), (count,), generator=self.generator, device=draw.stage.device)
             again = self.practice[chosen]
@@ -217,8 +212,7 @@ class Trainer:
         advantage, target = self.algorithm.advantages(rollout)
         chosen = rollout.loss_mask
         mask = rollout.running if config.loss.hint_weight else chosen
-        taken = (rollout.action, rollout.behavior_log_prob)
-        columns = (*taken, advantage, target, chosen, rollout.explored, mask & ~chosen)
+        taken = (rollout.action, rollout.behavior_log_prob, advantage, target)
         return UpdateState(
             rollout=rollout,
             played=played,
@@ -226,7 +220,7 @@ class Trainer:
             mask=mask,
             length=rollout.length,
             tokens=mask.sum(0),
-            columns=LossTokens(*(column.flatten() for column in columns)),
+            columns=LossTokens(*(x.flatten() for x in (*taken, chosen, rollout.explored, mask & ~chosen))),
             entropy_weight=config.loss.entropy_weight * annealed**2,
             started=started,
             learning=learning,
@@ -247,18 +241,17 @@ class Trainer:
         weights = LossWeights.of(self.config.loss, state.entropy_weight, count)
         if self.on_cpu:
             rows = rows.index_select(0, state.length.index_select(0, rows).argsort(descending=True, stable=True))
-        parameters = self.parameters
 
         def part_gradient(part: Tensor) -> list[Tensor]:
             if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
-                return [*map(torch.zeros_like, parameters), torch.zeros(len(LossTerms._fields), device=rows.device)]
+                none = torch.zeros(len(LossTerms._fields), device=rows.device)
+                return [*map(torch.zeros_like, self.parameters), none]
             terms = self.loss(state, part, weights)
-            gradients = torch.autograd.grad(terms[0], parameters, materialize_grads=True)
+            gradients = torch.autograd.grad(terms[0], self.parameters, materialize_grads=True)
             return [*gradients, terms.detach()]
 
         mine = self.group.shard(rows)
-        # Every so manyth of the episodes, so that each part has long ones and short ones.
-        parts = self.parts(len(mine), LEARNED_AT_ONCE)
+        parts = self.parts(len(mine), LEARNED_AT_ONCE)  # each has every so manyth episode, so long ones and short ones
         first, *others = self.pool.map(part_gradient, [mine[offset::parts] for offset in range(parts)])
         for other in others:
             torch._foreach_add_(first, other)

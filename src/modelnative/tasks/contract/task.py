@@ -226,6 +226,13 @@ class Task(ABC, Generic[P, S]):
         """Return the task's options as `make_task` accepts them, JSON-ready."""
         return {}
 
+    def effective_tokens(self, state: S) -> list[int] | None:
+        """Return tokens that include all that change at least one of n running episodes; None if all tokens may.
+
+        Searches over programs then try no others. A token that is left out must be `invalid` in every episode.
+        """
+        return None
+
     def notes(self) -> list[str]:
         """Return what the task's use so far has shown and its author should know, a line each: errors of its tools."""
         return []

@@ -125,13 +125,17 @@ class CallTable:
         found = torch.where(keys.index_select(0, place) == key, results.index_select(0, place), NONE)
         new = (found == NONE).nonzero()[:, 0]
         if len(new):
-            pairs = zip(tool[new].tolist(), arguments[new].tolist(), strict=True)
-            found[new] = torch.tensor(self.results([(t, *ids[: len(self.tools[t].parameters)]) for t, ids in pairs]))
+            distinct, same = key[new].unique(return_inverse=True)
+            first = torch.full_like(distinct, len(new)).scatter_reduce_(0, same, torch.arange(len(new)), "amin")
+            in_order = first.argsort()  # calls are made in the order of the rows
+            rows = new[first[in_order]]
+            pairs = zip(tool[rows].tolist(), arguments[rows].tolist(), strict=True)
+            made = torch.tensor(self.results([(t, *ids[: len(self.tools[t].parameters)]) for t, ids in pairs]))
+            found[new] = torch.empty_like(made).index_copy(0, in_order, made).index_select(0, same)
             with self._lock:
                 keys, results = self._table
-                rows = new[torch.tensor(list({k: i for i, k in enumerate(key[new].tolist())}.values()))]
                 keys, order = torch.cat([keys, key[rows]]).sort()
-                self._table = (keys, torch.cat([results, found[rows]]).index_select(0, order))
+                self._table = (keys, torch.cat([results, made]).index_select(0, order))
         return found
 
     def results(self, calls: Sequence[tuple[int, ...]]) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from modelnative.errors import UserError
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import State, replace
-from modelnative.tasks.tools.call_table import ERROR, NONE, CallTable, ValueTable
+from modelnative.tasks.tools.call_table import ERROR, NEVER, NONE, CallTable, ValueTable
 from modelnative.tasks.tools.grammar import FULL, IDLE, OPEN, make_rules
 from modelnative.tasks.tools.tool import Tool, Value
 from modelnative.tasks.tools.vocabulary import ToolVocabulary
@@ -70,6 +70,13 @@ class Interpreter:
         self.constants = {constant: self.intern("a constant", constant[1]) for constant in vocabulary.constants}
         rules, self._places = make_rules(tools, vocabulary.ids, self.slots, self.values.kinds, self.constants)
         self._rules = PerDevice(rules.to)
+        # The token, constant, cell and kind of each rule that may be valid, by mode.
+        self._tokens: list[list[tuple[int, int, int, int]]] = [[] for _ in range(OPEN + len(self._places))]
+        never, width = len(self.values.kinds) + NEVER, len(vocabulary.ids)
+        columns = zip(rules.constant.tolist(), rules.cell.tolist(), rules.kind.tolist(), strict=True)
+        for row, (constant, cell, kind) in enumerate(columns):
+            if kind != never:
+                self._tokens[row // width].append((row % width, constant, cell, kind))
         self._arity = PerDevice(torch.tensor([len(tool.parameters) for tool in tools]).to)
 
     def intern(self, what: str, value: Value) -> int:
@@ -117,6 +124,18 @@ class Interpreter:
         alike = columns.alike
         success = (ends == 2) & (alike.index_select(0, answer) == alike.index_select(0, state.target))
         return after, success, ~fits & ~state.done
+
+    def effective_tokens(self, state: ToolState) -> list[int]:
+        """Return the tokens that are valid in at least one of the episodes, ascending."""
+        fits, found = self.values.columns(state.mode.device).fits, set[int]()
+        modes = state.mode.unique().tolist()
+        for mode in modes:
+            cells = state.cells if len(modes) == 1 else state.cells[state.mode == mode]
+            for token, constant, cell, kind in self._tokens[mode]:
+                values = cells.new_tensor([constant]) if constant != NONE else cells[:, cell]
+                if token not in found and bool(fits[:, kind].index_select(0, values).any()):
+                    found.add(token)
+        return sorted(found)
 
     def _with_results(self, state: ToolState, rows: Tensor, tool: Tensor) -> ToolState:
         """Make the complete calls of tools, int64 [m], in rows, int64 [m]. The cells of `state` are overwritten."""

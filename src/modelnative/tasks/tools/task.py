@@ -176,6 +176,9 @@ class ToolTask(Task[ToolProblems, ToolState]):
         after, success, invalid = self.interpreter.step(state, action)
         return Step(after, self.feedback(after), success.float(), after.done, success, invalid)
 
+    def effective_tokens(self, state: ToolState) -> list[int]:
+        return self.interpreter.effective_tokens(state)
+
     def feedback(self, state: ToolState) -> Tensor:
         return self.interpreter.feedback(state)
 
