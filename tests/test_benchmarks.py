@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -72,3 +73,14 @@ def test_results_with_another_budget_are_neither_shown_nor_taken_for_these(
     curricula.main()
     assert len(curricula.RESULTS.read_text().splitlines()) == 2
     assert "| uniform | 0 of 1 | – |" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_was_measured_inside() -> None:
+    spec = importlib.util.spec_from_file_location("inside", FOLDER / "inspect.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
+    table = module.table(lines)
+    assert table in (FOLDER.parent / "docs" / "concepts" / "inside.md").read_text()
