@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -122,3 +123,14 @@ def test_the_table_has_the_newest_commit_of_each_recipe(learning: ModuleType) ->
     rows = learning.table([old, {**old, "seed": 9}, new]).splitlines()
     assert len(rows) == 3
     assert rows[2].startswith("| a2c | 1 | 1 of 1 | 3.0 (3.0–3.0) |")
+
+
+def test_the_page_shows_what_was_measured_inside() -> None:
+    spec = importlib.util.spec_from_file_location("inside", FOLDER / "inspect.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
+    table = module.table(lines)
+    assert table in (FOLDER.parent / "docs" / "concepts" / "inside.md").read_text()

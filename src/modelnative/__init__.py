@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.evidence import clinic as clinic
     from modelnative.api.evidence import evaluate as evaluate
     from modelnative.api.evidence import explain as explain
+    from modelnative.api.evidence import inspect as inspect
     from modelnative.api.evidence import report as report
     from modelnative.api.evidence import tutorial as tutorial
     from modelnative.api.speed import bench as bench
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.bridges.gymnasium import Env as Env
     from modelnative.bridges.gymnasium import VectorEnv as VectorEnv
     from modelnative.errors import UserError as UserError
+    from modelnative.evidence.inspect import Inspection as Inspection
+    from modelnative.evidence.inspect import StageInspection as StageInspection
     from modelnative.policies.config import PolicyConfig as PolicyConfig
     from modelnative.policies.contract import Policy as Policy
     from modelnative.policies.contract import PolicyOutput as PolicyOutput
@@ -70,12 +73,13 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "api": "make",
-    "api.evidence": "certify clinic evaluate explain report tutorial",
+    "api.evidence": "certify clinic evaluate explain inspect report tutorial",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult sweep",
     "api.training": "Agent load recipe resume train",
     "bridges.gymnasium": "Env VectorEnv",
     "errors": "UserError",
+    "evidence.inspect": "Inspection StageInspection",
     "policies.config": "PolicyConfig",
     "policies.contract": "Policy PolicyOutput",
     "policies.core": "Core",

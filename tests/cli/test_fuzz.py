@@ -18,6 +18,7 @@ import pytest
 from modelnative import cli
 from modelnative.cli.parser import flag
 from modelnative.evidence import certify as certification
+from modelnative.evidence import inspect as inspection
 from modelnative.policies.config_model import leaf_fields, value_type
 from modelnative.runs.training import Training
 from modelnative.speed import measure
@@ -103,6 +104,13 @@ class Lines:
 
     def report(self) -> Iterator[str]:
         yield self.run()
+
+    def inspect(self) -> Iterator[str]:
+        yield self.run()
+        for name, values in (("--stage", ("T0", *TEXTS)), ("--pairs", NUMBERS), ("--out", TEXTS)):
+            if self.random.random() < 0.3:
+                yield from self.valued(name, values)
+        yield from self.some("--no-probes", "--json")
 
     def doctor(self) -> Iterator[str]:
         yield from self.some("--json", self.text())
@@ -250,6 +258,7 @@ def play(
         (Trainer, "update"),
         (sweep_options, "run_trials"),
         (certification, "check_task"),
+        (inspection, "_stage"),
         (measure, "measure_in_processes"),
     ):
         patch.setattr(owner, name, work)

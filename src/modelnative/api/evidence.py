@@ -1,4 +1,4 @@
-"""What was really learned: evaluate, explain, report."""
+"""What was really learned: evaluate, explain, inspect, report."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from modelnative.api.training import Agent, load
-from modelnative.errors import require_path
+from modelnative.errors import UserError, require_path
 from modelnative.evidence.certify import certify as certify
 from modelnative.evidence.clinic import clinic as clinic
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
+from modelnative.evidence.inspect import PAIRS, Inspection
+from modelnative.evidence.inspect import inspect as inspect_policy
 from modelnative.evidence.tutorial_comparison import compare_tutorial
-from modelnative.runs.files import append_lines, begin_lines
+from modelnative.policies.registry import make_policy
+from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
 from modelnative.runs.run import Run
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.tasks.contract.task import Split, require
+from modelnative.tasks import require_task
+from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
@@ -108,3 +113,60 @@ def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanati
     agent = agent if isinstance(agent, Agent) else load(agent)
     task = agent.task
     return explain_policy(agent.policy, task, task.parse(task.spec.stage_index(stage), problem))
+
+
+def inspect(
+    agent: Agent | nn.Module | str | Path,
+    task: AnyTask | None = None,
+    *,
+    stages: Sequence[str] | None = None,
+    pairs: int = PAIRS,
+    probes: bool = True,
+    file: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Inspection:
+    """Look inside an agent by interventions: who carries what it needs from one action to the next, and is it used?
+
+    Args:
+        agent: an agent, a run folder, or any module that fulfills the contract of `Policy`.
+        task: what such a module plays; none for the others.
+        stages: names; all by default.
+        pairs: of problems in each stage.
+        probes: also ask which later actions are known in advance, with linear probes and controls.
+        file: write the result there, as JSON.
+        progress: is called with a line before everything that takes time.
+
+    Raises:
+        UserError: an unknown stage, a stage with too few problems, no task for a module, or a file that cannot be
+            written.
+
+    Example:
+        >>> import modelnative as mn
+        >>> found = mn.inspect("runs/first")  # doctest: +SKIP
+        >>> found.stage("T2").verdict("memory register").word  # doctest: +SKIP
+        'carried'
+    """
+    if isinstance(agent, nn.Module):
+        policy, played, untrained = agent, require_task(task), None
+    else:
+        require(task is None, "task", type(task).__name__, "none for an agent or a run folder, which has its own")
+        agent = agent if isinstance(agent, Agent) else load(agent)
+        policy, played = agent.policy, agent.task
+        untrained = _untrained(agent)
+    found = inspect_policy(
+        policy, played, stages=stages, pairs=pairs, probes=probes, untrained=untrained, progress=progress
+    )
+    if file is not None:
+        write_json(Path(file), {"format": FORMAT, **found.as_dict()})
+    return found
+
+
+def _untrained(agent: Agent) -> nn.Module | None:
+    """The network of a run before its training; None if the run's configuration does not make it."""
+    config = agent.run.config
+    try:
+        made = make_policy(agent.task.spec, config.core, config.policy)
+    except UserError:
+        return None
+    same = type(made) is type(agent.policy)
+    return made.to(next(agent.policy.parameters()).device).eval() if same else None

@@ -27,6 +27,18 @@ so far. Exit code 1: there is a defect.
 """
 
 
+INSPECT = """\
+Two greedy episodes of one stage are stopped before the same action, one thing is exchanged between them (the context
+that the network reads, its hidden state, the feedback, the last token, registers of the tools), and they go on. The
+outcome shows who carries what. Then the agent plays without its hidden state, without feedback and so on. At last,
+linear probes ask whether later actions are known in advance, beyond what six controls know, and whether it is used.
+
+    modelnative inspect runs/first --stage T2
+
+The result is also written to RUN/inspect.json, with 95% Wilson intervals of all shares; `modelnative report RUN` then
+shows it in the report.
+"""
+
 CLINIC = """\
 Twelve faults that people met in recipes for reinforcement learning, each planted in a training of its own. A healthy
 and a sick twin are audited for two updates: does the audit see the fault, and does it stay silent on the healthy twin?
@@ -82,6 +94,35 @@ def explain(arguments: Sequence[str]) -> int:
 
     explanation = mn.explain(found.folder, stage=found.stage, problem=found.problem)
     tables.show(tables.explanation_page(explanation))
+    return 0
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    """`modelnative inspect`."""
+    parser = Parser("inspect", INSPECT)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="RUN", help="the run folder")
+    add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages, such as T2 (default: all)")
+    add("--pairs", type=int, default=500, metavar="N", help="pairs of problems in each stage (default: 500)")
+    add("--no-probes", dest="probes", action="store_false", help="do not ask what is known in advance")
+    add("--out", type=Path, metavar="FILE", help="write the JSON to this file (default: RUN/inspect.json)")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    found = parser.read(arguments)
+    from modelnative.studio import inspection as pictures
+    from modelnative.studio import tables
+
+    inspection = mn.inspect(
+        found.folder,
+        stages=found.stage,
+        pairs=found.pairs,
+        probes=found.probes,
+        file=found.out or found.folder / "inspect.json",
+        progress=print_progress,
+    )
+    if found.json:
+        print_json(inspection.as_dict())
+    else:
+        tables.show(pictures.page(inspection.as_dict()))
     return 0
 
 

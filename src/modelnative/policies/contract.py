@@ -68,6 +68,15 @@ class Policy(nn.Module):
         """
         raise NotImplementedError
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        """Return the parts of the state that `inspect` exchanges between two problems, by names for people.
+
+        A part is a tuple of fields; a field of a field is written with a dot, and the empty name is the whole state.
+        The part `context`, if there is one, is what the policy reads of the problem and does not change. `hidden state`
+        is what it writes itself.
+        """
+        return {"hidden state": ("",)}
+
     def forward(self, tokens: Tensor, feedback: Tensor, state: Any) -> PolicyOutput:
         """Predict the action after each token.
 

@@ -101,6 +101,9 @@ class TokenPolicy(Policy):
         table = self.core.input_table(self.input.weight, always=len(self.spec.vocabulary))
         return TokenState(self.core.initial_state(summary, read), context, stage, keys, table)
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return {"context": ("context", "stage", "keys"), "hidden state": ("core",)}
+
     def forward(self, tokens: Tensor, feedback: Tensor, state: TokenState) -> PolicyOutput:
         hidden, after = self._read(tokens, feedback, state)
         log_probs, value, copied = self.heads(hidden.flatten(0, 1), state.context, state.keys)

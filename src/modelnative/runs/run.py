@@ -204,6 +204,11 @@ class Run:
         """Where the report is."""
         return self.path / "report.html"
 
+    @property
+    def inspection_path(self) -> Path:
+        """Where `modelnative inspect` writes what it found."""
+        return self.path / "inspect.json"
+
     # Metrics
 
     @property

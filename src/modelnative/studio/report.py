@@ -21,10 +21,10 @@ from modelnative.evidence.evaluate import DRAWN, LISTED, floor
 from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.problem_set import ProblemSet, unseen_problems
 from modelnative.policies.contract import Policy
-from modelnative.runs.files import write
+from modelnative.runs.files import read_json, write
 from modelnative.runs.result import Result
 from modelnative.runs.run import Run
-from modelnative.studio import tables
+from modelnative.studio import inspection, tables
 from modelnative.studio.figures import figures
 from modelnative.studio.live import HINT, clock
 from modelnative.studio.sweep import seeds_summary, verdict
@@ -99,6 +99,7 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         charts=part(run.metrics_path, lambda: charts(run.metrics(), stages, hints=hints)),
         examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
         example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,
+        inside=part(run.inspection_path, lambda: _inside(run)),
         faults=faults,
         show=tables,
         clock=clock,
@@ -108,6 +109,11 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
     _require_result(run)  # the folder may have been deleted meanwhile, and writing would make it again
     write(path, html.encode(errors="replace"))  # a path may hold bytes that are no text
     return path, faults
+
+
+def _inside(run: Run) -> list[inspection.Section]:
+    """What `modelnative inspect` found, if it was called."""
+    return inspection.sections(read_json(run.inspection_path)) if run.inspection_path.exists() else []
 
 
 def _require_result(run: Run) -> None:

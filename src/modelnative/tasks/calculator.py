@@ -142,6 +142,11 @@ class PocketCalculator:
         tables = self.tables(value.device)
         return kernels.calculator_display(tables.upper, tables.lower, value)
 
+    def state_groups(self, field: str) -> dict[str, tuple[str, ...]]:
+        """See `Task.state_groups`; `field` is the calculator's in the task's state."""
+        groups = {"memory register": ["cells"], "accumulator and entry": ["accumulator", "entry", "value"]}
+        return {name: tuple(f"{field}.{f}" for f in fields) for name, fields in {**groups, "mode": ["mode"]}.items()}
+
     def registers(self, state: CalculatorState, i: int) -> dict[str, str]:
         """See `Task.registers`."""
         mode, value = int(state.mode[i]), int(state.value[i])

@@ -78,6 +78,17 @@ class OperandTask(NumberedTask[ArithmeticProblems, S]):
         context, operands, target = found.split([len(OPERANDS) + 1, len(OPERANDS), 1], 1)
         return ArithmeticProblems(stage, context, numbers + stage * STRIDE, operands, target[:, 0])
 
+    def vary(self, problems: ArithmeticProblems, generator: torch.Generator) -> ArithmeticProblems:
+        """One operand is another digit."""
+        stage, device = problems.stage, problems.stage.device
+        count = torch.tensor(self.counts, device=device).index_select(0, stage)
+        chance = torch.rand(2, len(stage), generator=generator, device=device)
+        power = 10 ** (chance[0] * count).long()
+        numbers = problems.key % STRIDE
+        digit = numbers // power % 10
+        other = (digit + 1 + (chance[1] * 9).long()) % 10
+        return self.problems(stage, numbers + (other - digit) * power)
+
     def recall(self, key: Tensor) -> ArithmeticProblems:
         """Return the problems with given keys, int64 [n]."""
         return self.problems(key // STRIDE, key % STRIDE)

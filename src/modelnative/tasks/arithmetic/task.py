@@ -134,6 +134,9 @@ class Arithmetic(OperandTask[ArithmeticState]):
         shown = self.machine.registers(state.calculator, i)
         return {name.removesuffix(" 1"): text for name, text in shown.items()}
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return self.machine.state_groups("calculator")
+
     def _potential(self, state: ArithmeticState) -> Tensor:
         """Φ: float32 [n]; 0 where an episode has ended; at its start −1, or more where an operand 0 is a shortcut."""
         program = self.oracle(self.recall(state.key))

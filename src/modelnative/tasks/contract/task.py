@@ -158,6 +158,8 @@ class Task(ABC, Generic[P, S]):
     | `render` | problems that a person reads |
     | `options` | a task with options that is stored by name |
     | `notes` | what `train` and `certify` tell the author of the task, such as errors of its tools |
+    | `state_groups` | `inspect`: which registers are exchanged together |
+    | `vary` | `inspect`: problems that differ in one element |
     """
 
     spec: TaskSpec
@@ -234,6 +236,23 @@ class Task(ABC, Generic[P, S]):
     def notes(self) -> list[str]:
         """Return what the task's use so far has shown and its author should know, a line each: errors of its tools."""
         return []
+
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        """Return which fields of the state are registers, in groups that `inspect` exchanges between two problems.
+
+        The names of groups are for people; a field of a field is written with a dot. The group `mode`, if there is one,
+        says how the others are to be read, such as which registers are filled: only episodes with equal modes exchange
+        their registers. Fields in no group belong to the problem. An empty dictionary, the default, stands for one
+        group `registers` of all fields that change during the episodes but for `done`.
+        """
+        return {}
+
+    def vary(self, problems: P, generator: torch.Generator) -> P:
+        """Return n problems of the same stages that differ from the given ones in one element, such as an operand.
+
+        By default, other problems.
+        """
+        return self.sample(problems.stage, generator, "all")
 
     @property
     def has_oracle(self) -> bool:

@@ -261,6 +261,9 @@ class Dictionary(NumberedTask[DictionaryProblems, DictionaryState]):
         pairs, queries, _ = self._read(*(int(x[i]) for x in _words(problems)))
         return f"{' '.join(f'{key}={value}' for key, value in pairs)}; asked: {' '.join(queries)}"
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return {"store": ("store", "filled"), "call": ("held",), "mode": ("mode",)}
+
     def records(self, problems: DictionaryProblems, state: DictionaryState) -> list[dict[str, Any]]:
         """See `Task.records`; answer and target are the values of the queries, in order."""
         records = []

@@ -228,6 +228,9 @@ class Expressions(Task[ExpressionProblems, ExpressionState]):
     def registers(self, state: ExpressionState, i: int) -> dict[str, str]:
         return self.interface.registers(state.tool, i)
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return self.interface.machine.state_groups("tool") if self.shown != "paper" else {}
+
     # Batches of trees
 
     def _selected_shapes(self, stage: int) -> Tensor:

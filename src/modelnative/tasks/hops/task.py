@@ -315,6 +315,9 @@ class Hops(Task[HopsProblems, HopsState]):
             return state.shown[:, None]
         return torch.stack([state.shown, torch.where(state.left > 0, self.hop, self.eos)], 1)
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return {"display register": ("shown",), "mode": ("mode",)}
+
     def records(self, problems: HopsProblems, state: HopsState) -> list[dict[str, Any]]:
         names, n = self.spec.vocabulary, len(problems)
         maps = self.packing.unpacked(problems.maps.view(n * self.maps, -1)).view(n, self.maps, self.size)

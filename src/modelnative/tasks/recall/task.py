@@ -194,6 +194,9 @@ class Recall(NumberedTask[RecallProblems, RecallState]):
         count = "1 distractor" if length == 1 else f"{length} distractors"
         return f"the cue {self._text(int(problems.cue[i]))}, {count}: {shown}, GO; type the cue"
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return {"distractors": ("number",), "typed symbols": ("typed",)}
+
     def records(self, problems: RecallProblems, state: RecallState) -> list[dict[str, Any]]:
         """See `Task.records`; `distractors` has one text for each WAIT before GO."""
         answered = state.time == self.width

@@ -135,6 +135,9 @@ class Tutorial(OperandTask[TutorialState]):
     def feedback(self, state: TutorialState) -> Tensor:
         return state.last.new_empty(len(state), 0)
 
+    def state_groups(self) -> dict[str, tuple[str, ...]]:
+        return {"last": ("last",), "mode": ("has_last", "has_memory")}
+
     def records(self, problems: ArithmeticProblems, state: TutorialState) -> list[dict[str, Any]]:
         return self.answer_records(problems, state.last, state.done & state.has_last)
 

@@ -1,0 +1,49 @@
+"""Does the agent read its problem? One element of each problem is changed, such as an operand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from modelnative.evidence.interventions import Answers, Playback, playback
+from modelnative.evidence.shares import Share, share
+from modelnative.tasks.contract.task import AnyTask, Problems
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a change of the problem changes.
+
+    Attributes:
+        target: pairs of problems with different right answers.
+        answer: of these, the agent's answers differ.
+        right: of these, the agent is right after the change.
+        program: of all pairs of different problems, the agent's actions differ.
+    """
+
+    target: Share
+    answer: Share
+    right: Share
+    program: Share
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {name: part.as_dict() for name, part in vars(self).items()}
+
+
+def sensitivity(
+    policy: nn.Module, task: AnyTask, problems: Problems, played: Playback, answers: Answers
+) -> Sensitivity:
+    """Compare the episodes of n problems with those of problems that differ in one element; see `Task.vary`."""
+    varied = task.vary(problems, torch.Generator().manual_seed(3))
+    other = playback(policy, task, varied)
+    different = varied.key != problems.key
+    target = different & (answers.targets(problems, played.final) != answers.targets(varied, other.final))
+    answer = answers.of(problems, played.final) != answers.of(varied, other.final)
+    length = min(len(played.action), len(other.action))
+    program = (played.action[:length] != other.action[:length]).any(0) | (played.length != other.length)
+    return Sensitivity(
+        share(target, different), share(answer, target), share(other.success, target), share(program, different)
+    )
