@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import choose, require
 from modelnative.evidence.evaluate import evaluate
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import Problems
@@ -99,7 +99,7 @@ def clinic(
         progress: is called with a line before everything that takes time.
 
     Raises:
-        UserError: there is no such case, or no seed.
+        UserError: there is no such case, no seed, or the core is not the GRU.
 
     Example:
         >>> import modelnative as mn
@@ -107,8 +107,9 @@ def clinic(
         >>> mn.clinic(["temperature"], config=small)[0].update
         1
     """
-    if seeds < 1:
-        raise UserError(f"seeds: {seeds} is not allowed; expected 1 or more")
+    require(seeds >= 1, "seeds", seeds, "1 or more")
+    core = config.core if config else "gru"
+    require(core == "gru", "config.core", core, "gru, in whose state some of the faults are planted")
     chosen = [CASES[choose("case", name, CASES)] for name in cases or CASES]
     return [diagnose(case, seed, curves, config, progress) for case in chosen for seed in range(seeds)]
 
