@@ -25,6 +25,7 @@ from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Trainer
 from modelnative.training.update_state import UpdateState
 
+MOST_SEEDS = 100_000
 UPDATES, CURVES = 2, 120  # audited updates of every twin, and updates of a learning curve
 NOISE, TEMPERATURE, STALE, OTHER_TOKENS = 0.05, 1.3, 4, 0.01
 
@@ -107,7 +108,7 @@ def clinic(
         >>> mn.clinic(["temperature"], config=small)[0].update
         1
     """
-    require(seeds >= 1, "seeds", seeds, "1 or more")
+    require(1 <= seeds <= MOST_SEEDS, "seeds", seeds, f"from 1 to {MOST_SEEDS:,}")
     core = config.core if config else "gru"
     require(core == "gru", "config.core", core, "gru, in whose state some of the faults are planted")
     chosen = [CASES[choose("case", name, CASES)] for name in cases or CASES]
