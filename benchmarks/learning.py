@@ -1,10 +1,13 @@
 """Does every recipe learn, how fast, and on how many problems? Each run is a process of its own, one after another.
 
     python benchmarks/learning.py                     # every recipe; hours on two cores
+    python benchmarks/learning.py recipes --seeds 10  # every algorithm and every core, with hints
     python benchmarks/learning.py default --seeds 10  # the default training alone
     python benchmarks/learning.py --table             # print the table of all results so far
 
-Results are appended to benchmarks/learning.jsonl, a line a run; the table is printed as Markdown.
+Results are appended to benchmarks/learning.jsonl, a line a run. A run is not repeated if there is a line of it with
+the commit that last changed the library: a measurement that was interrupted goes on. The table, which has the newest
+commit of each recipe, is printed as Markdown.
 """
 
 from __future__ import annotations
@@ -29,12 +32,37 @@ RECIPES: dict[str, list[str]] = {
     "rloo": ["--algorithm", "rloo"],
     "reinforce": ["--algorithm", "reinforce"],
     "transformer": ["--core", "transformer"],
+    "transformer, grpo": ["--core", "transformer", "--algorithm", "grpo"],
     "mingru": ["--core", "mingru"],
+    "mingru, grpo": ["--core", "mingru", "--algorithm", "grpo"],
+    "reader": ["--policy.reader", "gru"],
+    "reader, grpo": ["--policy.reader", "gru", "--algorithm", "grpo"],
     "open-loop": ["--options", "feedback=none"],
     "no-copy-head": ["--policy.no-copy-head"],
     "threshold, no hints": ["--curriculum", "threshold", "--minutes", "10", "--updates", "1000000"],
     "learnability, no hints": ["--curriculum", "learnability", "--minutes", "10", "--updates", "1000000"],
 }
+# Every algorithm on the default core, and every core with two algorithms: what `recipes` stands for.
+GROUP = ("default", "a2c", "grpo", "rloo", "reinforce", "transformer", "transformer, grpo", "mingru", "mingru, grpo")
+GROUP += ("reader", "reader, grpo")
+
+
+def commit() -> str:
+    """The last commit that changed the library; empty outside of a repository, or where files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words, "--", "src"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return "" if git("status", "--porcelain") else git("log", "-1", "--format=%h")
+    except OSError:
+        return ""
+
+
+def newest(lines: list[dict], recipe: str) -> list[dict]:
+    """The runs of a recipe that have the commit of its last one."""
+    runs = [line for line in lines if line["recipe"] == recipe]
+    return [run for run in runs if run.get("commit", "") == runs[-1].get("commit", "")]
 
 
 def processor() -> str:
@@ -91,7 +119,7 @@ def table(lines: list[dict]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for recipe in RECIPES:
-        runs = [line for line in lines if line["recipe"] == recipe]
+        runs = newest(lines, recipe)
         if not runs:
             continue
 
@@ -116,21 +144,31 @@ def table(lines: list[dict]) -> str:
 def main() -> None:
     """Measure, keep, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", metavar="recipe", help=", ".join(RECIPES))
+    parser.add_argument("recipes", nargs="*", metavar="recipe", help=f"recipes (most of them), {', '.join(RECIPES)}")
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N - 1 (default 10)")
     parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
     arguments = parser.parse_args()
-    unknown = set(arguments.recipes) - set(RECIPES)
+    wanted = [name for word in arguments.recipes for name in (GROUP if word == "recipes" else (word,))]
+    unknown = set(wanted) - set(RECIPES)
     if unknown:
         parser.error(f"unknown recipe {sorted(unknown)[0]!r}; choose from {', '.join(RECIPES)}")
     if not arguments.table:
-        for recipe in arguments.recipes or RECIPES:
+        version = commit()
+        done = {(line["recipe"], line["seed"]) for line in results() if version and line.get("commit") == version}
+        for recipe in wanted or RECIPES:
             for seed in range(arguments.seeds):
-                line = measure(recipe, RECIPES[recipe], seed)
+                if (recipe, seed) in done:
+                    continue
+                line = {**measure(recipe, RECIPES[recipe], seed), "commit": version}
                 with open(RESULTS, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 print(recipe, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)
-    print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+    print(table(results()))
+
+
+def results() -> list[dict]:
+    """All results so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 if __name__ == "__main__":

@@ -75,6 +75,56 @@ def test_results_with_another_budget_are_neither_shown_nor_taken_for_these(
     assert "| uniform | 0 of 1 | – |" in capsys.readouterr().out
 
 
+# Recipes
+
+
+@pytest.fixture
+def learning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script, with results of its own and runs that take no time."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("learning")
+
+    def measure(recipe: str, flags: list[str], seed: int) -> dict[str, Any]:
+        rates = {kind: dict.fromkeys(("T0", "T1", "T2"), 1.0) for kind in ("evaluation train", "sampled train")}
+        numbers = dict.fromkeys(("seconds", "updates", "episodes", "steps"), 1 + seed)
+        return {"recipe": recipe, "seed": seed, "solved": True, "line": "", **numbers, "rates": rates}
+
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "learning.jsonl")
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "commit", lambda: "1a")
+    monkeypatch.setattr("sys.argv", ["learning.py", "recipes", "--seeds", "2"])
+    return module
+
+
+def test_recipes_are_every_algorithm_and_every_core(learning: ModuleType) -> None:
+    learning.main()
+    lines = learning.results()
+    assert [(line["recipe"], line["seed"]) for line in lines] == [(name, k) for name in learning.GROUP for k in (0, 1)]
+    flags = {" ".join(learning.RECIPES[name]) for name in learning.GROUP}
+    assert len(flags) == 11
+    assert "--core transformer --algorithm grpo" in flags
+
+
+def test_runs_of_the_same_commit_are_not_repeated(learning: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    learning.main()
+    whole = learning.RESULTS.read_text().splitlines()
+    learning.RESULTS.write_text("\n".join(whole[:5]) + "\n")
+    learning.main()
+    assert learning.RESULTS.read_text().splitlines() == whole
+    for version, added in (("2b", 22), ("", 22), ("", 22)):  # without a commit nothing is known to be the same
+        monkeypatch.setattr(learning, "commit", lambda version=version: version)
+        before = len(learning.results())
+        learning.main()
+        assert len(learning.results()) == before + added
+
+
+def test_the_table_has_the_newest_commit_of_each_recipe(learning: ModuleType) -> None:
+    old, new = ({**learning.measure("a2c", [], seed), "commit": kind} for seed, kind in ((8, "1a"), (2, "2b")))
+    rows = learning.table([old, {**old, "seed": 9}, new]).splitlines()
+    assert len(rows) == 3
+    assert rows[2].startswith("| a2c | 1 | 1 of 1 | 3.0 (3.0–3.0) |")
+
+
 def test_the_page_shows_what_was_measured_inside() -> None:
     spec = importlib.util.spec_from_file_location("inside", FOLDER / "inspect.py")
     assert spec is not None

@@ -169,7 +169,7 @@ def refused(outcome: Outcome) -> str:
         ("train --lr 1", "--lr: unknown flag; did you mean --optimizer.learning-rate?"),
         ("train --clip 1", "--clip: unknown flag; did you mean --loss.clip-high?"),
         ("train --out /dev/null/run", "cannot be written"),
-        (f"train --out {'x' * 300}", "File name too long"),
+        (f"train --out {'x' * 300}", "expected a shorter path"),
         ("train --config none.toml", "config: 'none.toml' cannot be read (No such file or directory)"),
         ("train --config .", "config: '.' cannot be read (Is a directory)"),
         ("resume", "the following arguments are required: RUN; see: modelnative resume --help"),

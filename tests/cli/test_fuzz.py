@@ -146,6 +146,12 @@ class Lines:
             yield from self.valued("--options", tuple(self.assignments()))
         yield from self.some("--no-train", "--json", "--markdown")
 
+    def clinic(self) -> Iterator[str]:
+        yield from self.some("temperature", "length bias", self.text())
+        if self.random.random() < 0.5:
+            yield from self.valued("--seeds", NUMBERS)
+        yield from self.some("--curves", "--json")
+
     def tutorial(self) -> Iterator[str]:
         yield from self.valued("--seed", NUMBERS)
         yield from self.valued("--updates", NUMBERS)

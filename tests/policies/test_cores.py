@@ -131,21 +131,40 @@ def test_the_transformer_equals_a_naive_one(layers: int, heads: int) -> None:
     written = x.transpose(0, 1) + core.position.weight[:5]
     expected, caches = naive(core, torch.cat([context + summary[:, None], written], 1))
     same(hidden, expected[:, 3:].transpose(0, 1))
-    same(state, caches)
+    same(state.keys_values, caches)
 
 
-def test_the_cache_grows_and_its_past_stands() -> None:
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_cache_grows_and_its_past_stands(learns: bool) -> None:
+    """Also beyond the room that it began with."""
+    core = Transformer(8, 2, 2, context=3, horizon=40).double()
+    with torch.set_grad_enabled(learns):
+        state = core.initial_state(draw(4, 8, seed=1), draw(4, 3, 8))
+        assert state.tokens == 0
+        x = draw(40, 4, 8, seed=2)
+        hidden, whole = core(x, state)
+        assert whole.keys_values.shape == (4, 2, 2, 43, 8)
+        assert len({keys.shape[1] for keys, _ in whole.layers}) == 1
+        for t in range(40):
+            before, kept = state, state.keys_values.clone() if t else None
+            acted, state = core(x[t : t + 1], state)
+            same(acted[0], hidden[t])
+            assert state.tokens == 4 + t
+            assert kept is None or torch.equal(state.keys_values[:, :, :, :-1], kept)
+            assert kept is None or torch.equal(before.keys_values, kept)
+        same(state.keys_values, whole.keys_values)
+
+
+def test_a_rollout_writes_its_cache_in_place() -> None:
+    """Each token is written once; a second continuation of the same state, or one that learns, takes a copy."""
     core = transformer()
-    state = core.initial_state(draw(4, 8, seed=1), draw(4, 3, 8))
-    assert state.shape == (4, 2, 2, 3, 8)
-    x = draw(7, 4, 8, seed=2)
-    whole = core(x, state)[1]
-    for t in range(7):
-        before = state
-        _, state = core(x[t : t + 1], state)
-        assert state.shape == (4, 2, 2, 4 + t, 8)
-        assert torch.equal(state[:, :, :, :-1], before)
-    same(state, whole)
+    with torch.no_grad():
+        _, state = core(draw(1, 4, 8, seed=2), core.initial_state(draw(4, 8, seed=1), draw(4, 3, 8)))
+        _, after = core(draw(1, 4, 8, seed=3), state)
+        assert after.layers is state.layers
+        _, other = core(draw(1, 4, 8, seed=4), state)
+        assert other.layers is not state.layers
+    assert core(draw(1, 4, 8, seed=3), after)[1].layers is not after.layers
 
 
 def test_the_transformer_acts_on_its_cache() -> None:
@@ -153,8 +172,9 @@ def test_the_transformer_acts_on_its_cache() -> None:
     core = transformer()
     _, state = core(draw(3, 4, 8, seed=2), core.initial_state(draw(4, 8, seed=1), draw(4, 3, 8)))
     x = draw(1, 1, 8, seed=4).expand(1, 4, 8)
-    plain, swapped = core(x, state)[0], core(x, state[[1, 0, 2, 3]])[0]
-    same(swapped, plain[:, [1, 0, 2, 3]])
+    donors = torch.tensor([1, 0, 2, 3])
+    plain, swapped = core(x, state)[0], core(x, state.select_rows(donors))[0]
+    same(swapped, plain[:, donors])
     assert (plain[0, 0] - plain[0, 1]).abs().max() > 1e-3
 
 

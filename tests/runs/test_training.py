@@ -65,21 +65,24 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
+PARTS = 3
+
+
 def test_the_jobs_are_complete() -> None:
     assert {job["core"] for job in JOBS} == set(CORES)
     assert {job.get("curriculum", "hints") for job in JOBS} == set(CURRICULA)
     assert {job.get("algorithm", "ppo") for job in JOBS} == set(ALGORITHMS)
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
 def test_killed_and_resumed_is_as_never_stopped(tmp_path: Path, part: int) -> None:
     seed = int.from_bytes(os.urandom(4))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(HELPERS)])}
-    command = [sys.executable, str(HELPERS / "zygote.py"), str(tmp_path), json.dumps(JOBS[part::2]), str(seed)]
+    command = [sys.executable, str(HELPERS / "zygote.py"), str(tmp_path), json.dumps(JOBS[part::PARTS]), str(seed)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"seed {seed}\n{done.stdout}{done.stderr}"
     reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(reports) == len(JOBS[part::2])
+    assert len(reports) == len(JOBS[part::PARTS])
     assert any(kill is not None for report in reports for kill in report["kills"]), "some training was killed"
     for report in reports:
         whole, broken = (fingerprint(tmp_path / f"{report['name']}-{kind}") for kind in ("whole", "broken"))

@@ -153,7 +153,8 @@ def test_a_damaged_result_fails_its_trial_only(content: bytes, tmp_path: Path) -
     path.write_bytes(content)
     rows = list(run_trials(sweep, FakeExecutor(sweep, 1, {0: [REFUSED]}), retries=0))[-1].rows
     assert [row.status for row in rows] == ["failed", "finished"]
-    assert rows[0].reason.startswith(f"{path}: damaged (")
+    assert rows[0].reason.startswith(f"{path}: ")
+    assert "delete it, and write it anew with: modelnative resume" in rows[0].reason
     assert "\n" not in rows[0].reason
     assert path.read_bytes() == content, "it is left as it is"
     path.unlink()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, choose
+from modelnative.errors import choose, require
 from modelnative.evidence.evaluate import evaluate
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import Problems
@@ -25,6 +25,7 @@ from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Trainer
 from modelnative.training.update_state import UpdateState
 
+MOST_SEEDS = 100_000
 UPDATES, CURVES = 2, 120  # audited updates of every twin, and updates of a learning curve
 NOISE, TEMPERATURE, STALE, OTHER_TOKENS = 0.05, 1.3, 4, 0.01
 
@@ -99,7 +100,7 @@ def clinic(
         progress: is called with a line before everything that takes time.
 
     Raises:
-        UserError: there is no such case, or no seed.
+        UserError: there is no such case, no seed, or the core is not the GRU.
 
     Example:
         >>> import modelnative as mn
@@ -107,8 +108,9 @@ def clinic(
         >>> mn.clinic(["temperature"], config=small)[0].update
         1
     """
-    if seeds < 1:
-        raise UserError(f"seeds: {seeds} is not allowed; expected 1 or more")
+    require(1 <= seeds <= MOST_SEEDS, "seeds", seeds, f"from 1 to {MOST_SEEDS:,}")
+    core = config.core if config else "gru"
+    require(core == "gru", "config.core", core, "gru, in whose state some of the faults are planted")
     chosen = [CASES[choose("case", name, CASES)] for name in cases or CASES]
     return [diagnose(case, seed, curves, config, progress) for case in chosen for seed in range(seeds)]
 

@@ -36,6 +36,7 @@ from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.tasks.importing import trust_flags
 from modelnative.training.rollout import play
 
+AXES = (0.14, 0.21, 0.84, 0.74)  # left, bottom, width, height, as shares of a drawing
 POINTS = 400  # of a curve; longer curves are averaged
 STAGE_COLORS = ("#2a9d8f", "#e9a23b", "#d1495b", "#5b7fd1", "#8e6bbf")
 # Of all stages together: title, meaning, key in a line of the metrics, limits.
@@ -311,8 +312,8 @@ def _svg(
         "axes.spines.right": False,
     }
     with figures(style) as figure_class:
-        figure = figure_class(figsize=(4.2, 2.3), layout="constrained")
-        axes = figure.add_subplot()
+        figure = figure_class(figsize=(4.2, 2.3))
+        axes = figure.add_axes(AXES)  # a layout that is computed takes as long as the drawing itself
         beneath(axes)
         for _, color, x, values in lines:
             axes.plot(*_thin(x, values), color=color, linewidth=1.6)

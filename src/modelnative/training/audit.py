@@ -168,6 +168,7 @@ def audit(
         UserError: shapes do not fit, or no token is in the loss.
 
     Example:
+        >>> import modelnative as mn
         >>> logs, mask = torch.full((2, 3), -1.0), torch.ones(2, 3, dtype=torch.bool)
         >>> mn.audit(old_log_probs=logs, new_log_probs=logs / 1.3, mask=mask).alarms[0].check
         'log_prob_gap_mean'

@@ -54,7 +54,10 @@ def audit_update(trainer: Trainer, state: UpdateState) -> Audit:
     own = some.loss_mask & ~some.explored
     if bool(own.any()):
         readings |= log_prob_readings(some.behavior_log_prob[own], log_prob[own])
-    alone = [_log_probs(trainer, some.select(row)) for row in torch.arange(ALONE, device=rows.device).split(1)]
+    alone = [
+        _log_probs(trainer, some.select(row))
+        for row in torch.arange(min(ALONE, len(rows)), device=rows.device).split(1)
+    ]
     running = some.running[:, : len(alone)]
     difference = (torch.cat(alone, 1) - log_prob[:, : len(alone)])[running].abs()
     readings["row_alone"] = (float(difference.max()), int(running.sum()))

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from modelnative.training.adam import MOMENTS
+
 if TYPE_CHECKING:
     from modelnative.training.trainer import Trainer
 
 COUNTERS = ("updates", "episodes", "steps")
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
 
 
 def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors by name (policy, curriculum, optimizer, practice problems); and the counters, and what computed."""
     tensors = {f"policy.{name}": value for name, value in trainer.policy.state_dict().items()}
     tensors |= {f"curriculum.{name}": value for name, value in trainer.curriculum.state_dict().items()}
-    names = _trained_names(trainer)
-    for index, moments in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items()}
+    for key, moments in trainer.optimizer.moments.items():
+        names = _trained_names(trainer)
+        tensors |= {f"optimizer.{name}.{key}": value for name, value in zip(names, moments, strict=True)}
     if trainer.practice is not None:
         tensors |= {f"practice.{i}": value for i, value in enumerate(trainer.practice.fields())}
     return tensors, {**{name: getattr(trainer, name) for name in COUNTERS}, "computed_by": trainer.computed_by}
@@ -44,13 +45,7 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, An
         raise KeyError(f"left over: {', '.join(sorted(unknown)[:3])}")
     trainer.policy.load_state_dict(part("policy."))
     trainer.curriculum.load_state_dict(part("curriculum."))
-    state = {
-        index: {key: moments[f"{name}.{key}"] for key in MOMENTS}
-        for index, name in enumerate(names)
-        if f"{name}.step" in moments
-    }
-    groups = trainer.optimizer.state_dict()["param_groups"]
-    trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    trainer.optimizer.load({key: [moments[f"{name}.{key}"] for name in names] for key in MOMENTS} if moments else {})
     kind = type(trainer.task.sample(torch.zeros(1, dtype=torch.int64), torch.Generator()))
     device = trainer.config.device
     trainer.practice = kind(*(practice[str(i)].to(device) for i in range(len(practice)))) if practice else None

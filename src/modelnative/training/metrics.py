@@ -102,7 +102,7 @@ def measure(trainer: Trainer, state: UpdateState, end: float) -> Metrics:
         invalid=float(rollout.invalid.sum() / n),
         excess=_excess(trainer, state),
         **terms,
-        learning_rate=trainer.optimizer.param_groups[0]["lr"],
+        learning_rate=trainer.optimizer.lr,
         timing=Timing(
             seconds=seconds,
             steps_per_second=state.steps / seconds,

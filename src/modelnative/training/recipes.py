@@ -13,7 +13,7 @@ from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.registry import ALGORITHMS, CURRICULA
 
 # Where a task is learned as surely with larger steps, in less time.
-TASK_LEARNING_RATES = {("arithmetic", "gru"): 1e-2}
+TASK_LEARNING_RATES = {("arithmetic", "gru"): 1e-2, ("arithmetic", "transformer"): 2e-3}
 # What `modelnative bench` changes: a batch that is worth sharing among processes, one pass over it, and no hints, whose
 # tokens would be steps that nothing is learned from.
 BENCH: dict[str, Any] = {"curriculum": "uniform", "episodes": 8192, "threads": 1, "loss": {"epochs": 1}}

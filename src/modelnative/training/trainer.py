@@ -16,6 +16,7 @@ from modelnative.policies.registry import make_policy, named
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
+from modelnative.training.adam import Adam
 from modelnative.training.algorithm import Algorithm
 from modelnative.training.audit import Alarm
 from modelnative.training.auditor import audit_due, audit_update
@@ -80,7 +81,7 @@ class Trainer:
         policy = make_policy(task.spec, config.core, config.policy, config.seed) if policy is None else policy
         self.policy = cast(Policy, policy.to(config.device))
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, eps=1e-5, fused=True)
+        self.optimizer = Adam(self.parameters, config.optimizer.learning_rate)
         most = len(task.spec.stages)
         require(config.stages <= most, "stages", config.stages, f"at most {most}, the stages of {task.spec.name}")
         self.stages = task.spec.stages[: config.stages or None]
@@ -207,8 +208,7 @@ class Trainer:
         config, learning = self.config, time.perf_counter()
         left = min(1.0, self.curriculum.failure / config.optimizer.anneal_below_failure)
         annealed = max(config.optimizer.min_lr_fraction, left)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.optimizer.learning_rate * annealed
+        self.optimizer.lr = config.optimizer.learning_rate * annealed
         advantage, target = self.algorithm.advantages(rollout)
         chosen = rollout.loss_mask
         mask = rollout.running if config.loss.hint_weight else chosen

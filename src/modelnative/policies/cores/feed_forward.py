@@ -15,4 +15,4 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
+        return x + self.down(nn.functional.gelu(self.up(self.norm(x)), approximate="tanh"))

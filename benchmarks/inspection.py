@@ -1,11 +1,11 @@
 """What is inside trained agents, by `modelnative inspect`: the claims of docs/concepts/inside.md, every seed.
 
-    python benchmarks/inspect.py                          # trains what is missing, then inspects; an hour on two cores
-    python benchmarks/inspect.py arithmetic recall --seeds 3 --runs runs/inspect
-    python benchmarks/inspect.py --table                  # print the table of all results so far
+    python benchmarks/inspection.py              # trains what is missing, then inspects; an hour on two cores
+    python benchmarks/inspection.py arithmetic recall --seeds 3 --runs runs/inspect
+    python benchmarks/inspection.py --table      # print the table of all results so far
 
 Runs are kept in the folder of --runs and trained once, each in a process of its own, one after another. Results are
-appended to benchmarks/inspect.jsonl, a line a run: of its last stage, the figures that `figures` takes from the
+appended to benchmarks/inspection.jsonl, a line a run: of its last stage, the figures that `figures` takes from the
 inspection.
 """
 
