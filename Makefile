@@ -59,7 +59,7 @@ test: $(READY)
 
 nightly: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,ray]'
-	@$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=nightly --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
 
 lowest-test:
 	@PYTHON=$(PYTHON) .ci/lowest $(PYTEST_ARGS)

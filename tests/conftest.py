@@ -25,7 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first call of a torch function can be a hundred times slower than the second, so no deadline means anything.
 settings.register_profile("dev", deadline=None, max_examples=30)
-settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, database=None, print_blob=True)
+settings.register_profile("ci", deadline=None, max_examples=12, derandomize=True, database=None, print_blob=True)
+settings.register_profile("nightly", settings.get_profile("ci"), max_examples=100)
 settings.register_profile("thorough", deadline=None, max_examples=1000)  # pytest --hypothesis-profile=thorough
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 

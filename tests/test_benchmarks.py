@@ -126,7 +126,7 @@ def test_the_table_has_the_newest_commit_of_each_recipe(learning: ModuleType) ->
 
 
 def test_the_page_shows_what_was_measured_inside() -> None:
-    spec = importlib.util.spec_from_file_location("inside", FOLDER / "inspect.py")
+    spec = importlib.util.spec_from_file_location("inside", FOLDER / "inspection.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

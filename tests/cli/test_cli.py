@@ -669,6 +669,7 @@ def test_sweeping(command: Command, tmp_path: Path) -> None:
     assert "made from another spec: seeds: [0, 1, 2] instead of []" in refused(command("sweep two.toml --on local"))
 
 
+@pytest.mark.slow
 def test_measuring(command: Command) -> None:
     tiny = "--task worlds:Small --episodes 16 --policy.width 8 --seconds 0.02 --processes 1"
     shown = command(f"bench {tiny}")

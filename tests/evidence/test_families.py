@@ -16,11 +16,11 @@ FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
     ("hops", "H2", {"hops": 3, "maps": 2}),
     ("recall", "L3", {"longest": 10}),
     ("dictionary", "K2", {"pairs": 2}),
-    ("dictionary", "K2", {"pairs": 2, "store": True}),
 ]
+SLOW = pytest.param("dictionary", "K2", {"pairs": 2, "store": True}, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "stage", "options"), FAMILIES)
+@pytest.mark.parametrize(("name", "stage", "options"), [*FAMILIES, SLOW])
 def test_a_small_stage_is_certified(name: str, stage: str, options: dict[str, Any]) -> None:
     certificate = certify(name, stage, options=options, problems=3000, train=False)
     assert [finding.words for finding in certificate.findings if finding.level == "defect"] == []

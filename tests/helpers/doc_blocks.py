@@ -38,7 +38,7 @@ FENCE = re.compile(
 MARKER = re.compile(r"<!--\s*test:\s*(?P<how>parse|skip|exit|file)\b\s*(?P<argument>[^>]*?)\s*-->\s*\Z")
 SNIPPET = re.compile(r'^--8<-- "(?P<path>[^"]+)"\n', re.MULTILINE)
 COMMANDS, PYTHON = ("bash", "console"), ("python",)
-UPDATES, LISTED = 20, 1000
+UPDATES, LISTED = 10, 300
 
 
 @dataclass(frozen=True)

@@ -375,8 +375,10 @@ def test_an_unknown_choice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_learns_with_torch_alone(tmp_path: Path) -> None:
     """The plain path from the command line; `test_kernels.py` compares what it computes."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "modelnative", "train", "--out", str(out), "--updates", "40", "--stages", "1"]
-    environment = {**os.environ, build.CHOICE: "torch"}
+    command = [sys.executable, "-m", "modelnative", "train", "--task", "worlds:Small", "--out", str(out)]
+    command += ["--updates", "40", "--stages", "1"]
+    paths = os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1] / "helpers")])
+    environment = {**os.environ, build.CHOICE: "torch", "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     updates = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

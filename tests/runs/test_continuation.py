@@ -155,7 +155,8 @@ def command(*words: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("kind", [pytest.param("train", marks=pytest.mark.slow), "resume"])
+@pytest.mark.parametrize("kind", ["train", "resume"])
+@pytest.mark.slow
 def test_of_two_processes_one_trains(tmp_path: Path, kind: str) -> None:
     run = tmp_path / "run"
     if kind == "train":

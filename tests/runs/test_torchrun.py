@@ -135,7 +135,8 @@ def gone(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the workers in /proc")
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_with_a_word_and_a_checkpoint(tmp_path: Path, victim: int) -> None:
     run = tmp_path / "run"
     launched = torchrun(run)
@@ -160,7 +161,8 @@ def test_a_killed_worker_ends_the_run_with_a_word_and_a_checkpoint(tmp_path: Pat
     assert isinstance(events[-1], Finished)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_to_torchrun_loses_nothing(tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
     launched = torchrun(run)

@@ -65,7 +65,7 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
-PARTS = 3
+PARTS = 5
 
 
 def test_the_jobs_are_complete() -> None:

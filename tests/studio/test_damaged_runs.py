@@ -159,7 +159,10 @@ def drawings(run: Run) -> list[str]:
     return re.findall(r"<svg.*?</svg>", (run.path / "report.html").read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("backend", ["nonsense", "module://nowhere.backend", "TkAgg", ""])
+@pytest.mark.parametrize(
+    "backend",
+    ["nonsense", *(pytest.param(name, marks=pytest.mark.slow) for name in ("module://nowhere.backend", "TkAgg", ""))],
+)
 def test_pictures_depend_on_no_setting(run: Run, tmp_path: Path, backend: str) -> None:
     write_report(run)
     before = drawings(run)

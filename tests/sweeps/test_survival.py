@@ -91,7 +91,8 @@ def test_twenty_trials_survive(on: str, tmp_path: Path, start: Callable[..., sub
     assert fingerprint(untouched.run) == fingerprint(sweep.run(sweep.trial(killed)))
 
 
-@pytest.mark.parametrize("trials", ["fake", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", ["fake", "real"])
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_at_any_step_ends_with_the_same_table(trials: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tests" / "helpers" / "killed_sweep.py"), str(tmp_path), trials]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)

@@ -360,6 +360,7 @@ def test_it_learns_to_multiply_and_add(algorithm: str) -> None:
     assert any((metrics.greedy or [0.0])[0] > 0.8 for metrics in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_what_it_learns_of_three_operators_helps_with_four() -> None:
     """On paper every decision needs but a glance; half of the updates are usually enough."""

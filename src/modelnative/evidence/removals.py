@@ -61,7 +61,7 @@ def _replacements(policy: nn.Module, task: AnyTask, problems: Problems) -> Itera
 
     if hidden_rows(policy, next(moments(policy, task, problems)).memory).shape[1]:
         yield "hidden state: 0", lambda now, _: zeroed(policy, now)
-        yield "hidden state: mean over problems", hidden(lambda _, rows: rows.mean(0).expand_as(rows))
+        yield "hidden state: mean over problems", hidden(lambda _, rows: rows.mean(0).expand_as(rows).clone())
         yield "hidden state: another problem's", hidden(lambda _, rows: rows[partner])
         for draw in range(NOISE_DRAWS):
             generator = torch.Generator().manual_seed(10 + draw)

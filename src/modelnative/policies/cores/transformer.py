@@ -66,7 +66,7 @@ class KeyValueCache:
                 capacity = max(tokens, min(limit, 2 * capacity or context + ROOM))
             pairs, written = [], [0]
             for layer in range(layers):
-                keys, values = (self.prefix.new_empty(n, capacity, width) for _ in range(2))
+                keys, values = (self.prefix.new_zeros(n, capacity, width) for _ in range(2))
                 if self.layers:
                     old_keys, old_values = self.layers[layer]
                     keys[:, : self.tokens], values[:, : self.tokens] = (
