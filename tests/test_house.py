@@ -215,7 +215,12 @@ def test_every_example_is_run() -> None:
     assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+LONG = ("own_tools.py", "train_and_explain.py")
+
+
+@pytest.mark.parametrize(
+    "example", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in EXAMPLES]
+)
 def test_an_example_prints_what_it_promises(example: str, tmp_path: Path) -> None:
     done = python("-W", "error", str(ROOT / "examples" / example), cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

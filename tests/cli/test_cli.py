@@ -514,6 +514,7 @@ def test_training_and_what_it_prints(command: Command, tmp_path: Path) -> None:
     assert command(next_command[1]).code == 0, "what it proposes works"
 
 
+@pytest.mark.slow
 def test_training_several_seeds(command: Command, tmp_path: Path) -> None:
     done = command(f"train {TINY} --seed 3 --seeds 2 --out seeds")
     assert done.code == 0, done.err
@@ -681,6 +682,7 @@ def test_measuring(command: Command) -> None:
     assert written["utilization"]["1"]["training"] > 0
 
 
+@pytest.mark.slow
 def test_profiling(command: Command) -> None:
     tiny = "--task worlds:Small --episodes 16 --policy.width 8"
     shown = command(f"bench --profile {tiny}")

@@ -103,6 +103,7 @@ def test_a_training_goes_on_without_its_reader(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["evaluation"]["counts"]
 
 
+@pytest.mark.slow
 def test_nothing_is_open(tmp_path: Path) -> None:
     script = f'"$0" tasks >&- && "$0" train {TINY} --updates 2 <&- >&- 2>&-; echo $?'
     out, err = start(script, tmp_path).communicate(timeout=120)

@@ -85,6 +85,7 @@ def cached(tmp_path: Path) -> list[Path]:
 
 
 @needs_a_compiler
+@pytest.mark.slow
 def test_the_real_kernels_are_compiled_once(tmp_path: Path) -> None:
     first = build.library()
     assert first is not None
@@ -376,7 +377,7 @@ def test_a_training_learns_with_torch_alone(tmp_path: Path) -> None:
     """The plain path from the command line; `test_kernels.py` compares what it computes."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "modelnative", "train", "--task", "worlds:Small", "--out", str(out)]
-    command += ["--updates", "40", "--stages", "1"]
+    command += ["--updates", "40", "--stages", "1", "--optimizer.learning-rate", "0.01"]
     paths = os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1] / "helpers")])
     environment = {**os.environ, build.CHOICE: "torch", "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

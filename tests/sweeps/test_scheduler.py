@@ -271,6 +271,7 @@ def test_one_sweep_at_a_time(tmp_path: Path) -> None:
         follow(sweep)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_trials_with_checkpoints_and_they_continue(tmp_path: Path) -> None:
     sweep = Sweep.planned(tmp_path / "sweep", parse_spec({"seeds": 2, "base": {**TINY, "updates": UPDATES}}))
 

@@ -89,6 +89,7 @@ def test_a_crashed_seed_is_retried(tmp_path: Path) -> None:
     assert [row.status for row in rows(sweep)] == ["finished"]
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_is_named_and_counted_and_the_others_go_on(tmp_path: Path) -> None:
     planned = Sweep.of_seeds(config(core="transformer"), 2, tmp_path / "seeds")
     first, second = planned.trials

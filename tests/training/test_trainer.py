@@ -369,6 +369,7 @@ def test_what_it_learns_of_three_operators_helps_with_four() -> None:
     assert any(metrics.greedy[3] > 0.6 for metrics in trained if metrics.greedy)
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_it_learns_to_search() -> None:
     """Operations done and taken back until one branch succeeds, from the reward alone; in one go it is less."""
