@@ -42,10 +42,10 @@ def test_failure_is_that_of_its_stage() -> None:
 def test_the_number_of_problems_played(handicap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Echo()
     (problems,) = task.enumerate(0)
-    trained = train_baseline(task, 0, handicap, problems, 0.5)  # type: ignore[arg-type]
+    trained = train_baseline(task, 0, handicap, problems, 0.0)  # type: ignore[arg-type]
     assert isinstance(trained, TrainedBaseline)
     assert trained.problems == 100
-    assert trained.updates >= 1
+    assert trained.updates in (1, 2)  # one of imitation, one of reinforcement unless that solved it
     assert trained.tool_output == ("real" if handicap == "blind" else "")
     assert 0 <= trained.successes <= 100
     monkeypatch.setattr("modelnative.evidence.baselines.MAX_PLAYED", 30)
