@@ -20,8 +20,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The names in runs and sweeps that tests write may refer to the helpers, in every process.
 os.environ["MODELNATIVE_TRUST"] = ",".join(path.stem for path in (Path(__file__).parent / "helpers").glob("*.py"))
 
-# A shell that starts the suite in the background has it ignore Ctrl-C, and so would every process that a test starts.
+# A shell that starts the suite in the background has it ignore Ctrl-C, and `nohup` a closed terminal; so would every
+# process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The first call of a torch function can be a hundred times slower than the second, so no deadline means anything.
 settings.register_profile("dev", deadline=None, max_examples=30)
