@@ -1,6 +1,6 @@
 """Your own logger: a callback that writes a CSV file, and a function that prints.
 
-The same two lines send metrics to TensorBoard (`writer.add_scalar`) or Weights & Biases (`wandb.log`).
+For TensorBoard, Weights & Biases, Trackio and MLflow there is `log="tensorboard"` (`--log tensorboard`).
 """
 
 import csv

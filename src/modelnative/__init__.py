@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.speed import bench as bench
     from modelnative.api.speed import profile as profile
     from modelnative.api.sweeps import SweepResult as SweepResult
+    from modelnative.api.sweeps import compare as compare
     from modelnative.api.sweeps import sweep as sweep
     from modelnative.api.training import Agent as Agent
     from modelnative.api.training import load as load
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.runs.events import Finished as Finished
     from modelnative.runs.events import Interrupted as Interrupted
     from modelnative.runs.events import Verified as Verified
+    from modelnative.sweeps.comparison import Comparison as Comparison
     from modelnative.tasks.contract.check import check_task as check_task
     from modelnative.tasks.contract.task import Problems as Problems
     from modelnative.tasks.contract.task import State as State
@@ -75,7 +77,7 @@ _MODULES = {
     "api": "make",
     "api.evidence": "certify clinic evaluate explain inspect report tutorial",
     "api.speed": "bench profile",
-    "api.sweeps": "SweepResult sweep",
+    "api.sweeps": "SweepResult compare sweep",
     "api.training": "Agent load recipe resume train",
     "bridges.gymnasium": "Env VectorEnv",
     "errors": "UserError",
@@ -85,6 +87,7 @@ _MODULES = {
     "policies.core": "Core",
     "policies.policy": "TokenPolicy",
     "runs.events": "Checkpointed Finished Interrupted Verified",
+    "sweeps.comparison": "Comparison",
     "tasks.contract.check": "check_task",
     "tasks.contract.task": "Problems State Step Task TaskSpec",
     "tasks.tools.task": "ToolTask",

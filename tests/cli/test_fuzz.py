@@ -112,6 +112,17 @@ class Lines:
                 yield from self.valued(name, values)
         yield from self.some("--no-probes", "--json")
 
+    def compare(self) -> Iterator[str]:
+        yield from (self.run() for _ in range(self.random.choice((1, 1, 2, 3))))
+        for name, values in (
+            ("--metric", ("heldout", "updates", *TEXTS)),
+            ("--stage", ("T0", *TEXTS)),
+            ("--out", TEXTS),
+        ):
+            if self.random.random() < 0.3:
+                yield from self.valued(name, values)
+        yield from self.some("--json")
+
     def doctor(self) -> Iterator[str]:
         yield from self.some("--json", self.text())
 

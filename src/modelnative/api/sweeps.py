@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from modelnative.errors import in_words
+from modelnative.runs.files import write, write_json
+from modelnative.studio import comparison as pictures
 from modelnative.studio.report import write_report, write_sweep_report
+from modelnative.sweeps.comparison import Comparison, compare_groups
 from modelnative.sweeps.events import SweepEvent, SweepFinished, SweepInterrupted
 from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.groups import read_groups
 from modelnative.sweeps.options import SweepOptions, check_all, run_sweep
 from modelnative.sweeps.results import Cell, Row, cells, read_row
 from modelnative.sweeps.spec import parse_spec, read_spec
@@ -95,6 +99,35 @@ def follow_sweep(
             if isinstance(event, SweepFinished):
                 return SweepResult(planned, event.rows)
     raise AssertionError("a sweep ends with SweepFinished or SweepInterrupted")
+
+
+def compare(
+    *runs: str | Path, metric: str = "success", stage: str | None = None, out: str | Path | None = None
+) -> Comparison:
+    """Compare groups of trainings, with intervals over seeds; a difference is claimed only where they support it.
+
+    Args:
+        runs: folders of runs, of sweeps, or of `train(seeds=...)`. Runs that differ in more than seed and task are in
+            different groups; each group is compared with the first.
+        metric: `success`, `heldout` or `sampled` (rates), or `updates`, `episodes`, `steps` or `seconds`.
+        stage: of the rates; by default the mean over stages.
+        out: a folder for `comparison.json`, `comparison.svg` and `comparison.png`.
+
+    Raises:
+        UserError: a folder is not a run, or has no result; a group has a seed twice; no task is common to all groups.
+
+    Example:
+        >>> import modelnative as mn
+        >>> found = mn.compare("runs/ppo-10-seeds", "runs/grpo-10-seeds", metric="updates")  # doctest: +SKIP
+        >>> found.pairs[0].verdict  # doctest: +SKIP
+        'worse than runs/ppo-10-seeds'
+    """
+    found = compare_groups(read_groups([Path(run) for run in runs], metric, stage), metric)
+    if out is not None:
+        write_json(Path(out) / "comparison.json", found.as_dict())
+        for kind in ("svg", "png"):
+            write(Path(out) / f"comparison.{kind}", pictures.draw(found, kind))
+    return found
 
 
 def _write_reports(event: SweepFinished) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("evidence", "Play the problems of a run's task, and count."),
     "explain": ("evidence", "Show one problem token by token, beside the oracle's program."),
     "inspect": ("evidence", "Look inside a run's agent: who carries what from one action to the next?"),
+    "compare": ("evidence", "Compare groups of trainings, with intervals over seeds."),
     "report": ("evidence", "Write the report of a finished run again, or that of a sweep."),
     "tasks": ("evidence", "List the tasks, or describe one."),
     "certify": ("evidence", "Check a task: its oracle succeeds, its splits are apart, and agents that should fail do."),

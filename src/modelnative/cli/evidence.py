@@ -39,6 +39,16 @@ The result is also written to RUN/inspect.json, with 95% Wilson intervals of all
 shows it in the report.
 """
 
+COMPARE = """\
+Each RUN is a run folder, a sweep, or a folder of `train --seeds`. Trainings that differ in more than their seed and
+task are in different groups. Each group gets the interquartile mean of its trainings with a bootstrap interval over
+seeds, and the probability that one of its trainings beats one of the first group.
+
+    modelnative compare runs/ppo runs/grpo --metric updates
+
+A difference is claimed only if both intervals support it, for all groups together at 95%.
+"""
+
 CLINIC = """\
 Twelve faults that people met in recipes for reinforcement learning, each planted in a training of its own. A healthy
 and a sick twin are audited for two updates: does the audit see the fault, and does it stay silent on the healthy twin?
@@ -190,6 +200,27 @@ def certify(arguments: Sequence[str]) -> int:
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`modelnative compare`."""
+    parser = Parser("compare", COMPARE)
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="folders; every group is compared with the first")
+    add("--metric", default="success", help="success, heldout, sampled, updates, episodes, steps or seconds")
+    add("--stage", action=Once, help="the stage to compare, such as T2 (default: the mean over stages)")
+    add("--out", type=Path, metavar="FOLDER", help="write comparison.json, .svg and .png there")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    found = parser.read(arguments)
+    from modelnative.studio import comparison as pictures
+    from modelnative.studio import tables
+
+    compared = mn.compare(*found.runs, metric=found.metric, stage=found.stage, out=found.out)
+    if found.json:
+        print_json(compared.as_dict())
+    else:
+        tables.show(pictures.page(compared))
+    return 0
 
 
 def clinic(arguments: Sequence[str]) -> int:

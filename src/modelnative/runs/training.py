@@ -21,6 +21,7 @@ from modelnative.evidence.evaluate import Evaluation, evaluate
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.files import Held
 from modelnative.runs.folder import RunFolder
+from modelnative.runs.loggers import make_loggers
 from modelnative.runs.loop_state import VERIFY_EVERY, LoopState
 from modelnative.runs.run import Run, new_folder
 from modelnative.runs.signals import collect_signals
@@ -96,6 +97,7 @@ class Training:
             training = cls(run, trainer)
             if trainer.group.is_leader:
                 run.require_new()  # before a lock file is put there
+                training._log(held)
                 training.lock = run.lock()
                 held.callback(training.lock.release)
                 Run.create(run.path, config, lambda run: run.save(trainer, dataclasses.asdict(training.state)))
@@ -144,6 +146,7 @@ class Training:
                 solved = ", and every training problem is solved" if state.solved else ""
                 raise UserError(f"updates: {run.config.updates} is not allowed; expected more than {spent}{solved}")
             if trainer.group.is_leader:
+                training._log(held)
                 run.forget_after(trainer.updates)
                 if budget:  # the verdict first: what has one would count as finished
                     run.result_path.unlink(missing_ok=True)
@@ -254,6 +257,13 @@ class Training:
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a callback may raise anything; `_complete` raises it)
             self.failure = self.failure or error
         return event
+
+    def _log(self, held: contextlib.ExitStack) -> None:
+        """Add the loggers that the configuration names, which are closed at the end."""
+        loggers = make_loggers(self.run.config.log)
+        for logger in loggers:
+            held.callback(logger.end)
+        self.trainer.callbacks[:0] = loggers
 
     def _checkpoint(self) -> Event:
         event = Checkpointed(self.trainer.updates, dataclasses.asdict(self.state), trainer=self.trainer)

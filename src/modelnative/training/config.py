@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from modelnative.errors import unknown
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.config_model import (
     ConfigError,
@@ -19,6 +20,7 @@ from modelnative.policies.config_model import with_fields as with_fields
 from modelnative.policies.registry import CORES
 from modelnative.training.registry import ALGORITHMS as ALGORITHMS
 from modelnative.training.registry import CURRICULA as CURRICULA
+from modelnative.training.registry import LOGGERS as LOGGERS
 
 CoreName = Annotated[str, AfterValidator(name_in(CORES)), Field(json_schema_extra=name_schema(CORES))]
 AlgorithmName = Annotated[str, AfterValidator(name_in(ALGORITHMS)), Field(json_schema_extra=name_schema(ALGORITHMS))]
@@ -143,6 +145,8 @@ class TrainConfig(ConfigModel):
     """Updates between checkpoints."""
     alarms: Literal["off", "warn", "stop"] = "warn"
     """Audits of updates 1, 2 and every tenth: off, warn (say what is wrong and go on) or stop (end the training)."""
+    log: str = ""
+    """Send the metrics to these loggers, too, separated by commas: tensorboard, wandb, trackio, mlflow."""
     policy: PolicyConfig = PolicyConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -157,6 +161,15 @@ class TrainConfig(ConfigModel):
             except (TypeError, ValueError, RecursionError):
                 raise ConfigError((name,), not_allowed(value, "what JSON can hold, numbers finite")) from None
         return options
+
+    @field_validator("log")
+    @classmethod
+    def _check_log(cls, log: str) -> str:
+        names = [name.strip() for name in log.split(",")] if log else []
+        for name in names:
+            if name not in LOGGERS:
+                raise ConfigError((), unknown("value", name, LOGGERS))
+        return ",".join(dict.fromkeys(names))
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

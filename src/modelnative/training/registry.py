@@ -1,4 +1,4 @@
-"""The algorithms and curricula by name. Importing this does not import torch."""
+"""The algorithms, curricula and loggers by name. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -20,3 +20,4 @@ CURRICULA: dict[str, str] = {
     "bandit": "modelnative.training.curricula:Bandit",
     "tutorial": "modelnative.training.curricula:TutorialSchedule",
 }
+LOGGERS = ("tensorboard", "wandb", "trackio", "mlflow")
