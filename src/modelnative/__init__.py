@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.evidence import inspect as inspect
     from modelnative.api.evidence import report as report
     from modelnative.api.evidence import tutorial as tutorial
+    from modelnative.api.sharing import export as export
+    from modelnative.api.sharing import push as push
     from modelnative.api.speed import bench as bench
     from modelnative.api.speed import profile as profile
     from modelnative.api.sweeps import SweepResult as SweepResult
@@ -76,6 +78,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "api": "make",
     "api.evidence": "certify clinic evaluate explain inspect report tutorial",
+    "api.sharing": "export push",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult compare sweep",
     "api.training": "Agent load recipe resume train",

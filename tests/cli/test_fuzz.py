@@ -123,6 +123,15 @@ class Lines:
                 yield from self.valued(name, values)
         yield from self.some("--json")
 
+    def export(self) -> Iterator[str]:
+        yield self.run()
+        yield from self.valued("--format", ("safetensors", *TEXTS))
+        yield from self.valued("--out", (*TEXTS, "new", str(self.trained)))
+
+    def push(self) -> Iterator[str]:
+        yield self.text()  # never a run, which would be uploaded
+        yield from self.some(self.text(), "--private")
+
     def doctor(self) -> Iterator[str]:
         yield from self.some("--json", self.text())
 

@@ -13,6 +13,7 @@ from typing import Any, overload
 from torch import nn
 
 from modelnative.api.sweeps import SweepCallback, SweepResult, follow_sweep
+from modelnative.bridges.hub import PREFIX, fetch
 from modelnative.errors import in_words, require_path
 from modelnative.policies.contract import Policy
 from modelnative.policies.registry import policy_name
@@ -193,7 +194,7 @@ def load(run: str | Path, options: dict[str, Any] | None = None, policy: nn.Modu
     """The best verified policy of a run; the newest checkpoint's while it is still training.
 
     Args:
-        run: the folder.
+        run: the folder, or `hf:user/name` for an agent on the Hugging Face Hub.
         options: options of the task to change, such as `{"shapes": "unseen"}`, to test the policy on what it was not
             trained on. What it reads and writes must stay as it was.
         policy: the module that was given to `train`, if one was.
@@ -201,7 +202,7 @@ def load(run: str | Path, options: dict[str, Any] | None = None, policy: nn.Modu
     Raises:
         UserError: it is not a run, its weights are damaged or of another task, or the options need another network.
     """
-    opened = Run.open(Path(run))
+    opened = Run.open(fetch(run) if isinstance(run, str) and run.startswith(PREFIX) else Path(run))
     task = opened.task()
     loaded = opened.policy(task, policy)
     if options:

@@ -24,6 +24,8 @@ COMMANDS = {
     "inspect": ("evidence", "Look inside a run's agent: who carries what from one action to the next?"),
     "compare": ("evidence", "Compare groups of trainings, with intervals over seeds."),
     "report": ("evidence", "Write the report of a finished run again, or that of a sweep."),
+    "export": ("sharing", "Write a run's policy as ONNX, as a torch program, or as weights with a model card."),
+    "push": ("sharing", "Upload a run with a model card to the Hugging Face Hub."),
     "tasks": ("evidence", "List the tasks, or describe one."),
     "certify": ("evidence", "Check a task: its oracle succeeds, its splits are apart, and agents that should fail do."),
     "clinic": ("evidence", "Plant known faults in trainings, and check that audits see each of them."),

@@ -42,8 +42,7 @@ class InputRows:
             places = torch.arange(self.feedback.shape[2], device=self.feedback.device) * self.vocabulary
             places += self.first_place
             rows.append(torch.where(self.feedback == self.blank, padding, self.feedback + places))
-        flat = torch.cat(rows, 2).flatten(0, 1)
-        return embedding_bag(flat, table, mode="sum", padding_idx=padding).unflatten(0, self.tokens.shape)
+        return sum_rows(torch.cat(rows, 2).flatten(0, 1), table, padding).unflatten(0, self.tokens.shape)
 
 
 class Core(nn.Module):
@@ -100,6 +99,14 @@ class Core(nn.Module):
                 returned. None: all have T.
         """
         return self(rows.sum(table), state)
+
+
+def sum_rows(rows: Tensor, table: Tensor, padding: int | None = None) -> Tensor:
+    """Sums of rows of a table: int64 [n, K], float [R, width] -> float [n, width]. The row `padding` counts as zero."""
+    if torch.compiler.is_compiling():  # a program that was traced with `embedding_bag` would keep its n
+        found = table[rows]
+        return (found if padding is None else found * (rows != padding)[..., None]).sum(1)
+    return embedding_bag(rows, table, mode="sum", padding_idx=padding)
 
 
 def squash(summary: Tensor) -> Tensor:

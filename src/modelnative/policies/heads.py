@@ -50,9 +50,13 @@ def copy_heads(
 
 def select_states(hidden: Tensor, context: Tensor, selected: Tensor | None) -> tuple[Tensor, Tensor]:
     """Selected hidden states, and the rows of `context` (the episodes', [n, ...]) that belong to them."""
+    episodes = context.shape[0]
+    if selected is None and hidden.shape[0] == episodes:
+        return hidden, context
     if selected is None:
-        selected = torch.arange(len(hidden), device=hidden.device)
-    return hidden.index_select(0, selected), context.index_select(0, selected % len(context))
+        selected = torch.arange(hidden.shape[0], device=hidden.device)
+    episode = selected.remainder(selected.new_full((), episodes))  # as tensors, which ONNX knows
+    return hidden.index_select(0, selected), context.index_select(0, episode)
 
 
 def mix_copies(write: Tensor, copy: Tensor, context: Tensor, padding: int) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
 from modelnative.errors import choose
 from modelnative.policies.config import READERS, PolicyConfig
 from modelnative.policies.contract import Policy, PolicyOutput, select_rows
-from modelnative.policies.core import Core, InputRows
+from modelnative.policies.core import Core, InputRows, sum_rows
 from modelnative.policies.cores.gru import GRU
 from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
@@ -86,7 +85,7 @@ class TokenPolicy(Policy):
     def initial_state(self, problems: Problems) -> TokenState:
         """Read the problems."""
         context, stage = problems.context, problems.stage
-        keys = self.input.weight.new_empty(len(context), context.shape[1], 0)
+        keys = self.input.weight.new_empty(*context.shape, 0)
         read = None
         if isinstance(self.context, Reader):
             read, summary = self.context(context)
@@ -94,7 +93,7 @@ class TokenPolicy(Policy):
         else:
             rows = context + self.positions
             read = self.context(rows) if self.core.reads_context else None
-            total = embedding_bag(rows, self.context.weight, mode="sum") if read is None else read.sum(1)
+            total = sum_rows(rows, self.context.weight) if read is None else read.sum(1)
             summary = total / math.sqrt(rows.shape[1])
         if self.stage_aware:
             summary = summary + self.input.weight.index_select(0, stage + len(self.spec.vocabulary))

@@ -78,7 +78,7 @@ def continued_layer(x: Tensor, keys: Tensor, values: Tensor, past: int, weights:
     Returns:
         float [T, n, W].
     """
-    steps, width = len(x), x.shape[2]
+    steps, _, width = x.shape
     normal = layer_norm(x, (width,), weights.norm, weights.norm_bias)
     query, key, value = linear(normal, weights.qkv, weights.qkv_bias).transpose(0, 1).chunk(3, -1)
     keys[:, past : past + steps], values[:, past : past + steps] = key, value

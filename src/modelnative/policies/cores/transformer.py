@@ -132,7 +132,7 @@ class Transformer(Core):
     def _placed(self, x: Tensor, state: KeyValueCache) -> Tensor:
         """Inputs with their positions, after the context if that was not read yet: float [T or C + T, n, width]."""
         start = max(0, state.tokens - self.context)
-        x = x + self.position.weight[start : start + len(x), None]
+        x = x + self.position.weight[start : start + x.shape[0], None]
         return x if state.tokens else torch.cat([state.prefix.transpose(0, 1), x])
 
     def _weights(self) -> list[LayerWeights]:
