@@ -225,3 +225,18 @@ def test_an_example_prints_what_it_promises(example: str, tmp_path: Path) -> Non
     done = python("-W", "error", str(ROOT / "examples" / example), cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(EXAMPLES[example], done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/howto/install.md", "docs/quickstart.md"])
+def test_whoever_installs_by_hand_is_told_of_the_small_build_of_torch(page: str) -> None:
+    text = (ROOT / page).read_text()
+    first = min(
+        (
+            text.index(command)
+            for command in ("pip install -e", "pip install '.", "pip install modelnative")
+            if command in text
+        ),
+        default=None,
+    )
+    if first is not None:
+        assert "download.pytorch.org/whl/cpu" in text[:first], "before the package itself, which would bring CUDA"

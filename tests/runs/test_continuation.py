@@ -18,8 +18,10 @@ import torch
 from fingerprints import fingerprint
 
 import modelnative as mn
+from modelnative import native
 from modelnative.api import training as api
 from modelnative.errors import UserError
+from modelnative.native import build
 from modelnative.runs.events import Checkpointed, Finished, Interrupted, Verified
 from modelnative.runs.files import read_json, read_tensors, write_tensors
 from modelnative.runs.run import Run, new_folder
@@ -111,6 +113,20 @@ def test_a_closed_terminal_leaves_a_checkpoint(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGHUP)
     assert isinstance(events[-1], Interrupted)
     assert (events[-1].signal, newest(tmp_path / "run")) == (signal.SIGHUP, 3)
+
+
+@pytest.mark.skipif(native.backend() != "native", reason="there are no kernels here")
+def test_a_run_that_is_continued_without_kernels_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = Training.start(tmp_path / "run", config()).events()
+    assert not any(note for event in events if isinstance(event, Started) for note in event.notes)
+    monkeypatch.setenv("MODELNATIVE_KERNELS", "torch")
+    build.kernels.cache_clear()
+    try:
+        [started, *_] = Training.resume(tmp_path / "run", updates=6).events()
+    finally:
+        build.kernels.cache_clear()
+    assert isinstance(started, Started)
+    assert any("computed by native and by torch in turn" in note for note in started.notes)
 
 
 def test_after_an_interruption_the_same_process_continues(tmp_path: Path) -> None:
