@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import cast
 
 import pytest
@@ -121,3 +122,40 @@ def test_a_task_with_the_required_methods_alone() -> None:
     assert {row.oracle for row in explanation.rows} == {None}
     with pytest.raises(UserError, match="parse"):
         task.parse(0, "37")
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_what_the_player_shows(copy: bool) -> None:
+    explanation = explained(network(copy), "T1", "9 8 7 6")
+    assert explanation.context == (("a", "9"), ("b", "8"), ("c", "7"), ("d", "6"), ("", "CTX"))
+    assert [field.label for field in explanation.board] == list(explanation.rows[0].registers)
+    for row in explanation.rows:
+        assert dict(row.top)[row.token] == max(probability for _, probability in row.top) == row.top[0][1]
+        assert [(field.label, field.value) for field in row.board] == list(row.registers.items())
+        assert len(row.weights) == (len(explanation.context) if copy else 0)
+        assert sum(row.weights) <= 1 + 1e-5
+    assert (
+        json.loads(json.dumps(explanation.as_dict(), allow_nan=False))["tokens"][0]["token"]
+        == explanation.rows[0].token
+    )
+
+
+def test_where_it_departs_from_the_oracle() -> None:
+    right = explained(cast(Policy, Scripted(TASK)), "T2", "4 7 2 4 5")
+    wrong = explained(cast(Policy, Scripted(TASK)), "T2", "3 7 2 4 5")
+    assert right.departure is None
+    assert wrong.departure == len(wrong.rows) - 1, "it ends with EOS instead of ANS"
+
+
+def test_a_drawn_episode_follows_the_generator() -> None:
+    policy, problem = network(), TASK.parse(0, "3 7 2")
+
+    def tokens(seed: int, temperature: float = 1.0) -> list[str]:
+        generator = torch.Generator().manual_seed(seed)
+        return [r.token for r in explain(policy, TASK, problem, temperature=temperature, generator=generator).rows]
+
+    assert tokens(3) == tokens(3)
+    assert len({tuple(tokens(seed)) for seed in range(5)}) > 1
+    assert tokens(3, 1e-6) == [row.token for row in explain(policy, TASK, problem).rows]
+    with pytest.raises(UserError, match="temperature: -1"):
+        explain(policy, TASK, problem, temperature=-1)

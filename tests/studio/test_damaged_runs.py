@@ -22,7 +22,7 @@ from modelnative.api.evidence import report as write_again
 from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
-from modelnative.studio import report, tables
+from modelnative.studio import player, report, tables
 from modelnative.studio.report import write_report, write_run_report
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.spec import parse_spec
@@ -66,7 +66,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_written(run: Run, name: str, co
     assert "Some files of this run are damaged" in html
     assert ("problems solved" in html) == (name != "result.json")
     assert ("<svg" in html) == (name != "metrics.jsonl")
-    assert ("Token by token" in html) == (name != "weights.safetensors")
+    assert ("Watch it think" in html) == (name != "weights.safetensors")
     assert "Reproduce" in html
 
 
@@ -106,7 +106,7 @@ def test_any_value_in_a_file(finished: Run, name: str, places: list[int], other:
     try:
         path.write_text("\n".join([json.dumps(changed(json.loads(first), places, other)), *rest, ""]))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(report, "_examples", lambda *arguments: [])
+            patch.setattr(player, "chosen", lambda *arguments: [])
             written, faults = write_run_report(finished)
     finally:
         path.write_text(before)

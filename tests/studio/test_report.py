@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from modelnative.evidence.explain import ExplainedToken, Explanation
 from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
+from modelnative.studio import player
 from modelnative.studio.report import POINTS, charts, write_report, write_seeds
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
@@ -23,7 +25,7 @@ from modelnative.training.recipes import recipe
 
 TAGS = (
     "html head meta title style body main h1 h2 h3 p em div table thead tbody tr th td figure figcaption small code "
-    "span i pre dl dt dd"
+    "span i pre dl dt dd script section details summary"
 )
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -49,7 +51,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> has no opening tag"
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.text += data
 
 
@@ -59,6 +61,13 @@ def read(path: Path) -> Page:
     page.close()
     assert page.open == []
     return page
+
+
+def shown_episodes(path: Path) -> list[dict[str, Any]]:
+    """What the player of a report reads."""
+    html = path.read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="episodes">(.*?)</script>', html, re.DOTALL)
+    return list(json.loads(found))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def test_the_report_is_complete(run: Run) -> None:
     flat = " ".join(page.text.split())
     assert "240 problems solved" in flat, "the verdict"
     assert "120 held-out problems were never seen" in flat
-    for heading in ("Results", "Learning curves", "Token by token", "Reproduce", "Configuration", "Machine"):
+    for heading in ("Results", "Learning curves", "Watch it think", "Reproduce", "Configuration", "Machine"):
         assert heading in flat
     for title in (
         "Hint frontier",
@@ -92,17 +101,20 @@ def test_the_report_is_complete(run: Run) -> None:
     assert "optimizer.learning_rate" in flat
     assert sum(tag == "svg" for tag, _ in page.tags) >= 8
     traces = [attributes for tag, attributes in page.tags if tag == "table" and attributes.get("class") == "trace"]
-    assert len(traces) == 2 * 3
+    assert 3 <= len(traces) <= 3 * 3
+    assert len(traces) == len(shown_episodes(path)), "the player and the tables show the same episodes"
     assert flat.count("Wrong: ") >= 3, "each stage has a failure, and it is shown"
 
 
 def test_the_report_is_self_contained(run: Run) -> None:
     html = write_report(run).read_text(encoding="utf-8")
     for tag, attributes in read(run.path / "report.html").tags:
-        assert tag not in ("script", "link", "iframe", "object", "image", "img")
+        assert tag not in ("link", "iframe", "object", "image", "img")
         for name in ("src", "href", "xlink:href", "srcset"):
             assert (attributes.get(name) or "#").startswith("#"), f"{tag} {name}={attributes[name]}"
     assert not re.search(r"url\((?!#)", html)
+    (allowed,) = [a["content"] for tag, a in read(run.report_path).tags if "Content-Security-Policy" in a.values()]
+    assert str(allowed).startswith("default-src 'none'; script-src 'sha256-")
     assert "@import" not in html
     assert 'name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
@@ -121,11 +133,12 @@ def test_the_report_escapes(run: Run) -> None:
 def test_text_of_the_task_is_escaped(run: Run, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     token = ExplainedToken(word, word, 0.5, 0.5, 0.5, word, 0.9, {word: word}, True)
     explanation = Explanation(word, word, {"answer": word, "target": word}, (token,), True, False, (word,))
-    monkeypatch.setattr("modelnative.studio.report._examples", lambda *arguments: [(word, [explanation])])
+    monkeypatch.setattr(player, "chosen", lambda *arguments: [(word, [player.Episode(word, explanation)])])
     monkeypatch.setattr("modelnative.studio.report.charts", lambda *arguments, **options: [(word, word, Markup(""))])
     monkeypatch.setattr("modelnative.studio.report._fields", lambda run: [(word, word)])
     page = read(write_report(run))
     assert page.text.count(word) >= 12
+    assert shown_episodes(run.report_path)[0]["problem"] == word
     assert {tag for tag, _ in page.tags} <= set(TAGS.split())
 
 

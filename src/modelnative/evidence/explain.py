@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,11 @@ import torch
 
 from modelnative.evidence.problem_set import problem_text
 from modelnative.policies.contract import Policy
-from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length
+from modelnative.tasks.contract.board import Field
+from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length, require
+
+TOP = 6  # most probable tokens that are kept for each position
+HOTTEST = 10.0  # temperature
 
 
 @dataclass(frozen=True)
@@ -19,14 +24,19 @@ class ExplainedToken:
     Attributes:
         token: the token that the policy wrote.
         oracle: the oracle's token at the same position; empty after the end of its program, None without a program.
-        probability: of the token.
+        probability: of the token, at temperature 1.
         value: expected return before the token.
-        entropy: of the policy's distribution, in nats.
+        entropy: of the policy's distribution at temperature 1, in nats.
         source: name of the context position that most of the probability was copied from; empty if the token was
             generated from the vocabulary.
         copied: share of the token's probability that was copied from the context.
         registers: the tool's registers after the token.
         valid: whether the token had an effect.
+        top: the most probable tokens and their probabilities, highest first.
+        weights: the probability, of any token, that is copied from each context position, as many as
+            `Explanation.context` has; empty without a copy head.
+        board: what the task shows of its tools after the token.
+        reward: of the token.
     """
 
     token: str
@@ -38,11 +48,32 @@ class ExplainedToken:
     copied: float
     registers: dict[str, str]
     valid: bool
+    top: tuple[tuple[str, float], ...] = ()
+    weights: tuple[float, ...] = ()
+    board: tuple[Field, ...] = ()
+    reward: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready. Numbers are rounded to five digits after the point; one that is not finite is None."""
+        return {
+            "token": self.token,
+            "oracle": self.oracle,
+            "probability": _rounded(self.probability),
+            "value": _rounded(self.value),
+            "entropy": _rounded(self.entropy),
+            "source": self.source,
+            "copied": _rounded(self.copied),
+            "valid": self.valid,
+            "reward": _rounded(self.reward),
+            "top": [[token, _rounded(probability)] for token, probability in self.top],
+            "weights": [_rounded(weight) for weight in self.weights],
+            "board": [field.as_dict() for field in self.board],
+        }
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A greedy episode and the oracle's program for the same problem.
+    """An episode and the oracle's program for the same problem.
 
     Attributes:
         stage: its name.
@@ -52,6 +83,10 @@ class Explanation:
         success: the verifier's verdict.
         truncated: the episode reached the horizon.
         oracle: the oracle's program; empty for a task without an oracle.
+        context: what the policy reads of the problem: name and token of each position, without padding at the end; the
+            name of a mark that ends a short context is empty.
+        board: what the task shows of its tools before the first token.
+        temperature: of the distribution that tokens were drawn from; 0 for the most probable tokens.
     """
 
     stage: str
@@ -61,21 +96,62 @@ class Explanation:
     success: bool
     truncated: bool
     oracle: tuple[str, ...]
+    context: tuple[tuple[str, str], ...] = ()
+    board: tuple[Field, ...] = ()
+    temperature: float = 0.0
+
+    @property
+    def departure(self) -> int | None:
+        """Index of the first token that differs from the oracle's program; None where there is none."""
+        if not self.oracle:
+            return None
+        return next((i for i, row in enumerate(self.rows) if row.token != row.oracle), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: what an episode player shows."""
+        return {
+            "stage": self.stage,
+            "problem": self.problem,
+            "success": self.success,
+            "truncated": self.truncated,
+            "answer": _text(self.record.get("answer")),
+            "target": _text(self.record.get("target")),
+            "temperature": self.temperature,
+            "context": [list(pair) for pair in self.context],
+            "board": [field.as_dict() for field in self.board],
+            "oracle": list(self.oracle),
+            "departure": self.departure,
+            "tokens": [row.as_dict() for row in self.rows],
+        }
 
 
 @torch.no_grad()
-def explain(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
-    """Play one problem greedily and describe every token.
+def explain(
+    policy: Policy,
+    task: AnyTask,
+    problems: Problems,
+    *,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Explanation:
+    """Play one problem and describe every token.
 
     Args:
         policy: the policy that plays.
         task: the task that it plays.
         problems: a batch of one problem.
+        temperature: logits are divided by it before a token is drawn; 0 takes the most probable token.
+        generator: of the CPU, draws the tokens; none is needed at temperature 0.
+
+    Raises:
+        UserError: the temperature is out of range.
     """
+    require(0 <= temperature <= HOTTEST, "temperature", temperature, f"from 0 to {HOTTEST:g}")
     spec = task.spec
     problems = problems.to(next(policy.parameters()).device)
-    oracle = oracle_tokens(task, problems)
+    oracle, context = oracle_tokens(task, problems), _context(spec, problems)
     state, memory = task.begin(problems), policy.initial_state(problems)
+    board = tuple(task.board(state, 0))
     token = torch.full_like(problems.stage, spec.start)
     feedback = task.feedback(state)
     rows: list[ExplainedToken] = []
@@ -84,14 +160,20 @@ def explain(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
         output = policy(token[None], feedback[None], memory)
         memory, log_probs, value = output.state, output.log_probs[0, 0], output.value[0, 0]
         probabilities = log_probs.exp()
-        token = log_probs.argmax(-1, keepdim=True)
+        if temperature > 0:
+            drawn = (log_probs / temperature).softmax(-1).cpu()
+            token = torch.multinomial(drawn, 1, generator=generator).to(token.device)
+        else:
+            token = log_probs.argmax(-1, keepdim=True)
         step = task.step(state, token)
         state, feedback, success = step.state, step.feedback, success or bool(step.success[0])
-        source, copied_share = "", 0.0
+        source, copied_share, weights = "", 0.0, ()
         if output.copied is not None and output.copied.numel():
+            weights = tuple(output.copied[0, 0, : len(context)].tolist())
             by_position = torch.where(problems.context[0] == token, output.copied[0, 0], 0.0)
             copied_share = float(by_position.sum() / probabilities[token])
             source = _position_name(spec, problems, int(by_position.argmax())) if copied_share > 0.5 else ""
+        best = probabilities.topk(min(TOP, len(probabilities)))
         rows.append(
             ExplainedToken(
                 token=spec.vocabulary[int(token)],
@@ -103,6 +185,10 @@ def explain(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
                 copied=copied_share,
                 registers=task.registers(state, 0),
                 valid=not bool(step.invalid[0]),
+                top=tuple((spec.vocabulary[i], p) for i, p in zip(*(x.tolist() for x in best[::-1]), strict=True)),
+                weights=weights,
+                board=tuple(task.board(state, 0)),
+                reward=float(step.reward[0]),
             )
         )
         if bool(step.done[0]):
@@ -115,6 +201,9 @@ def explain(policy: Policy, task: AnyTask, problems: Problems) -> Explanation:
         success=success,
         truncated=not bool(state.done[0]),
         oracle=oracle,
+        context=context,
+        board=board,
+        temperature=temperature,
     )
 
 
@@ -127,7 +216,25 @@ def oracle_tokens(task: AnyTask, problems: Problems) -> tuple[str, ...]:
     return tuple(task.spec.vocabulary[token] for token in program[0, :length].tolist())
 
 
+def _context(spec: TaskSpec, problems: Problems) -> tuple[tuple[str, str], ...]:
+    """Name and token of each position of the first problem's context, without padding at the end."""
+    tokens = problems.context[0].tolist()
+    while tokens and tokens[-1] == spec.end:
+        tokens.pop()
+    names = ("" if token == spec.start else spec.position_name(place) for place, token in enumerate(tokens))
+    return tuple(zip(names, (spec.vocabulary[token] for token in tokens), strict=True))
+
+
 def _position_name(spec: TaskSpec, problems: Problems, position: int) -> str:
     """The name of a context position, or of the token there where it is the mark that ends a short context."""
     token = int(problems.context[0, position])
     return spec.vocabulary[token] if token == spec.start else spec.position_name(position)
+
+
+def _rounded(number: float) -> float | None:
+    return round(number, 5) if math.isfinite(number) else None
+
+
+def _text(value: object) -> str | None:
+    """A value of a record for people; a long one is cut."""
+    return None if value is None else str(value)[:200]

@@ -17,14 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from modelnative.errors import UserError, in_words
-from modelnative.evidence.evaluate import DRAWN, LISTED, floor
-from modelnative.evidence.explain import Explanation, explain
-from modelnative.evidence.problem_set import ProblemSet, unseen_problems
-from modelnative.policies.contract import Policy
+from modelnative.evidence.evaluate import floor
 from modelnative.runs.files import read_json, write
-from modelnative.runs.result import Result
 from modelnative.runs.run import Run
-from modelnative.studio import inspection, tables
+from modelnative.studio import inspection, player, tables
 from modelnative.studio.figures import figures
 from modelnative.studio.live import HINT, clock
 from modelnative.studio.sweep import seeds_summary, verdict
@@ -32,9 +28,7 @@ from modelnative.studio.sweep_plot import write_comparison
 from modelnative.sweeps.events import SweepEvent, SweepFinished
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import Row, cells
-from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.tasks.importing import trust_flags
-from modelnative.training.rollout import play
 
 AXES = (0.14, 0.21, 0.84, 0.74)  # left, bottom, width, height, as shares of a drawing
 POINTS = 400  # of a curve; longer curves are averaged
@@ -53,7 +47,6 @@ INK = "#010203"  # placeholder, replaced by the text color of the page
 # What a damaged file, or the code of a user's task, may raise.
 PART_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 T = TypeVar("T")
-EXAMPLES = 2  # trajectories per stage, failures first
 
 
 def write_report(run: Run) -> Path:
@@ -98,11 +91,12 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         parameters=sum(p.numel() for p in policy.parameters()) if policy else None,
         alarms=part(run.alarms_path, run.first_alarms),
         charts=part(run.metrics_path, lambda: charts(run.metrics(), stages, hints=hints)),
-        examples=part("examples", lambda: _examples(policy, task, result)) if task and policy else None,
-        example=part("examples", lambda: tables.example(task, stages[-1])) if task else None,
+        episodes=part("episodes", lambda: player.chosen(policy, task, result)) if task and policy else None,
+        example=part("episodes", lambda: tables.example(task, stages[-1])) if task else None,
         inside=part(run.inspection_path, lambda: _inside(run)),
         faults=faults,
         show=tables,
+        data=player.data,
         clock=clock,
         again=f"modelnative train --config {_config_of(run)} --out NEW{trust_flags([vars(run.config)])}",
     )
@@ -215,9 +209,13 @@ def write_sweep_reports(sweep: Sweep, rows: Sequence[Row]) -> list[Path]:
 
 def _page(name: str) -> Template:
     loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template(name)
+    )
+    script = player.asset("player.js")
+    css = player.asset("page.css") + player.asset("player.css")
+    environment.globals |= {"css": css, "script": script, "policy": player.content_policy(script)}
+    return environment.get_template(name)
 
 
 def _config_of(run: Run) -> str:
@@ -234,32 +232,6 @@ def _fields(run: Run) -> list[tuple[str, str]]:
         else:
             flat.append((name, str(value)))
     return flat
-
-
-# Trajectories
-
-
-def _examples(policy: Policy, task: AnyTask, result: Result | None) -> list[tuple[str, list[Explanation]]]:
-    """A few episodes of each stage; a failure comes first, if there is one."""
-    examples = []
-    for s, stage in enumerate(task.spec.stages):
-        drawn = unseen_problems(task, s, EXAMPLES)
-        chosen = [drawn[i : i + 1] for i in range(EXAMPLES)]
-        count = result.evaluation.total(stage) if result else None
-        if count and count.successes < count.problems:
-            chosen = [*_failure(policy, task, s), *chosen][:EXAMPLES]
-        examples.append((stage, [explain(policy, task, problem) for problem in chosen]))
-    return examples
-
-
-def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
-    """The first problem of a stage that the policy fails; empty if there is none."""
-    problems: Problems
-    for problems in ProblemSet.of(task, stage, "all", LISTED, DRAWN).chunks():
-        failed = ~play(policy, task, problems).success
-        if bool(failed.any()):
-            return [problems[failed][:1]]
-    return []
 
 
 # Learning curves

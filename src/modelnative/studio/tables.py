@@ -218,7 +218,7 @@ def verdict(explanation: Explanation) -> str:
     """The outcome of an episode, in one or two sentences."""
     rows, oracle, record = explanation.rows, explanation.oracle, explanation.record
     answer, target = record.get("answer"), record.get("target")
-    first = next((t for t, row in enumerate(rows) if differs(row)), None)
+    first = explanation.departure
     if oracle and first is None:
         return f"Right: it answered {answer}, the target, in {len(rows)} tokens: the oracle's program, token for token."
     if explanation.success:

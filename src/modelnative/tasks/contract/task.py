@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from modelnative.errors import UserError, choose
 from modelnative.errors import require as require
 from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.board import Field
 
 Split = Literal["all", "train", "heldout"]
 SPLITS: tuple[Split, ...] = ("all", "train", "heldout")
@@ -160,6 +161,7 @@ class Task(ABC, Generic[P, S]):
     | `notes` | what `train` and `certify` tell the author of the task, such as errors of its tools |
     | `state_groups` | `inspect`: which registers are exchanged together |
     | `vary` | `inspect`: problems that differ in one element |
+    | `board` | the episode player, if it is to show more than the registers |
     """
 
     spec: TaskSpec
@@ -271,6 +273,10 @@ class Task(ABC, Generic[P, S]):
     def _missing(self, method: str, use: str) -> UserError:
         name = method.partition("(")[0]
         return UserError(f"{name}: {type(self).__name__} does not define it; expected {method}, needed for {use}")
+
+    def board(self, state: S, i: int) -> Sequence[Field]:
+        """Return what the episode player shows of the tools in episode i; by default the registers."""
+        return [Field(label, text) for label, text in self.registers(state, i).items()]
 
 
 AnyTask: TypeAlias = Task[Any, Any]

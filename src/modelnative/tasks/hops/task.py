@@ -27,6 +27,7 @@ from modelnative.tasks.contract.task import (
     require,
     whole_number,
 )
+from modelnative.tasks.hops.board import map_board
 from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
 
 COUNTS = ("scattered", "shifted", "row", "digits")
@@ -348,6 +349,8 @@ class Hops(Task[HopsProblems, HopsState]):
             "hops left": str(int(state.left[i])),
             "display": "" if shown == self.eos else self.spec.vocabulary[shown],
         }
+
+    board = map_board
 
     def _rows(self, h: int) -> Tensor:
         """Return all ways to write h hops: int16 [ways, tokens]."""
