@@ -291,9 +291,9 @@ class Run:
             ) from error
         return progress
 
-    def _newest(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
-        """The newest checkpoint: its path, its tensors, and what it says about them."""
-        paths = self.checkpoints()
+    def _newest(self, update: int | None = None) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+        """The newest checkpoint, or that of an update: its path, its tensors, and what it says about them."""
+        paths = [path for path in self.checkpoints() if update in (None, int(path.stem))]
         if not paths:
             raise UserError(f"run: {str(self.path)!r} has no checkpoint; start again with: modelnative train --out NEW")
         try:
@@ -325,31 +325,32 @@ class Run:
         self._check(self.weights_path, about, "weights")
         return tensors
 
-    def policy(self, task: AnyTask, policy: nn.Module | None = None) -> Policy:
+    def policy(self, task: AnyTask, policy: nn.Module | None = None, checkpoint: int | None = None) -> Policy:
         """The best verified policy; the newest checkpoint's where there is none yet.
 
         Args:
             task: of the run.
             policy: the module to load the weights into; by default made by the run's configuration.
+            checkpoint: take the weights of the checkpoint at this update instead.
 
         Raises:
             UserError: no file is there, it is damaged, or of another task or network.
         """
         if policy is None:
             policy = make_policy(task.spec, self.config.core, self.config.policy)
-        self.load_into(policy)
+        self.load_into(policy, checkpoint)
         return cast(Policy, policy.eval())
 
-    def load_into(self, policy: nn.Module) -> None:
-        """Give a policy the best verified weights; the newest checkpoint's where there are none yet.
+    def load_into(self, policy: nn.Module, checkpoint: int | None = None) -> None:
+        """Give a policy the best verified weights; the newest checkpoint's where there are none yet; or a checkpoint's.
 
         Raises:
             UserError: no file is there, it is damaged, or of another task or network.
         """
-        if self.weights_path.exists():
+        if checkpoint is None and self.weights_path.exists():
             path, tensors = self.weights_path, self.weights()
         else:
-            path, tensors, _ = self._newest()
+            path, tensors, _ = self._newest(checkpoint)
             tensors = {name.removeprefix("policy."): v for name, v in tensors.items() if name.startswith("policy.")}
         try:
             policy.load_state_dict(tensors)

@@ -74,7 +74,7 @@ const mountPlayer = (() => {
     return svg;
   }
 
-  return function mount(root, episodes, { onStep = () => {}, label = "Episode player" } = {}) {
+  function mount(root, episodes, { onStep = () => {}, label = "Episode player" } = {}) {
     let episode = episodes[0], at = 0, timer = null;
     const id = `player-${mount.count = (mount.count || 0) + 1}`;
     const select = make("select", { id: `${id}-episode` }, ...options(episodes));
@@ -119,10 +119,12 @@ const mountPlayer = (() => {
         make("span", { className: "ink" }), make("b", {}, token), make("small", {}, name), make("small"))));
       const length = Math.max(episode.tokens.length, episode.oracle.length);
       program.replaceChildren();
+      // Without a different token it may still stop before the oracle does.
+      const departure = episode.departure === null && episode.oracle.length > episode.tokens.length ? episode.tokens.length : episode.departure;
       for (let i = 0; i < length; i++) {
         const token = episode.tokens[i], oracle = episode.oracle[i] || "";
         const differs = episode.oracle.length > 0 && (token ? token.token : "") !== oracle;
-        const item = make("li", { className: differs ? "differs" : "" });
+        const item = make("li", { className: i === departure ? "differs" : "" });
         const parts = [make("b", {}, token ? token.token : "·"), make("small", {}, token && !token.valid ? "no effect" : "")];
         if (episode.oracle.length) parts.push(make("small", {}, differs ? `≠ ${oracle || "end"}` : `= ${oracle}`));
         item.append(token ? make("button", { type: "button", tabIndex: -1, onclick: () => go(i) }, ...parts) : make("button", { type: "button", disabled: true }, ...parts));
@@ -197,8 +199,10 @@ const mountPlayer = (() => {
     const first = wrong >= 0 ? wrong : episodes.findIndex((e) => e.stage === episodes[episodes.length - 1].stage);
     select.value = String(first);
     open(first);
-    return { go: (place) => go(place, true), episode: () => episode, at: () => at };
-  };
+    return { root, go: (place) => go(place, true) };
+  }
+  mount.make = make;
+  return mount;
 })();
 
 for (const root of document.querySelectorAll("[data-episodes]")) {

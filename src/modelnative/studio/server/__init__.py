@@ -1,0 +1,1 @@
+"""The studio: a folder of runs in the browser."""
