@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.runs.events import Interrupted as Interrupted
     from modelnative.runs.events import Verified as Verified
     from modelnative.sweeps.comparison import Comparison as Comparison
+    from modelnative.studio.server.serve import serve as serve
+    from modelnative.tasks.contract.board import BoardField as BoardField
     from modelnative.tasks.contract.check import check_task as check_task
     from modelnative.tasks.contract.task import Problems as Problems
     from modelnative.tasks.contract.task import State as State
@@ -91,6 +93,8 @@ _MODULES = {
     "policies.policy": "TokenPolicy",
     "runs.events": "Checkpointed Finished Interrupted Verified",
     "sweeps.comparison": "Comparison",
+    "studio.server.serve": "serve",
+    "tasks.contract.board": "BoardField",
     "tasks.contract.check": "check_task",
     "tasks.contract.task": "Problems State Step Task TaskSpec",
     "tasks.tools.task": "ToolTask",

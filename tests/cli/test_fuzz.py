@@ -22,6 +22,7 @@ from modelnative.evidence import inspect as inspection
 from modelnative.policies.config_model import leaf_fields, value_type
 from modelnative.runs.training import Training
 from modelnative.speed import measure
+from modelnative.studio.server import serve as studio_server
 from modelnative.sweeps import options as sweep_options
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
@@ -172,6 +173,12 @@ class Lines:
             yield from self.valued("--seeds", NUMBERS)
         yield from self.some("--curves", "--json")
 
+    def studio(self) -> Iterator[str]:
+        yield self.random.choice((self.run(), self.text()))
+        for name, values in (("--port", NUMBERS), ("--host", TEXTS)):
+            if self.random.random() < 0.3:
+                yield from self.valued(name, values)
+
     def tutorial(self) -> Iterator[str]:
         yield from self.valued("--seed", NUMBERS)
         yield from self.valued("--updates", NUMBERS)
@@ -286,6 +293,7 @@ def play(
         (certification, "check_task"),
         (inspection, "_stage"),
         (measure, "measure_in_processes"),
+        (studio_server, "require_extra"),
     ):
         patch.setattr(owner, name, work)
     patch.chdir(folder)

@@ -19,12 +19,12 @@ from modelnative.policies.config import PolicyConfig
 from modelnative.policies.contract import Policy
 from modelnative.policies.policy import TokenPolicy
 from modelnative.studio import player
-from modelnative.tasks.contract.board import SHOWN, Field
+from modelnative.tasks.contract.board import SHOWN, BoardField
 
 
 def explanation(word: str) -> Explanation:
     token = ExplainedToken(
-        word, word, 0.5, float("nan"), 0.5, word, 0.9, {word: word}, True, board=(Field(word, word),)
+        word, word, 0.5, float("nan"), 0.5, word, 0.9, {word: word}, True, board=(BoardField(word, word),)
     )
     return Explanation(word, word, {"answer": word, "target": word}, (token,), True, False, (word,))
 
@@ -78,11 +78,11 @@ def test_a_rare_failure_is_searched_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_long_board_is_cut() -> None:
-    field = Field("tape", tuple(map(str, range(10 * SHOWN))), marked=3)
+    field = BoardField("tape", tuple(map(str, range(10 * SHOWN))), marked=3)
     shown = field.as_dict()
     assert len(shown["value"]) == SHOWN
     assert shown["marked"] == 3
-    assert Field("x", "y" * 10 * SHOWN).as_dict() == {"label": "x", "value": "y" * SHOWN}
+    assert BoardField("x", "y" * 10 * SHOWN).as_dict() == {"label": "x", "value": "y" * SHOWN}
 
 
 def test_temperature_draws_from_the_flattened_distribution() -> None:

@@ -6,13 +6,15 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+import modelnative as mn
 from modelnative.cli.parser import Parser
 from modelnative.cli.parser import report as print_progress
 
 STUDIO = """\
-Serves a page on this machine alone: all runs below FOLDER, their curves live, and the agent at work on a problem that
-you type, token by token, also beside another checkpoint or run. Ctrl-C ends it. Needs: pip install 'modelnative[studio]'
+Serves a page on this machine alone: all runs below FOLDER, their curves live, and the agent at work on a problem
+that you type, token by token, also beside another checkpoint or run. Ctrl-C ends it.
 
+    pip install 'modelnative[studio]'
     modelnative studio runs
 
 A run that names a task of your own is listed; its agent plays only with --trust MODULE, because importing runs code.
@@ -25,17 +27,21 @@ def studio(arguments: Sequence[str]) -> int:
     add = parser.add_argument
     add("folder", nargs="?", type=Path, default=Path("runs"), metavar="FOLDER", help="with runs (default: runs)")
     add("--port", type=int, default=8420, help="0 takes a free one (default: 8420)")
-    add("--host", default="127.0.0.1", help="address to listen on; others than a loopback address let others read the runs")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; others than a loopback address let others read the runs",
+    )
     add("--open", action="store_true", help="open the page in a browser")
     found = parser.read(arguments)
-    from modelnative.studio.server import serve
+    from modelnative.studio.server.serve import is_loopback
 
     def started(address: str) -> None:
         print(f"{found.folder} is shown at {address} (Ctrl-C ends it)", flush=True)
-        if not serve.is_loopback(found.host):
+        if not is_loopback(found.host):
             print_progress(f"whoever can reach {found.host} can read these runs and let their agents play")
         if found.open:
             webbrowser.open(address)
 
-    serve.serve(found.folder, found.host, found.port, started)
+    mn.serve(found.folder, host=found.host, port=found.port, started=started)
     return 0

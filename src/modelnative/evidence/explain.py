@@ -10,7 +10,7 @@ import torch
 
 from modelnative.evidence.problem_set import problem_text
 from modelnative.policies.contract import Policy
-from modelnative.tasks.contract.board import Field
+from modelnative.tasks.contract.board import BoardField
 from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length, require
 
 TOP = 6  # most probable tokens that are kept for each position
@@ -50,7 +50,7 @@ class ExplainedToken:
     valid: bool
     top: tuple[tuple[str, float], ...] = ()
     weights: tuple[float, ...] = ()
-    board: tuple[Field, ...] = ()
+    board: tuple[BoardField, ...] = ()
     reward: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Explanation:
     truncated: bool
     oracle: tuple[str, ...]
     context: tuple[tuple[str, str], ...] = ()
-    board: tuple[Field, ...] = ()
+    board: tuple[BoardField, ...] = ()
     temperature: float = 0.0
 
     @property

@@ -19,12 +19,12 @@ def line(update: int, **changes: Any) -> bytes:
     return json.dumps(metrics).encode() + b"\n"
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
+@given(st.lists(st.integers(10, 200), min_size=1, max_size=4))
 def test_a_file_that_grows_gives_what_the_whole_file_gives(sizes: list[int]) -> None:
     """Whatever the pieces are in which it is written: not before a line is finished."""
     content = b"".join(line(update) for update in range(1, 12))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(module, "BLOCK", 7)
+        patch.setattr(module, "BLOCK", 37)
         path = Path(folder) / "metrics.jsonl"
         grown, position = Curves(path), 0
         grown.refresh()

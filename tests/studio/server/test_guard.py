@@ -44,9 +44,10 @@ def test_no_other_name_is_served(host: str) -> None:
 
 def test_addresses_are_names_only_where_others_may_come_in() -> None:
     public = Guard(echo, ("localhost", "box"), addresses=True)
-    assert [request(public, "/", headers={"host": host}).status for host in ("10.0.0.1:80", "[fe80::1]", "box", "evil.example")] == [
-        *(200, 200, 200, 421)
-    ]
+    assert [
+        request(public, "/", headers={"host": host}).status
+        for host in ("10.0.0.1:80", "[fe80::1]", "box", "evil.example")
+    ] == [*(200, 200, 200, 421)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from modelnative.studio.server import library as module
 from modelnative.studio.server.library import GoneError, Library
 
-CONFIG = {"format": "modelnative/2", "task": "arithmetic", "core": "gru", "algorithm": "ppo", "curriculum": "hints", "seed": 3}
+CONFIG = {
+    "format": "modelnative/2",
+    "task": "arithmetic",
+    "core": "gru",
+    "algorithm": "ppo",
+    "curriculum": "hints",
+    "seed": 3,
+}
 RESULT = {"evaluation": {"counts": [{"successes": 3, "problems": 4}]}}
 
 
@@ -37,7 +44,12 @@ def test_runs_are_found_and_summarized(tmp_path: Path) -> None:
     assert set(found) == {"a", "sweep/trials/seed-1"}
     assert (found["a"]["state"], found["a"]["rate"], found["a"]["seed"]) == ("finished", 0.75, "3")
     trial = found["sweep/trials/seed-1"]
-    assert (trial["state"], trial["update"], trial["success"], trial["rate"]) == ("training", 5, [0.25, None, None], None)
+    assert (trial["state"], trial["update"], trial["success"], trial["rate"]) == (
+        "training",
+        5,
+        [0.25, None, None],
+        None,
+    )
 
 
 def test_a_run_that_was_left_alone_is_stopped(tmp_path: Path) -> None:
@@ -86,7 +98,9 @@ def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     assert "not a plain file" in Library(tmp_path).one("a")["problem"]
 
 
-PARTS = st.sampled_from(["..", ".", "", "a", "b", "config.json", "/", "~", "\0", "\\", "...", "runs", "%2e%2e", "\ud800"])
+PARTS = st.sampled_from(
+    ["..", ".", "", "a", "b", "config.json", "/", "~", "\0", "\\", "...", "runs", "%2e%2e", "\ud800"]
+)
 
 
 @given(st.lists(PARTS, max_size=6).map("/".join))

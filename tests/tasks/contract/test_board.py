@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelnative.tasks import TASKS, make_task
-from modelnative.tasks.contract.board import Field
+from modelnative.tasks.contract.board import BoardField
 
 BOARDS = [*((name, {}) for name in TASKS), ("dictionary", {"store": True}), ("hops", {"maps": 2})]
 
@@ -24,7 +24,7 @@ def test_a_board_keeps_its_labels(name: str, options: dict[str, object]) -> None
             assert [field.label for field in board] == labels
             registers = task.registers(state, i)
             for field in board:
-                assert isinstance(field, Field)
+                assert isinstance(field, BoardField)
                 assert field.marked < len(field.value)
                 if field.label in registers and isinstance(field.value, str):
                     assert field.value == registers[field.label]

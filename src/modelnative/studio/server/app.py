@@ -37,7 +37,7 @@ KEPT = 32  # curves in memory
 STREAMS = 64  # curves that are followed at the same time
 PERIOD, SILENCE = 0.5, 15.0  # seconds between looks at a file, and between signs of life
 LARGEST = 1 << 25  # bytes of a report
-# A report may be somebody else's: it gets no origin, so that its scripts can ask nothing of the studio or of the network.
+# A report may be somebody else's. It gets no origin: its scripts can ask nothing of the studio or of the network.
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
@@ -192,9 +192,11 @@ class Studio:
             texts = [asked.get(name) for name in ("run", "weights", "stage", "problem")]
             for text in texts:
                 require(isinstance(text, str), "request", text, "texts for run, weights, stage and problem")
+            run, weights, stage, problem = map(str, texts)
             temperature = asked.get("temperature", 0)
             require(type(temperature) in (int, float), "temperature", temperature, "a number")
-            return self.agents.episode(*map(str, texts), float(temperature), _seed(asked.get("seed", 0)))
+            seed = _seed(asked.get("seed", 0))
+            return self.agents.episode(run, weights, stage, problem, float(temperature), seed)
 
         return await anyio.to_thread.run_sync(lambda: _answered(play))
 

@@ -67,7 +67,8 @@ class Guard:
             if len(body) > BODY:
                 refusal = (413, f"A request has at most {BODY:,} bytes.")
         if refusal is not None:
-            return await _answer(headed, *refusal)
+            await _answer(headed, *refusal)
+            return
         sent = False
 
         async def again() -> MutableMapping[str, Any]:

@@ -21,7 +21,15 @@ FRESH = 60.0  # seconds after its last line for which a run counts as training
 COPIED = 5.0  # seconds by which a file of a copied folder may be newer than one that was written after it
 TEXT = 200  # characters of a name that are shown
 FIELDS = ("task", "core", "algorithm", "curriculum", "seed")
-FILES = ("config.json", "metrics.jsonl", "result.json", "task.json", "report.html", "alarms.jsonl", "weights.safetensors")
+FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "result.json",
+    "task.json",
+    "report.html",
+    "alarms.jsonl",
+    "weights.safetensors",
+)
 
 
 class GoneError(UserError):

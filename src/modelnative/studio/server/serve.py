@@ -24,7 +24,9 @@ def require_extra() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"studio: {name} is not installed; install it with: pip install 'modelnative[studio]'") from error
+            raise UserError(
+                f"studio: {name} is not installed; install it with: pip install 'modelnative[studio]'"
+            ) from error
         found = version(name)
         if not _numbers(low) <= _numbers(found) < _numbers(high):
             warnings.warn(f"studio: {name} {found} is not tested; tested are {low} to below {high}", stacklevel=2)
@@ -35,9 +37,13 @@ def _numbers(text: str) -> list[int]:
 
 
 def serve(
-    folder: Path, host: str = HOST, port: int = PORT, started: Callable[[str], object] = lambda address: None
+    folder: str | Path = "runs",
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    started: Callable[[str], object] = lambda address: None,
 ) -> None:
-    """Serve the runs of a folder until Ctrl-C.
+    """Serve the studio: the runs of a folder in the browser, until Ctrl-C. Needs the extra `studio`.
 
     Args:
         folder: with the runs; may be empty.
@@ -48,9 +54,12 @@ def serve(
     Raises:
         UserError: the folder is missing, the port is in use, or a package is missing.
     """
-    require_path("folder", folder)
-    if not folder.is_dir():
-        raise UserError(f"folder: {str(folder)!r} is not a folder; expected one with runs, such as: modelnative studio runs")
+    path = Path(folder)
+    require_path("folder", path)
+    if not path.is_dir():
+        raise UserError(
+            f"folder: {str(folder)!r} is not a folder; expected one with runs, such as: modelnative studio runs"
+        )
     require(0 <= port < 1 << 16, "port", port, "0 to 65,535")
     require_extra()
     import uvicorn
@@ -61,7 +70,7 @@ def serve(
     listening = _listen(host, port)
     local = is_loopback(host)
     names = LOOPBACK if local else (*LOOPBACK, host, socket.gethostname())
-    app = make_app(folder, names, addresses=not local)
+    app = make_app(path, names, addresses=not local)
     with listening:
         port = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host

@@ -9,7 +9,7 @@ SHOWN = 300  # characters of a text, and cells of a row, that are shown
 
 
 @dataclass(frozen=True)
-class Field:
+class BoardField:
     """One labeled part of a board, such as a register, a sheet of numbers, or the pairs in a store.
 
     Attributes:

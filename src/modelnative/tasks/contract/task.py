@@ -18,7 +18,7 @@ from torch import Tensor
 from modelnative.errors import UserError, choose
 from modelnative.errors import require as require
 from modelnative.tasks.contract.batch import Batch
-from modelnative.tasks.contract.board import Field
+from modelnative.tasks.contract.board import BoardField
 
 Split = Literal["all", "train", "heldout"]
 SPLITS: tuple[Split, ...] = ("all", "train", "heldout")
@@ -274,9 +274,9 @@ class Task(ABC, Generic[P, S]):
         name = method.partition("(")[0]
         return UserError(f"{name}: {type(self).__name__} does not define it; expected {method}, needed for {use}")
 
-    def board(self, state: S, i: int) -> Sequence[Field]:
+    def board(self, state: S, i: int) -> Sequence[BoardField]:
         """Return what the episode player shows of the tools in episode i; by default the registers."""
-        return [Field(label, text) for label, text in self.registers(state, i).items()]
+        return [BoardField(label, text) for label, text in self.registers(state, i).items()]
 
 
 AnyTask: TypeAlias = Task[Any, Any]

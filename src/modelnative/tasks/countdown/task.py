@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import choose
-from modelnative.tasks.contract.board import Field
+from modelnative.tasks.contract.board import BoardField
 from modelnative.tasks.contract.sampling import NumberedTask, StageTables
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSpec, replace, require, whole_number
@@ -340,12 +340,12 @@ class Countdown(NumberedTask[CountdownProblems, CountdownState]):
             held["tried"] = " ".join(keys[j] for j in range(len(self.operations)) if state.tried[i, made] >> j & 1)
         return held
 
-    def board(self, state: CountdownState, i: int) -> list[Field]:
+    def board(self, state: CountdownState, i: int) -> list[BoardField]:
         """The numbers that are left as one row of cells, the target, and the rest of the registers."""
         shown = self.registers(state, i)
         cells = tuple(f"{slot} = {shown.pop(slot) or '–'}" for slot in self.slots)
-        target = Field("target", str(int(state.target[i])))
-        return [Field("numbers", cells), target, *(Field(label, text) for label, text in shown.items())]
+        target = BoardField("target", str(int(state.target[i])))
+        return [BoardField("numbers", cells), target, *(BoardField(label, text) for label, text in shown.items())]
 
 
 def _first(state: CountdownState) -> Tensor:

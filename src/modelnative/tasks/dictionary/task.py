@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.tasks.contract.board import Field
+from modelnative.tasks.contract.board import BoardField
 from modelnative.tasks.contract.sampling import NumberedTask, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import (
@@ -288,11 +288,11 @@ class Dictionary(NumberedTask[DictionaryProblems, DictionaryState]):
         call = {PUT_KEY: "PUT", PUT_VALUE: f"PUT {held}", GET_KEY: "GET", FOUND: f"GET {held}"}
         return {**shown, "store": " ".join(cells), "call": call.get(int(state.mode[i]), ""), "display": display}
 
-    def board(self, state: DictionaryState, i: int) -> list[Field]:
+    def board(self, state: DictionaryState, i: int) -> list[BoardField]:
         """The registers, with the store as a row of cells."""
         shown = self.registers(state, i)
         cells = {"store": tuple(shown["store"].split())} if self.store else {}
-        return [Field(label, cells.get(label, text)) for label, text in shown.items()]
+        return [BoardField(label, cells.get(label, text)) for label, text in shown.items()]
 
     def _read(self, stage: int, keys: int, values: int, places: int) -> tuple[list[list[Any]], list[str], list[int]]:
         """A problem in plain Python: its pairs, its queries and their values."""
