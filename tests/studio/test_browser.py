@@ -161,7 +161,9 @@ def test_two_checkpoints_side_by_side(visitor: Visitor, address: str) -> None:
     checkpoint = [text for text in beside.locator("option").all_text_contents() if "checkpoint" in text][-1]
     beside.select_option(label=checkpoint)
     visitor.wait("document.querySelectorAll('.player').length === 2")
-    strips = page.evaluate("[...document.querySelectorAll('.player .strip')].map((s) => s.querySelectorAll('b').length)")
+    strips = page.evaluate(
+        "[...document.querySelectorAll('.player .strip')].map((s) => s.querySelectorAll('b').length)"
+    )
     assert strips[0] == strips[1]
     page.locator(".player").first.focus()
     page.keyboard.press("ArrowRight")
@@ -264,7 +266,7 @@ def test_every_width_and_scheme(browser: Any, address: str, runs: Path, width: i
     found += _violations(page)
     visitor.context.close()
     assert visitor.faults == []
-    assert found == []
+    assert not found, "\n".join(found)
     if not AXE:
         pytest.skip("widths and errors were tested; accessibility needs axe-core: AXE=path/to/axe.min.js")
 
@@ -276,4 +278,8 @@ def _violations(page: Any) -> list[str]:
     page.wait_for_timeout(300)  # transitions
     page.evaluate(Path(AXE).read_text(encoding="utf-8"))
     result = page.evaluate("(tags) => axe.run({ runOnly: { type: 'tag', values: tags } })", RULES)
-    return [f"{v['id']}: {node['html'][:150]} {node['failureSummary'][:200]}" for v in result["violations"] for node in v["nodes"][:2]]
+    return [
+        f"{v['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
+        for v in result["violations"]
+        for node in v["nodes"][:2]
+    ]

@@ -249,7 +249,9 @@ def test_many_stages_have_a_legend_that_wraps() -> None:
     legend, _, svg = drawing.partition("</div>")
     assert legend.count("<span>") == 9
     assert "a long stage &lt;name&gt; 8" in legend
-    assert "a long stage" not in svg
+    opening, _, drawn = svg.partition(">")
+    assert "a long stage &lt;name&gt; 8 0.5" in opening, "for who hears the page"
+    assert "a long stage" not in drawn
 
 
 def test_long_curves_are_thinned() -> None:

@@ -300,7 +300,14 @@ def _svg(
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     # The page sets the size. Ids would clash between drawings, except those of clip paths, which the salt makes equal.
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg role="img" viewBox="\1">', svg, count=1)
+    ends = [(label, next((y for y in reversed(values) if y is not None), None)) for label, _, _, values in lines]
+    spoken = escape("last: " + ", ".join(f"{label} {y:.3g}".strip() for label, y in ends if y is not None))
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        lambda found: f'<svg role="img" aria-label="{spoken}" viewBox="{found[1]}">',
+        svg,
+        count=1,
+    )
     svg = re.sub(r' id="(?!p[0-9a-f]{10}|m[0-9a-f]{10})[^"]*"', "", svg)
     # A legend in HTML wraps, however many stages there are.
     legend = "".join(
