@@ -187,7 +187,7 @@ const mountPlayer = (() => {
     root.replaceChildren(
       ...(episodes.length > 1 ? [make("label", { htmlFor: select.id }, make("span", { className: "sr" }, "Episode")), select] : []),
       outcome,
-      pane(copies ? "Problem as the network reads it; how much of the next token is copied from each place" : "Problem as the network reads it", strip),
+      pane(copies ? "Problem as the network reads it; how much of this token is copied from each place" : "Problem as the network reads it", strip),
       make("div", { className: "transport" }, button("«", "First token", () => go(0)), button("‹", "Previous token", () => go(at - 1)),
         play, button("›", "Next token", () => go(at + 1)), button("»", "Last token", () => go(last())), slider),
       pane("Tokens that the agent wrote; below each, the oracle's", program),
