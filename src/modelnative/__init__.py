@@ -43,8 +43,8 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.runs.events import Finished as Finished
     from modelnative.runs.events import Interrupted as Interrupted
     from modelnative.runs.events import Verified as Verified
-    from modelnative.sweeps.comparison import Comparison as Comparison
     from modelnative.studio.server.serve import serve as serve
+    from modelnative.sweeps.comparison import Comparison as Comparison
     from modelnative.tasks.contract.board import BoardField as BoardField
     from modelnative.tasks.contract.check import check_task as check_task
     from modelnative.tasks.contract.task import Problems as Problems
