@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from modelnative.evidence.evaluate import floor
+from modelnative.evidence.notebook import html_table
 from modelnative.evidence.statistics import wilson
 
 AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "procedure", "memoryless", "blind")
@@ -143,3 +145,14 @@ class Certificate:
         """JSON-ready."""
         parts = {"stages": [s.as_dict() for s in self.stages], "findings": [vars(f) for f in self.findings]}
         return {**vars(self), **parts, "sound": self.sound, "conclusive": self.conclusive}
+
+    def _repr_html_(self) -> str:
+        names = [name for name in AGENTS if any(name in stage.figures for stage in self.stages)]
+        rows = []
+        for stage in self.stages:
+            figures = [stage.figures.get(name) for name in names]
+            rates = ["–" if f is None else f"{'' if f.best else '≥ '}{floor(f.rate)}" for f in figures]
+            rows.append([stage.stage, f"{stage.problems:,}", *rates])
+        head = ["stage", "problems", *(name.replace("_", " ") for name in names)]
+        after = [*(finding.line() for finding in self.findings), "Sound." if self.sound else "There is a defect."]
+        return html_table(f"certificate of {self.task}", head, rows, after)

@@ -12,7 +12,9 @@ import torch
 from pydantic import TypeAdapter
 
 from modelnative.errors import choose
+from modelnative.evidence.notebook import html_table
 from modelnative.evidence.problem_set import ProblemSet
+from modelnative.evidence.statistics import wilson
 from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, require
 from modelnative.training.parallel import Pool, cores
@@ -76,6 +78,15 @@ class Evaluation:
         """JSON-ready."""
         counts = [{**vars(count), "rate": count.rate} for count in self.counts]
         return {"greedy": self.greedy, "perfect": self.perfect, "counts": counts, "line": self.line()}
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for count in self.counts:
+            exact = self.greedy and count.whole
+            bounds = interval(*wilson(count.successes, count.problems)) if count.problems and not exact else "exact"
+            rows.append([count.stage, count.split, f"{count.successes}/{count.problems}", floor(count.rate), bounds])
+        head = ["stage", "split", "solved", "success", "95% Wilson"]
+        return html_table("greedy" if self.greedy else "sampled at temperature 1", head, rows, [self.line()])
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Evaluation:

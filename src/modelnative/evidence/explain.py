@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from modelnative.evidence.notebook import html_table
 from modelnative.evidence.problem_set import problem_text
 from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.board import BoardField
@@ -123,6 +124,19 @@ class Explanation:
             "departure": self.departure,
             "tokens": [row.as_dict() for row in self.rows],
         }
+
+    def _repr_html_(self) -> str:
+        names = list(self.rows[0].registers) if self.rows else []
+        head = ["", "token", "oracle", "probability", "value", "copied from", *names, ""]
+        rows = []
+        for number, row in enumerate(self.rows, 1):
+            marks = [*(["≠"] if row.oracle not in (None, row.token) else []), *([] if row.valid else ["no effect"])]
+            numbers = [f"{row.probability:.3f}", f"{row.value:.2f}", row.source]
+            registers = [row.registers.get(name, "") for name in names]
+            rows.append([str(number), row.token, row.oracle or "", *numbers, *registers, ", ".join(marks)])
+        answer, target = self.record.get("answer"), self.record.get("target")
+        outcome = f"{'✓ Right' if self.success else '✗ Wrong'}: answer {answer}, target {target}."
+        return html_table(f"{self.stage}: {self.problem}", head, rows, [outcome])
 
 
 @torch.no_grad()

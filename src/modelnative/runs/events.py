@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelnative.evidence.evaluate import Evaluation
+from modelnative.evidence.notebook import paragraph
 from modelnative.training.events import Event
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class Finished(Event):
     episodes: int
     steps: int
     seconds: float
+
+    def _repr_html_(self) -> str:
+        cost = f"{self.run.path}: {self.updates:,} updates, {self.episodes:,} episodes, {self.seconds:.1f} s"
+        return paragraph(cost) + self.evaluation._repr_html_()
 
 
 @dataclass(frozen=True)
