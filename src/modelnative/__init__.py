@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.evidence import evaluate as evaluate
     from modelnative.api.evidence import explain as explain
     from modelnative.api.evidence import inspect as inspect
+    from modelnative.api.evidence import plot as plot
     from modelnative.api.evidence import report as report
     from modelnative.api.evidence import tutorial as tutorial
     from modelnative.api.sharing import export as export
@@ -81,6 +82,7 @@ _MODULES = {
     "api": "make",
     "api.evidence": "certify clinic evaluate explain inspect report tutorial",
     "api.sharing": "export push",
+    "api.evidence": "certify clinic evaluate explain inspect plot report tutorial",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult compare sweep",
     "api.training": "Agent load recipe resume train",

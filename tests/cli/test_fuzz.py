@@ -179,6 +179,12 @@ class Lines:
             if self.random.random() < 0.3:
                 yield from self.valued(name, values)
 
+    def plot(self) -> Iterator[str]:
+        yield self.run()
+        for name, values in (("--out", (*TEXTS, "x.png", "x.svg", "/nowhere/x.pdf")), ("--curve", ("Success", *TEXTS))):
+            if self.random.random() < 0.4:
+                yield from self.valued(name, values)
+
     def tutorial(self) -> Iterator[str]:
         yield from self.valued("--seed", NUMBERS)
         yield from self.valued("--updates", NUMBERS)

@@ -23,6 +23,7 @@ from modelnative.evidence.tutorial_comparison import compare_tutorial
 from modelnative.policies.registry import make_policy
 from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
 from modelnative.runs.run import Run
+from modelnative.studio.plot import write_plot
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
@@ -102,6 +103,21 @@ def report(folder: str | Path) -> tuple[list[Path], list[str]]:
             missing += faults
     rows = tuple(read_row(sweep, trial) for trial in sweep.trials)
     return [*paths, *write_sweep_reports(sweep, rows)], missing
+
+
+def plot(run: str | Path, file: str | Path | None = None, *, curve: str | None = None) -> Path:
+    """Draw the learning curves of a run, finished or not, into a file.
+
+    Args:
+        run: the folder.
+        file: PNG, SVG or PDF, by its suffix; by default `curves.svg` in the folder.
+        curve: the title of the only one to draw, such as `Success`; all by default.
+
+    Raises:
+        UserError: it is no run, has no update yet or no such curve, or the file cannot be written.
+    """
+    path = Path(run)
+    return write_plot(Run.open(path), path / "curves.svg" if file is None else Path(file), curve)
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:

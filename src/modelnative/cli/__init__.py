@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("sharing", "Write a run's policy as ONNX, as a torch program, or as weights with a model card."),
     "push": ("sharing", "Upload a run with a model card to the Hugging Face Hub."),
     "studio": ("studio", "Show the runs of a folder in the browser: live curves, and agents at work on your problems."),
+    "plot": ("studio", "Draw the learning curves of a run as PNG, SVG or PDF."),
     "tasks": ("evidence", "List the tasks, or describe one."),
     "certify": ("evidence", "Check a task: its oracle succeeds, its splits are apart, and agents that should fail do."),
     "clinic": ("evidence", "Plant known faults in trainings, and check that audits see each of them."),

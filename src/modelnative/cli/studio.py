@@ -1,4 +1,4 @@
-"""The studio."""
+"""The studio, and pictures of curves."""
 
 from __future__ import annotations
 
@@ -44,4 +44,16 @@ def studio(arguments: Sequence[str]) -> int:
             webbrowser.open(address)
 
     mn.serve(found.folder, host=found.host, port=found.port, started=started)
+    return 0
+
+
+def plot(arguments: Sequence[str]) -> int:
+    """`modelnative plot`."""
+    parser = Parser("plot", "The run may be unfinished. The picture depends on no setting of matplotlib.")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="RUN", help="the run folder")
+    add("--out", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: RUN/curves.svg)")
+    add("--curve", metavar="TITLE", help="draw only this one, such as Success (default: all)")
+    found = parser.read(arguments)
+    print(mn.plot(found.folder, found.out, curve=found.curve))
     return 0

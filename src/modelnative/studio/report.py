@@ -179,7 +179,7 @@ def _seeds_chart(seeds: Sequence[Sequence[tuple[int, float | None]]], color: str
 
     def seeds_and_band(axes: Any) -> None:
         for curve in curves:
-            axes.plot(*_thin(*zip(*curve, strict=True)), color=color, linewidth=0.6, alpha=0.5)
+            axes.plot(*thin(*zip(*curve, strict=True)), color=color, linewidth=0.6, alpha=0.5)
         axes.fill_between(update, low, high, color=color, alpha=0.2, linewidth=0)
 
     return _svg([("", color, list(update), list(median))], (0.0, 1.0), seeds_and_band)
@@ -237,8 +237,19 @@ def _fields(run: Run) -> list[tuple[str, str]]:
 # Learning curves
 
 
+Limits = tuple[float, float] | None
+
+
 def charts(metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: bool) -> list[tuple[str, str, Markup]]:
     """Learning curves: title, meaning, SVG. The hint frontier is shown only if the curriculum gives hints."""
+    drawn = curves(metrics, stages, hints=hints)
+    return [(title, meaning, _svg(lines, limits)) for title, meaning, lines, limits in drawn]
+
+
+def curves(
+    metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: bool
+) -> list[tuple[str, str, list[Line], Limits]]:
+    """The curves that were measured: title, meaning, lines, limits of the vertical axis."""
     update = [float(line["update"]) for line in metrics]
 
     def per_stage(value: Callable[[dict[str, Any], int], float | None]) -> list[Line]:
@@ -251,14 +262,13 @@ def charts(metrics: Sequence[dict[str, Any]], stages: Sequence[str], *, hints: b
     success = per_stage(lambda line, s: line["success"][s])
     speed: list[float | None] = [line["timing"]["steps_per_second"] / 1000 for line in metrics]
     frontier = per_stage(lambda line, s: _frontier(line["stages"][s])) if hints else []
-    drawn = [
+    drawn: list[tuple[str, str, list[Line], Limits]] = [
         ("Success", "of episodes without a hint, smoothed", success, (0.0, 1.0)),
         ("Hint frontier", "share of the program that the policy writes without help", frontier, (0.0, 1.0)),
         *((title, meaning, single([line[key] for line in metrics]), limits) for title, meaning, key, limits in CURVES),
         ("Speed", "thousand steps per second", single(speed), None),
     ]
-    measured = [chart for chart in drawn if any(value is not None for *_, values in chart[2] for value in values)]
-    return [(title, meaning, _svg(lines, limits)) for title, meaning, lines, limits in measured]
+    return [chart for chart in drawn if any(value is not None for *_, values in chart[2] for value in values)]
 
 
 def _frontier(state: str) -> float:
@@ -288,7 +298,7 @@ def _svg(
         axes = figure.add_axes(AXES)  # a layout that is computed takes as long as the drawing itself
         beneath(axes)
         for _, color, x, values in lines:
-            axes.plot(*_thin(x, values), color=color, linewidth=1.6)
+            axes.plot(*thin(x, values), color=color, linewidth=1.6)
         if limits:
             axes.set_ylim(limits[0] - 0.02, limits[1] + 0.05)
         axes.set_xlim(0, max(x[-1] for _, _, x, _ in lines) * 1.02)
@@ -316,7 +326,7 @@ def _svg(
     return Markup(f'<div class="legend">{legend}</div>{svg}' if legend else svg)  # matplotlib escapes its text
 
 
-def _thin(x: Sequence[float], values: Sequence[float | None]) -> tuple[list[float], list[float]]:
+def thin(x: Sequence[float], values: Sequence[float | None]) -> tuple[list[float], list[float]]:
     """At most `POINTS` points: means of neighbors, without values that were not measured."""
     pairs = [(a, b) for a, b in zip(x, values, strict=True) if b is not None]
     size = -(-len(pairs) // POINTS) if pairs else 1
