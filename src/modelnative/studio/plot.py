@@ -56,7 +56,8 @@ def write_plot(run: Run, file: Path, title: str | None = None) -> Path:
         figure = figure_class(figsize=(4 * columns, 2.6 * rows))
         for number, (name, meaning, lines, limits) in enumerate(drawn, 1):
             axes = figure.add_subplot(rows, columns, number)
-            axes.set_title(f"{name} ({meaning})" if len(drawn) == 1 else name)
+            axes.set_title(name, loc="left", fontweight="bold", pad=16)
+            axes.annotate(meaning, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8, color="#5f6b73")
             for label, color, x, values in lines:
                 axes.plot(*thin(x, values), color=color, linewidth=1.4, label=label.replace("$", r"\$") or None)
             if limits:
