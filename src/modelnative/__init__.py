@@ -80,9 +80,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "api": "make",
-    "api.evidence": "certify clinic evaluate explain inspect report tutorial",
-    "api.sharing": "export push",
     "api.evidence": "certify clinic evaluate explain inspect plot report tutorial",
+    "api.sharing": "export push",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult compare sweep",
     "api.training": "Agent load recipe resume train",
