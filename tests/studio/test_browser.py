@@ -21,7 +21,8 @@ from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-AXE = os.environ.get("AXE", "")
+_NAMED = os.environ.get("AXE", "")
+AXE = _NAMED if os.path.isfile(_NAMED) else ""
 HOSTILE = "<img src=x onerror=alert(1)>'\"&amp;"
 SOURCE = Path(__file__).parents[2] / "src"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
