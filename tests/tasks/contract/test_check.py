@@ -13,6 +13,7 @@ from torch import Tensor
 from modelnative.errors import UserError
 from modelnative.tasks.arithmetic.problems import ANS, EOS, ArithmeticProblems
 from modelnative.tasks.arithmetic.task import Arithmetic, ArithmeticState
+from modelnative.tasks.contract.calls import Call
 from modelnative.tasks.contract.check import TaskError, check_task
 from modelnative.tasks.contract.task import Split, Step, Task
 
@@ -456,6 +457,31 @@ class RegistersOfNumbers(Honest):
         return {"display": 3}  # type: ignore[dict-item]
 
 
+class PromptTellsTheTarget(Honest):
+    def prompt(self, problems: Any, i: int) -> str:
+        return f"make {int(problems.target[i])}"
+
+
+class EmptyPrompt(Honest):
+    def prompt(self, problems: Any, i: int) -> str:
+        return ""
+
+
+class TwoCallsOfOneName(Honest):
+    def calls(self) -> list[Call]:
+        return super().calls() * 2
+
+
+class AcceptsNothing(Honest):
+    def valid(self, state: ArithmeticState) -> Tensor:
+        return torch.zeros(len(state), len(self.spec.vocabulary), dtype=torch.bool)
+
+
+class AcceptsEverything(Honest):
+    def valid(self, state: ArithmeticState) -> Tensor:
+        return (~state.done[:, None]).repeat(1, len(self.spec.vocabulary))
+
+
 BROKEN: list[tuple[type[Honest], str]] = [
     (DoubleName, "spec.stages: expected distinct names"),
     (EndOutsideVocabulary, "spec.end: is not a token of the vocabulary"),
@@ -518,11 +544,16 @@ BROKEN: list[tuple[type[Honest], str]] = [
     (RecordsAnotherAnswer, "records: success, but the answer is not the target"),
     (RecordsTensors, "records: .*not JSON serializable"),
     (RecordsNoTarget, "records: lacks target"),
-    (RecordsAnotherProblem, "records: parse returns another problem for '"),
+    (RecordsAnotherProblem, "records: parse returns a problem with another key for '"),
     (RecordsTooFew, "records: expected 256 records, got 255"),
     (AnswersAtOnce, "records: an answer before the first action"),
     (RendersNothing, "render: expected a text that is not empty"),
     (RegistersOfNumbers, "registers: expected names and values that are strings"),
+    (PromptTellsTheTarget, "prompt: tells more than stage and context do: 'make "),
+    (EmptyPrompt, "prompt: expected a text that is not empty"),
+    (TwoCallsOfOneName, "calls: expected calls with distinct names"),
+    (AcceptsNothing, "valid: does not accept action 1 of an oracle's program"),
+    (AcceptsEverything, "valid: accepts a token without effect"),
 ]
 
 

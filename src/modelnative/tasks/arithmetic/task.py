@@ -20,6 +20,7 @@ from modelnative.tasks.arithmetic.problems import (
     ArithmeticProblems,
     OperandTask,
 )
+from modelnative.tasks.arithmetic.words import ArithmeticWords
 from modelnative.tasks.calculator import PLACES, CalculatorState, PocketCalculator
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.tables import PerDevice
@@ -51,7 +52,7 @@ class ArithmeticState(State):
     earned: Tensor
 
 
-class Arithmetic(OperandTask[ArithmeticState]):
+class Arithmetic(ArithmeticWords, OperandTask[ArithmeticState]):
     """Compute a·b + c (T0), (a·b + c) − d (T1) or (a·b + c) − d·e (T2) on a pocket calculator.
 
     The keys are those of `modelnative.tasks.calculator` with one memory cell (STO, RCL) and one digit for each entry.

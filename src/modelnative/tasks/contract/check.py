@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -20,7 +21,7 @@ from modelnative.tasks.contract.expectations import (
     expect_tensor,
     expect_tokens,
 )
-from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, Task, TaskSpec, hidden_methods
+from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, State, Task, TaskSpec, hidden_methods
 
 __all__ = ["TaskError", "check_task"]
 
@@ -30,8 +31,9 @@ def check_task(task: AnyTask, *, samples: int = 256, seed: int = 0, limit: int =
 
     The check covers: shapes and dtypes; that `sample` draws from its generator alone; that row i of a result depends on
     row i of the arguments alone; that arguments are not changed; that done is final and pays nothing; that invalid
-    actions change nothing; that keys are canonical; that the splits are disjoint, cover every problem and are what
-    `sample` draws from; that the oracle succeeds on every problem (of the stages that `spec.solvable` declares).
+    actions change nothing; that keys are canonical, and that `parse` gives back the key of a problem in `records`; that
+    the splits are disjoint, cover every problem and are what `sample` draws from; that the oracle succeeds on every
+    problem (of the stages that `spec.solvable` declares); that a prompt tells no more than stage and context.
 
     Optional methods are checked if the task defines them.
 
@@ -186,12 +188,29 @@ def _check_texts(task: AnyTask, problems: Problems) -> None:
     for i, record in enumerate(records[:8]):
         if "problem" in record and task.defines("parse"):
             again = task.parse(int(problems.stage[i]), record["problem"])
-            # The text may leave open how the context presents the problem, so keys are not compared.
-            same = task.records(again, task.begin(again))[0]["problem"] == record["problem"]
-            if task.defines("render"):
-                same = same and task.render(again, 0) == task.render(problems, i)
-            expect(same, f"records: parse returns another problem for {record['problem']!r}")
+            same = int(again.key[0]) == int(problems.key[i])
+            expect(same, f"records: parse returns a problem with another key for {record['problem']!r}")
     _check_json(records, "records")
+    _check_words(task, problems, state)
+
+
+def _check_words(task: AnyTask, problems: Problems, state: State) -> None:
+    """Check what a language model reads and calls."""
+    shown = [task.show(row) for row in task.feedback(state)[:8].tolist()] if task.spec.feedback_width else []
+    texts: list[tuple[str, Any]] = [("rules", task.rules()), *(("show", text) for text in shown)]
+    for name, text in texts:
+        expect(isinstance(text, str), f"{name}: expected a text")
+    # The problems are of all stages in turn. A prompt must not change with what the context does not tell.
+    stages = len(task.spec.stages)
+    for i in range(min(64, len(problems) - stages)):
+        prompt: Any = task.prompt(problems, i)
+        expect(isinstance(prompt, str) and prompt != "", "prompt: expected a text that is not empty")
+        one, other = problems[i : i + 1], problems[i + stages : i + stages + 1]
+        hidden = dataclasses.replace(other, stage=one.stage, context=one.context)
+        expect(task.prompt(hidden, 0) == prompt, f"prompt: tells more than stage and context do: {prompt!r}")
+    names = [call.name for call in task.calls()]
+    expect(len(names) > 0 and len(set(names)) == len(names), f"calls: expected calls with distinct names, got {names}")
+    _check_json([call.schema() for call in task.calls()], "calls")
 
 
 def _check_json(value: object, what: str) -> None:

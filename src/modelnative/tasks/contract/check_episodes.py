@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from modelnative.tasks.contract.expectations import (
     TaskError,
@@ -55,6 +56,8 @@ def check_episodes(task: AnyTask, problems: Problems, generator: torch.Generator
         other = torch.where(perturbed, noise[1], action)
         expect_independent(task.step(state[donor], other), step, perturbed, "step")
         _check_step(task, state, step, t)
+        if t in (0, 1, spec.horizon - 1):
+            _check_valid(task, state[:16], action[:16], step[:16], t)
         state = step.state
 
 
@@ -85,6 +88,15 @@ def _check_step(task: AnyTask, state: State, step: Step[State], t: int) -> None:
         expect_same(step.state[still], state[still], f"step: {cause} changes the state {at}")
 
 
+def _check_valid(task: AnyTask, state: State, action: Tensor, step: Step[State], t: int) -> None:
+    """What `valid` says of the next token fits what the token led to."""
+    valid = task.valid(state)
+    expect_tensor(valid, (len(state), len(task.spec.vocabulary)), torch.bool, "valid")
+    expect(not bool(valid[state.done].any()), f"valid: accepts a token after the end at action {t + 1}")
+    accepted = valid.gather(1, action[:, None])[:, 0]
+    expect(not bool((accepted & step.invalid).any()), f"valid: accepts a token without effect at action {t + 1}")
+
+
 def check_oracle(task: AnyTask, problems: Problems, stage: int) -> None:
     """The oracle succeeds on all problems of a stage that is declared solvable."""
     n, spec, name = len(problems), task.spec, task.spec.stages[stage]
@@ -99,6 +111,11 @@ def check_oracle(task: AnyTask, problems: Problems, stage: int) -> None:
     state = task.begin(problems)
     right = torch.zeros(n, dtype=torch.bool)
     for t in range(int(length.max())):
+        if task.defines("valid"):
+            accepted = task.valid(state[:16]).gather(1, program[:16, t, None])[:, 0]
+            expect(
+                bool(accepted[t < length[:16]].all()), f"valid: does not accept action {t + 1} of an oracle's program"
+            )
         step = task.step(state, program[:, t])
         state, right = step.state, right | (step.success & (t == length - 1))
     if not bool(right.all()):

@@ -19,6 +19,7 @@ from modelnative.errors import UserError, choose
 from modelnative.errors import require as require
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.board import BoardField
+from modelnative.tasks.contract.calls import Call, press_call
 
 Split = Literal["all", "train", "heldout"]
 SPLITS: tuple[Split, ...] = ("all", "train", "heldout")
@@ -157,6 +158,8 @@ class Task(ABC, Generic[P, S]):
     | `enumerate` | the verification of all problems; without it, problems are sampled |
     | `parse` | problems that a person types |
     | `render` | problems that a person reads |
+    | `rules`, `prompt`, `show`, `calls` | a language model that plays the task well: `Episode` |
+    | `valid` | action masks; by default, every key is tried |
     | `options` | a task with options that is stored by name |
     | `notes` | what `train` and `certify` tell the author of the task, such as errors of its tools |
     | `state_groups` | `inspect`: which registers are exchanged together |
@@ -223,6 +226,39 @@ class Task(ABC, Generic[P, S]):
     def render(self, problems: P, i: int) -> str:
         """Return problem i as text for a person or a language model."""
         raise self._missing("render(problems, i)", "showing a problem as text")
+
+    def rules(self) -> str:
+        """Return what holds for all problems, for a language model: what the keys or calls do and what is asked."""
+        return ""
+
+    def prompt(self, problems: P, i: int) -> str:
+        """Return what a language model may know of problem i before its first call.
+
+        It must be a function of stage and context: what is found or shown during the episode is not in it. By default,
+        the tokens of the context.
+        """
+        spec = self.spec
+        tokens = ((place, spec.vocabulary[t]) for place, t in enumerate(problems.context[i].tolist()) if t != spec.end)
+        return " ".join(f"{spec.positions[k]}={name}" if k < len(spec.positions) else name for k, name in tokens)
+
+    def show(self, row: Sequence[int]) -> str:
+        """Return one row of feedback, `feedback_width` tokens, as a language model reads it; empty if it is blank."""
+        return " ".join(self.spec.vocabulary[token] for token in row if token != self.spec.end)
+
+    def calls(self) -> list[Call]:
+        """Return the functions that a language model calls; by default one, `press(keys)`."""
+        return [press_call(self.spec.vocabulary, self.spec.vocabulary[:3])]
+
+    def valid(self, state: S) -> Tensor:
+        """Return which tokens the tools accept as the next one: bool [n, V]; none in episodes that are done.
+
+        A token is not accepted if it has no effect, or if it ends the episode whatever the problem is because no token
+        of this kind is expected. By default, those without effect, which costs a step of n·V rows.
+        """
+        n, size = len(state), len(self.spec.vocabulary)
+        rows = torch.arange(n, device=state.done.device).repeat_interleave(size)
+        tokens = torch.arange(size, device=state.done.device).repeat(n)
+        return (~self.step(state[rows], tokens).invalid).view(n, size) & ~state.done[:, None]
 
     def options(self) -> dict[str, Any]:
         """Return the task's options as `make_task` accepts them, JSON-ready."""

@@ -17,6 +17,7 @@ from modelnative.tasks.contract.task import Problems, Split, State, Step, TaskSp
 from modelnative.tasks.countdown.problems import LEAST, MOST, NUMBER, OPERATION, VALUE, TargetSpace
 from modelnative.tasks.countdown.solver import LIMIT, OPERATORS
 from modelnative.tasks.countdown.tables import ANSWERED, DIGITS, ENDED, CountdownTables, make_tables
+from modelnative.tasks.countdown.words import CountdownWords
 
 SLIPS = 16  # number of keys without effect that ends an episode with more than one try
 FEEDBACK = ("last", "board", "tried")
@@ -64,7 +65,7 @@ class CountdownState(State):
     target: Tensor
 
 
-class Countdown(NumberedTask[CountdownProblems, CountdownState]):
+class Countdown(CountdownWords, NumberedTask[CountdownProblems, CountdownState]):
     """Reach the target from all numbers, each used exactly once (stages C3, C4, … have 3, 4, … numbers).
 
     The numbers are in the slots A, B, … in ascending order. Each operation is one key, such as B*D: it empties both

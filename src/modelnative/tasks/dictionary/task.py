@@ -46,6 +46,7 @@ from modelnative.tasks.dictionary.tables import (
     WRITES,
     make_tables,
 )
+from modelnative.tasks.dictionary.words import DictionaryWords
 
 PAIRS = (1, 2, 4, 8, 16)  # of the stages, up to the option
 ORDERS = 1 << 16  # largest number of orders of the queries
@@ -96,7 +97,7 @@ class DictionaryState(State):
     filled: Tensor
 
 
-class Dictionary(NumberedTask[DictionaryProblems, DictionaryState]):
+class Dictionary(DictionaryWords, NumberedTask[DictionaryProblems, DictionaryState]):
     """Remember K pairs of a key and a value and answer queries for the values of some keys (associative recall).
 
     This is multi-query associative recall (MQAR; Arora et al., 2023) as episodes. The feedback shows one pair at a

@@ -18,6 +18,7 @@ from modelnative.tasks.contract.task import Problems, Split, State, Step, Task, 
 from modelnative.tasks.expressions import trees
 from modelnative.tasks.expressions.infix import figures, infix, parse_infix, widths
 from modelnative.tasks.expressions.interfaces import CalculatorInterface, PaperInterface
+from modelnative.tasks.expressions.words import ExpressionWords
 
 LISTED = 1_000_000  # largest number of problems of a stage that `enumerate` lists
 REDRAWN = 2048  # trees drawn at once to replace rejected ones
@@ -51,7 +52,7 @@ class ExpressionState(State):
     tool: Any
 
 
-class Expressions(Task[ExpressionProblems, ExpressionState]):
+class Expressions(ExpressionWords, Task[ExpressionProblems, ExpressionState]):
     """Evaluate an infix expression on a pocket calculator (`modelnative.tasks.calculator`) with K memory cells.
 
     The expression is the context. With `feedback="paper"` it is on a sheet of paper instead (`paper`): it is read

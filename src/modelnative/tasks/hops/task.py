@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import choose
-from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.sampling import content_key, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import (
@@ -29,6 +28,8 @@ from modelnative.tasks.contract.task import (
 )
 from modelnative.tasks.hops.board import map_board
 from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
+from modelnative.tasks.hops.tables import HopsTables, make_tables, ways_to_write
+from modelnative.tasks.hops.words import HopsWords
 
 COUNTS = ("scattered", "shifted", "row", "digits")
 MOST_HOPS, MOST_NODES, MOST_MAPS = 100, 128, 8
@@ -71,38 +72,7 @@ class HopsState(State):
     target: Tensor
 
 
-@dataclass
-class HopsTables(Batch):
-    """Lookup tables: the ways to write the number of hops, and the effect of each key.
-
-    The effects have one row for each (mode, key), with the key changing fastest. The modes are, in this order: one for
-    each chosen tool, no tool chosen, ANS pressed, answered, ended without an answer.
-
-    Attributes:
-        mode: int64, the mode after the key.
-        shown: int64, the token that is displayed; −1 if the display does not change or shows the result of a call.
-        word, shift: int64, the position in `maps` of the result of a call.
-        calls, answers, done, invalid: bool, the key calls a tool; gives the answer; the episode is over after it; it
-            has no effect.
-        rows: int16 [rows, tokens], all ways to write the number of hops, followed by CTX; stage after stage.
-        first: int64 [stages], the first row of each stage.
-        ways: int64 [stages], the number of rows of each stage.
-    """
-
-    mode: Tensor
-    shown: Tensor
-    word: Tensor
-    shift: Tensor
-    calls: Tensor
-    answers: Tensor
-    done: Tensor
-    invalid: Tensor
-    rows: Tensor
-    first: Tensor
-    ways: Tensor
-
-
-class Hops(Task[HopsProblems, HopsState]):
+class Hops(HopsWords, Task[HopsProblems, HopsState]):
     """Start at a node, follow a hidden map for h hops and answer with the last node (stages H1, H2, …).
 
     The map is accessible only through its tool: a node that is written while a tool is chosen is a call, and the
@@ -153,7 +123,7 @@ class Hops(Task[HopsProblems, HopsState]):
         require(count != "scattered" or hops <= SCATTERED, "hops", hops, f"at most {SCATTERED} with count 'scattered'")
         self.shows_left = choose("feedback", feedback, ("node", "left")) == "left"
         self.packing = Packing(size)
-        self.tables = PerDevice(self._make_tables)
+        self.tables = PerDevice(lambda device: self._tables().to(device))
         self.tools = ["NEXT"] if maps == 1 else [f"NEXT{k + 1}" for k in range(maps)]
         marks = [*"0123456789"] if count == "digits" else []
         nodes = [f"n{i}" for i in range(size)]
@@ -242,7 +212,8 @@ class Hops(Task[HopsProblems, HopsState]):
             yield problems[in_split(problems.key, split)]
 
     def parse(self, stage: int, text: str) -> HopsProblems:
-        words = text.replace(":", " ").replace(",", " ").split()
+        written, _, way = text.partition("|")
+        words = written.replace(":", " ").replace(",", " ").split()
         numbers = [whole_number(word, MOST_NODES) for word in words]
         head = 1 + (self.maps > 1)
         parts = [numbers[k : k + self.size] for k in range(head, len(numbers), self.size)]
@@ -255,9 +226,13 @@ class Hops(Task[HopsProblems, HopsState]):
             f"the start node{which}, then for each map the nodes after each of its {self.size} nodes, all on one "
             f"cycle, such as {begin + example!r}"
         )
+        tables = self.tables(torch.device("cpu"))
+        last = int(tables.ways[stage]) - 1
+        number = whole_number(way.strip() or "0", last)
         require(right, "problem", text, allowed)
+        require(number >= 0, "problem", text, f"after the bar, how the hops are written: a number from 0 to {last}")
         cycles[0], cycles[tool] = cycles[tool], cycles[0]
-        row = self.tables(torch.device("cpu")).first[[stage]]
+        row = tables.first[[stage]] + number
         orders = [torch.tensor(cycle)[:, None] for cycle in cycles]
         return self._problems(self._drawn(torch.tensor([stage]), row, torch.tensor([tool]), orders))
 
@@ -327,7 +302,8 @@ class Hops(Task[HopsProblems, HopsState]):
         return [
             {
                 "problem": f"{start}{f' {tool + 1}' if self.maps > 1 else ''}: "
-                + ", ".join(" ".join(map(str, m)) for m in maps),
+                + ", ".join(" ".join(map(str, m)) for m in maps)
+                + (f" | {way}" if (way := self._ways[tuple(context[-self.width - 1 :])]) else ""),
                 "hops": stage + 1,
                 "start": names[start],
                 "tool": self.tools[tool],
@@ -352,46 +328,18 @@ class Hops(Task[HopsProblems, HopsState]):
 
     board = map_board
 
-    def _rows(self, h: int) -> Tensor:
-        """Return all ways to write h hops: int16 [ways, tokens]."""
-        if self.count_as == "digits":
-            tokens = [[self.first_digit + int(digit) for digit in f"{h:0{self.width}d}"]]
-        else:
-            ways: Iterable[Sequence[int]] = [range(h)]
-            if self.count_as == "scattered":
-                ways = itertools.combinations(range(self.hops), h)
-            elif self.count_as == "shifted":
-                ways = [range(first, first + h) for first in range(self.hops - h + 1)]
-            tokens = [
-                [self.hop if place in marks else self.gap for place in range(self.hops)] for marks in map(set, ways)
-            ]
-        return torch.tensor([[*row, self.ctx] for row in tokens], dtype=torch.int16)
+    def _tables(self) -> HopsTables:
+        marks, packing = (self.first_digit, self.hop, self.gap), self.packing
+        rows = [
+            ways_to_write(h, self.hops, self.count_as, marks, self.width, self.ctx) for h in range(1, self.hops + 1)
+        ]
+        keys = len(self.spec.vocabulary)
+        return make_tables(rows, self.maps, self.size, packing.words, packing.per, packing.bits, keys)
 
-    def _make_tables(self, device: torch.device) -> HopsTables:
-        rows = [self._rows(h) for h in range(1, self.hops + 1)]
-        ways = torch.tensor([len(part) for part in rows])
-        none, answering, answered, ended = range(self.maps, self.maps + 4)
-        mode, key = torch.meshgrid(torch.arange(self.maps + 4), torch.arange(len(self.spec.vocabulary)), indexing="ij")
-        mode, key = mode.flatten(), key.flatten()
-        running, node, tool = mode <= answering, key < self.size, key - self.size
-        calls, answers = node & (mode < none), node & (mode == answering)
-        chooses = running & (tool >= 0) & (tool < self.maps) & (tool != mode) & (self.maps > 1)
-        prepares, ends = running & (key == self.ans) & (mode != answering), running & (key == self.eos)
-        after = torch.where(chooses, tool, mode)
-        for effect, then in ((prepares, answering), (answers, answered), (ends, ended)):
-            after = after.masked_fill(effect, then)
-        shown = torch.where(answers, key, torch.where(chooses | prepares | ends, self.eos, -1))
-        node = torch.where(calls, key, 0)
-        return HopsTables(
-            mode=after,
-            shown=shown,
-            word=mode * calls * self.packing.words + node // self.packing.per,
-            shift=node % self.packing.per * self.packing.bits,
-            calls=calls,
-            answers=answers,
-            done=after > answering,
-            invalid=running & ~(calls | chooses | prepares | answers | ends),
-            rows=torch.cat(rows),
-            first=ways.cumsum(0) - ways,
-            ways=ways,
-        ).to(device)
+    @functools.cached_property
+    def _ways(self) -> dict[tuple[int, ...], int]:
+        """The number of each way to write the hops within its stage, by the tokens of the context that write it."""
+        tables = self.tables(torch.device("cpu"))
+        first, ways = tables.first.tolist(), tables.ways.tolist()
+        rows = [tuple(row) for row in tables.rows.tolist()]
+        return {rows[f + k]: k for f, count in zip(first, ways, strict=True) for k in range(count)}

@@ -21,6 +21,7 @@ from modelnative.tasks.contract.task import (
     require,
     whole_number,
 )
+from modelnative.tasks.recall.words import RecallWords
 
 LENGTHS = (1, 3, 10, 30, 100, 300, 1000)  # distractors of the stages, up to the option
 NAMES = "0123456789abcdefghijklmnopqrstuvwxyz"  # of the symbols
@@ -62,7 +63,7 @@ class RecallState(State):
     typed: Tensor
 
 
-class Recall(NumberedTask[RecallProblems, RecallState]):
+class Recall(RecallWords, NumberedTask[RecallProblems, RecallState]):
     """Remember a cue over L distractors, then type it. The task measures how long a memory lasts.
 
     This is the passive T-maze (Ni et al., 2023) with distractors; bsuite's memory length (Osband et al., 2020) with

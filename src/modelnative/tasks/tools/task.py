@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.contract.sampling import StageTables
+from modelnative.tasks.contract.sampling import StageTables, content_key
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import SPLITS, Problems, Split, Step, Task, TaskSpec, in_split, require
 from modelnative.tasks.tools.call_table import NONE
@@ -19,6 +20,7 @@ from modelnative.tasks.tools.problems import FromInputs, ProblemList, described
 from modelnative.tasks.tools.programs import OraclePrograms
 from modelnative.tasks.tools.tool import Tool, Value
 from modelnative.tasks.tools.vocabulary import ToolVocabulary
+from modelnative.tasks.tools.words import ToolWords, questions
 
 LONGEST = 64  # tokens of an episode
 
@@ -30,7 +32,7 @@ class ToolProblems(Problems):
     row: Tensor
 
 
-class ToolTask(Task[ToolProblems, ToolState]):
+class ToolTask(ToolWords, Task[ToolProblems, ToolState]):
     """Reach the target by calling tools that are plain Python functions.
 
     The agent writes the name of a tool and then one token for each argument: the name of an input, the name of an
@@ -56,6 +58,8 @@ class ToolTask(Task[ToolProblems, ToolState]):
         calls: the largest number of results in an episode, and of calls in a program that is searched for.
         digits: the largest number of digits of a number that is displayed; results with more are errors.
         decimals: places of a float that are displayed and compared with the target.
+        ask: what a language model is asked, a text with the inputs in braces: "Convert {f} degrees Fahrenheit."; or one
+            for each stage. By default, the name of the stage and the inputs.
 
     Raises:
         UserError: an argument is not allowed; or, from `oracle`, problems cannot be solved.
@@ -78,6 +82,7 @@ class ToolTask(Task[ToolProblems, ToolState]):
         calls: int = 3,
         digits: int = 6,
         decimals: int = 2,
+        ask: Any = None,
     ) -> None:
         self.tools = _tools(tools)
         limits = (("calls", calls, 1, 20), ("digits", digits, 1, 12), ("decimals", decimals, 0, 6))
@@ -86,6 +91,7 @@ class ToolTask(Task[ToolProblems, ToolState]):
             require(type(value) is int and least <= value <= most, name, value, allowed)
         self.listed = ProblemList.of(problems, target)
         self.vocabulary = ToolVocabulary(self.tools, self.listed, calls, digits, decimals)
+        self.asked = questions(ask, self.listed)
         self.interpreter = Interpreter(self.tools, self.vocabulary, self.listed.names, calls)
         contexts, positions = self.vocabulary.contexts(self.listed)
         horizon = calls * (1 + self.interpreter.widest) + 2
@@ -186,6 +192,18 @@ class ToolTask(Task[ToolProblems, ToolState]):
         return self.interpreter.registers(state, i)
 
     # The list of problems
+
+    def row_of(self, context: Tensor) -> int:
+        """The first problem in the list with a context, int64 [L]."""
+        keys, order = self._contexts
+        key = content_key(context[None].cpu())
+        return int(order[torch.searchsorted(keys, key)[0]])
+
+    @functools.cached_property
+    def _contexts(self) -> tuple[Tensor, Tensor]:
+        """The keys of all contexts, ascending, and the row of each."""
+        keys, order = content_key(self._problems(torch.device("cpu")).context.long()).sort(stable=True)
+        return keys, order
 
     def _at(self, rows: Tensor) -> ToolProblems:
         problems = self._problems(rows.device)[rows]

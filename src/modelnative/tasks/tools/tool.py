@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -22,6 +23,16 @@ Value: TypeAlias = int | float | bool | str
 A = ParamSpec("A")
 R = TypeVar("R")
 
+RESERVED = (
+    "reset",
+    "step",
+    "state",
+    "close",
+    "get_reward",
+    "answer",
+    "begin",
+    "press",
+)  # by the environments of bridges
 SECONDS = 1.0  # default time limit of a call
 MAX_DIGITS = 12  # of a number that is an input, a target or a result
 JSON_TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -138,6 +149,30 @@ def described(annotation: Any) -> tuple[Any, str]:
             return annotation, words
 
 
+def argument_docs(doc: str) -> dict[str, str]:
+    r"""Return the descriptions in the section "Args" of a docstring in Google's style, by argument.
+
+    Example:
+        >>> argument_docs("Add.\n\nArgs:\n    a: one number,\n        not zero.\n    b (int): another.")
+        {'a': 'one number, not zero.', 'b': 'another.'}
+    """
+    found: dict[str, str] = {}
+    section, name, indent = False, "", 0
+    for line in doc.splitlines():
+        depth = len(line) - len(line.lstrip())
+        if depth == 0 and line.strip():
+            section = line.strip() in ("Args:", "Arguments:")
+        elif section and line.strip():
+            indent = indent or depth
+            head = re.match(r"\*?(\w+)\s*(?:\([^)]*\))?:\s*(.*)", line.strip())
+            if depth == indent and head:
+                name = head[1]
+                found[name] = head[2]
+            elif name:
+                found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
 class CallOutcome(NamedTuple):
     """The result of a call: a value, or None and the reason.
 
@@ -179,6 +214,9 @@ class Tool(Generic[A, R]):
             raise UserError(f"tool: {self.name or repr(function)} is not allowed; give it a name: def name(...): ...")
         if not seconds > 0:
             raise self._error(f"seconds: {seconds!r} is not allowed; expected more than 0")
+        if self.name in RESERVED or self.name.startswith("_"):
+            allowed = f"a name without a leading underscore that is none of {', '.join(RESERVED)}"
+            raise UserError(f"tool: {self.name} is not allowed; expected {allowed}, which environments use")
         late = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
         if any(is_late(function) for is_late in late):
             raise self._error("is async or a generator; expected a function that returns its result")
@@ -251,8 +289,8 @@ class Tool(Generic[A, R]):
             {'feet': {'type': 'integer'}}
         """
         properties = {name: kind.schema() for name, kind in self.parameters.items()}
-        for name, parameter in self.signature.parameters.items():
-            if words := described(parameter.annotation)[1]:
+        for name, words in self.described.items():
+            if words:
                 properties[name]["description"] = words
         parameters: dict[str, Any] = {"type": "object", "properties": properties, "required": list(properties)}
         parameters["additionalProperties"] = False
@@ -260,6 +298,13 @@ class Tool(Generic[A, R]):
             "type": "function",
             "function": {"name": self.name, "description": self.doc, "parameters": parameters},
         }
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What each parameter is, from `Annotated` or the section "Args" of the docstring; empty if neither says."""
+        documented = argument_docs(self.doc)
+        parameters = self.signature.parameters.items()
+        return {name: described(p.annotation)[1] or documented.get(name, "") for name, p in parameters}
 
     def _outcome(self, result: object) -> CallOutcome:
         try:

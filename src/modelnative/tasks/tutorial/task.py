@@ -21,6 +21,7 @@ from modelnative.tasks.arithmetic.problems import (
     OperandTask,
 )
 from modelnative.tasks.contract.task import State, Step, replace, require
+from modelnative.tasks.tutorial.words import TutorialWords
 
 PROGRAMS = (
     "MUL ADD ANS",
@@ -48,7 +49,7 @@ class TutorialState(State):
     has_memory: Tensor
 
 
-class Tutorial(OperandTask[TutorialState]):
+class Tutorial(TutorialWords, OperandTask[TutorialState]):
     """The task of the published tutorial: press tools that already know a, b, c, d and e.
 
     All five operands are in the context at every stage. The reward is the published score (`published_score`), paid at
