@@ -61,7 +61,7 @@ class QuestionConfig:
 def questions(task: str = "arithmetic", **config: Any) -> Any:
     """Return a `ProceduralDataset` of a task's problems.
 
-    Question i of seed s is drawn by a hash of both, so two seeds share nothing but what chance repeats. (The datasets of
+    Question i of seed s is drawn by a hash of both, so two seeds share only what chance repeats. (The datasets of
     reasoning-gym draw from `seed + i`: 99 of 100 questions of seed 0 are in seed 1.)
 
     Args:
