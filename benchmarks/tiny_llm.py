@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -218,8 +219,8 @@ def trainer_for(model: Any, tokenizer: Any, task: TRLTask, held: TRLTask, steps:
         )
 
 
-def run(steps: int, seed: int, until: float, target: float, audited: bool = True) -> dict[str, Any]:
-    """Warm start and GRPO; return what was measured."""
+def run(steps: int, seed: int, until: float, target: float) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Warm start and GRPO; return what was measured, and the tensors of the last audit."""
     from transformers import TrainerCallback
 
     from modelnative.bridges.trl_audit import audit_trainer
@@ -242,17 +243,17 @@ def run(steps: int, seed: int, until: float, target: float, audited: bool = True
                 point = {"step": state.global_step, "success": logs["episode/success"]}
                 curve.append(point)
                 seconds = time.perf_counter() - started
-                print(f"step {state.global_step:4d}  success {point['success']:.3f}  {seconds:.0f} s")
+                print(f"step {state.global_step:4d}  success {point['success']:.3f}  {seconds:.0f} s", flush=True)
                 control.should_training_stop |= point["success"] >= target
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(model, tokenizer, task, held, steps, seed, folder)
         trainer.add_callback(Curve())
-        audit = audit_trainer(trainer) if audited else None
+        audit = audit_trainer(trainer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             trainer.train()
-    return {
+    result = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "seed": seed,
         "warm start": {"steps": warm, "sampled success": reached, "seconds": round(warm_seconds, 1)},
@@ -260,11 +261,13 @@ def run(steps: int, seed: int, until: float, target: float, audited: bool = True
         "held out after": success_rate(model, tokenizer, held, 256),
         "GRPO steps": trainer.state.global_step,
         "seconds": round(time.perf_counter() - started, 1),
-        "alarms": [alarm.check for alarm in audit.alarms] if audit else None,
+        "audits": len(audit.audits),
+        "alarms": [alarm.check for alarm in audit.alarms],
         "curve": curve,
         "versions": {name: version(name) for name in ("trl", "transformers", "torch", "datasets")},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
+    return result, audit.last
 
 
 def main() -> None:
@@ -274,12 +277,16 @@ def main() -> None:
     parser.add_argument("--until", type=float, default=0.2, help="success at which the warm start stops")
     parser.add_argument("--target", type=float, default=0.97, help="success at which GRPO stops")
     parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--tensors", type=Path, help="a safetensors file for the tensors of the last audit")
     arguments = parser.parse_args()
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    result = run(arguments.steps, arguments.seed, arguments.until, arguments.target)
+    torch.set_num_threads(1)  # more are slower for so small a model, and much slower on a busy machine
+    result, tensors = run(arguments.steps, arguments.seed, arguments.until, arguments.target)
     print(json.dumps({name: value for name, value in result.items() if name != "curve"}, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.tensors:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, arguments.tensors)
 
 
 if __name__ == "__main__":
