@@ -179,8 +179,10 @@ def success_rate(model: Any, tokenizer: Any, task: TRLTask, count: int) -> float
     return won / len(rows)
 
 
-def trainer_for(model: Any, tokenizer: Any, task: TRLTask, held: TRLTask, steps: int, seed: int, folder: str) -> Any:
-    """TRL's trainer for the task."""
+def trainer_for(
+    model: Any, tokenizer: Any, task: TRLTask, held: TRLTask, steps: int, seed: int, folder: str, iterations: int = 1
+) -> Any:
+    """TRL's trainer for the task. With more than one iteration it stores log-probabilities, which are then audited."""
     from trl import GRPOConfig, GRPOTrainer
 
     with warnings.catch_warnings():
@@ -191,11 +193,12 @@ def trainer_for(model: Any, tokenizer: Any, task: TRLTask, held: TRLTask, steps:
             per_device_eval_batch_size=64,
             num_generations=8,
             num_generations_eval=1,
-            max_completion_length=96,
+            max_completion_length=64,
             max_tool_calling_iterations=2,
             max_steps=steps,
-            learning_rate=1e-3,
-            lr_scheduler_type="constant",
+            num_iterations=iterations,
+            learning_rate=1.5e-3,
+            lr_scheduler_type="linear",
             beta=0.0,
             temperature=1.0,
             top_k=0,
@@ -219,13 +222,15 @@ def trainer_for(model: Any, tokenizer: Any, task: TRLTask, held: TRLTask, steps:
         )
 
 
-def run(steps: int, seed: int, until: float, target: float) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def run(
+    steps: int, seed: int, until: float, target: float, iterations: int = 1
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Warm start and GRPO; return what was measured, and the tensors of the last audit."""
     from transformers import TrainerCallback
 
     from modelnative.bridges.trl_audit import audit_trainer
 
-    task = TRLTask("arithmetic", stages=["T0"], count=800, seed=seed)
+    task = TRLTask("arithmetic", stages=["T0"], count=4000, seed=seed)  # nearly all of the 800 problems
     held = TRLTask("arithmetic", stages=["T0"], count=256, seed=seed, split="heldout")
     texts = [row["prompt"][-1]["content"] for row in task.rows[:50]] + ["press keys blank no effect MUL ADD SUB STO"]
     texts += ["RCL ANS EOS CTX : - 0 1 2 3 4 5 6 7 8 9 The episode is over success Refused"]
@@ -247,7 +252,7 @@ def run(steps: int, seed: int, until: float, target: float) -> tuple[dict[str, A
                 control.should_training_stop |= point["success"] >= target
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(model, tokenizer, task, held, steps, seed, folder)
+        trainer = trainer_for(model, tokenizer, task, held, steps, seed, folder, iterations)
         trainer.add_callback(Curve())
         audit = audit_trainer(trainer)
         with warnings.catch_warnings():
@@ -272,21 +277,26 @@ def run(steps: int, seed: int, until: float, target: float) -> tuple[dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="GRPO steps at most")
+    parser.add_argument("--steps", type=int, default=500, help="GRPO steps at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--until", type=float, default=0.2, help="success at which the warm start stops")
-    parser.add_argument("--target", type=float, default=0.97, help="success at which GRPO stops")
+    parser.add_argument("--target", type=float, default=0.99, help="success at which GRPO stops")
     parser.add_argument("--out", type=Path, help="a JSON file")
-    parser.add_argument("--tensors", type=Path, help="a safetensors file for the tensors of the last audit")
+    parser.add_argument(
+        "--tensors",
+        type=Path,
+        help="a safetensors file for the tensors of the last audit; with two updates for each batch",
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     torch.set_num_threads(1)  # more are slower for so small a model, and much slower on a busy machine
-    result, tensors = run(arguments.steps, arguments.seed, arguments.until, arguments.target)
+    iterations = 2 if arguments.tensors else 1
+    result, tensors = run(arguments.steps, arguments.seed, arguments.until, arguments.target, iterations)
     print(json.dumps({name: value for name, value in result.items() if name != "curve"}, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     if arguments.tensors:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, arguments.tensors)
+        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, arguments.tensors)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,12 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.studio.server.serve import serve as serve
     from modelnative.sweeps.comparison import Comparison as Comparison
     from modelnative.tasks.contract.board import BoardField as BoardField
+    from modelnative.tasks.contract.calls import Argument as Argument
+    from modelnative.tasks.contract.calls import Call as Call
+    from modelnative.tasks.contract.calls import Refusal as Refusal
     from modelnative.tasks.contract.check import check_task as check_task
+    from modelnative.tasks.contract.episode import Episode as Episode
+    from modelnative.tasks.contract.episode import Shown as Shown
     from modelnative.tasks.contract.task import Problems as Problems
     from modelnative.tasks.contract.task import State as State
     from modelnative.tasks.contract.task import Step as Step
@@ -96,7 +101,9 @@ _MODULES = {
     "sweeps.comparison": "Comparison",
     "studio.server.serve": "serve",
     "tasks.contract.board": "BoardField",
+    "tasks.contract.calls": "Argument Call Refusal",
     "tasks.contract.check": "check_task",
+    "tasks.contract.episode": "Episode Shown",
     "tasks.contract.task": "Problems State Step Task TaskSpec",
     "tasks.tools.task": "ToolTask",
     "tasks.tools.tool": "tool",

@@ -120,7 +120,7 @@ def expression_of(numbers: Sequence[int], solution: Sequence[str]) -> str:
 
     Example:
         >>> expression_of([1, 3, 4, 6], ["C+D", "B*C", "A-B", "ANS"])
-        '((3*(4+6))-1)'
+        '(((6+4)*3)-1)'
     """
     slots = [(str(number), number) for number in numbers]
     for key in solution[:-1]:

@@ -164,3 +164,6 @@ class _Mark:
 
     def __format__(self, spec: str) -> str:
         return _MARK
+
+    def __repr__(self) -> str:
+        return _MARK

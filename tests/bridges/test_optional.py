@@ -1,0 +1,46 @@
+"""Optional packages: a missing one is one line that names the extra; an untested version is a warning."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from modelnative.bridges import inspect, mcp, optional, reasoning_gym, reasoning_gym_task, trl, trl_audit
+from modelnative.errors import UserError
+
+USES: dict[str, tuple[str, str, Callable[[], Any]]] = {
+    "trl": ("datasets", "trl", lambda: trl.TRLTask("hops", count=1).train_dataset),
+    "trl audit": ("trl", "trl", lambda: trl_audit.audit_trainer(None)),
+    "reasoning-gym out": ("reasoning_gym", "reasoning-gym", lambda: reasoning_gym.questions("countdown")),
+    "reasoning-gym in": ("reasoning_gym", "reasoning-gym", lambda: reasoning_gym_task.ReasoningGym("gcd")),
+    "mcp": ("mcp", "mcp", lambda: mcp.TaskServer("hops")),
+    "inspect": ("inspect_ai", "inspect", lambda: inspect.inspect_task("hops")),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_missing_package_is_one_line_that_names_the_extra(name: str) -> None:
+    module, extra, use = USES[name]
+    if importlib.util.find_spec(module):
+        pytest.skip(f"{module} is installed here")
+    with pytest.raises(
+        UserError, match=rf"it is not installed; install it with: pip install 'modelnative\[{extra}\]'$"
+    ):
+        use()
+
+
+def test_a_version_outside_the_tested_range_is_a_warning() -> None:
+    assert optional.optional("pydantic", "x", "2", "99").__name__ == "pydantic"
+    with pytest.warns(
+        UserWarning, match=r"^pydantic [\d.]+ was not tested with modelnative; tested: from 97, below 99$"
+    ):
+        optional.optional("pydantic", "x", "97", "99")
+
+
+def test_the_numbers_of_a_version() -> None:
+    assert optional._release("1.16.0rc1") == (1, 16, 0)
+    assert optional._release("0.3.285") < optional._release("0.4")
+    assert optional._release("2.13.0+cpu") == (2, 13, 0)
