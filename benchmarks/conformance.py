@@ -182,7 +182,8 @@ def trl_environments() -> str:
             kinds = [{k: v for k, v in p.items() if k != "description"} for p in schema["properties"].values()]
             assert list(schema["properties"]) == list(ours["properties"]), schema
             for theirs, own in zip(kinds, ours["properties"].values(), strict=True):
-                assert {*own} >= {*theirs} and theirs.get("enum") == own.get("enum"), (theirs, own)
+                assert {*own} >= {*theirs}, (theirs, own)
+                assert theirs.get("enum") == own.get("enum"), (theirs, own)
     return "equal"
 
 
@@ -375,8 +376,8 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
             "# Conformance",
             "",
             "What the bridges were run against. `make conformance` makes a virtual environment for each group of",
-            "packages that can be installed together, runs `benchmarks/conformance.py` in each, and writes this page. A",
-            "check that fails is shown as `FAILED`.",
+            "packages that can be installed together, runs `benchmarks/conformance.py` in each, and writes this page.",
+            "A check that fails is shown as `FAILED`.",
             "",
             "| package | what was run | result | seconds |",
             "|---|---|---|---|",

@@ -128,7 +128,7 @@ def _method(call: Call) -> Callable[..., str]:
     def method(self: Environment, **given: Any) -> str:
         return self._episode.call(call.name, given).text
 
-    hints = {name: _hint(argument) for name, argument in call.arguments.items()}
+    hints = {name: hint_of(argument) for name, argument in call.arguments.items()}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("self", kind)]
     parameters += [inspect.Parameter(name, kind, annotation=hint) for name, hint in hints.items()]
@@ -149,7 +149,7 @@ def _method(call: Call) -> Callable[..., str]:
     return bound
 
 
-def _hint(argument: Argument) -> Any:
+def hint_of(argument: Argument) -> Any:
     """The annotation of an argument: a type, a Literal, or a union of types."""
     hints = [Literal[kind.choices] if kind.choices and kind.type is not bool else kind.type for kind in argument.kinds]
     hint: Any = hints[0]
