@@ -5,6 +5,7 @@
 #   make docs                      build the documentation into site/; a warning is an error
 #   make browser-test              the studio and the report in a real Chromium, which must be installed
 #   make nightly                   every test, the slow ones and Ray included, with coverage
+#   make conformance               the bridges against the packages themselves, one virtual environment for each group
 #   make lowest-test               the tests with the lowest versions that pyproject.toml declares
 #   make wheel-test                build the wheel, install it alone into a new environment and use it there
 #   make format                    format the code and fix what ruff can fix
@@ -23,6 +24,9 @@ CPP    = src/modelnative/native/kernels/*.cpp src/modelnative/native/kernels/*.h
 
 .DEFAULT_GOAL := help
 .PHONY: help train test browser-test docs nightly lowest-test wheel-test format clean
+CONFORMANCE = trl reasoning-gym,mcp inspect verifiers openenv
+
+.PHONY: help train test docs nightly conformance lowest-test wheel-test format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -68,6 +72,17 @@ nightly: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,ray]'
 	@$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=nightly --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
 
+# One environment for each group: verifiers, openenv and mcp need different versions of mcp. Torch comes first.
+conformance: $(READY)
+	@$(BIN)/python benchmarks/conformance.py --only torch
+	@for group in $(CONFORMANCE); do \
+	  echo "[conformance] $$group"; \
+	  $(PYTHON) -m venv ".venv-conformance/$$group" && \
+	  ".venv-conformance/$$group/bin/python" -m pip -q install "$$(grep '^torch==' constraints.txt)" uv && \
+	  ".venv-conformance/$$group/bin/python" -m pip -q install --editable ".[$$group]" && \
+	  ".venv-conformance/$$group/bin/python" benchmarks/conformance.py --slow --skip torch || failed=1; \
+	done; exit $${failed:-0}
+
 lowest-test:
 	@PYTHON=$(PYTHON) .ci/lowest $(PYTEST_ARGS)
 
@@ -86,6 +101,6 @@ format: $(READY)
 	@$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist site .coverage coverage.xml
+	rm -rf $(VENV) .venv-lowest .venv-conformance build dist site .coverage coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

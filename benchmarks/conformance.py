@@ -106,6 +106,7 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[], help="packages")
+    parser.add_argument("--skip", nargs="*", default=[], help="packages")
     parser.add_argument("--slow", action="store_true", help="also what takes minutes")
     parser.add_argument("--list", action="store_true", help="list the checks and run none")
     given = parser.parse_args()
@@ -114,6 +115,7 @@ def main() -> int:
         one
         for one in CHECKS
         if (not given.only or one.package in given.only)
+        and one.package not in given.skip
         and (given.slow or not one.slow)
         and importlib.util.find_spec(one.module.partition(".")[0])
     ]

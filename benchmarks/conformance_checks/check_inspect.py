@@ -45,10 +45,10 @@ def inspect_evaluations() -> str:
         with tempfile.TemporaryDirectory() as folder:
             model = get_model("mockllm/model", custom_outputs=scripted)
             log = evaluate(evaluation, model=model, epochs=2, display="none", log_dir=folder)[0]
-        assert log.status == "success", log.error
-        for sample in log.samples:
-            again = Episode.of(sample.store[STORED], task)
-            assert (again.keys, again.success, again.score) == expected[sample.id], sample.id
+            assert log.status == "success", log.error
+            for sample in log.samples:
+                again = Episode.of(sample.store[STORED], task)
+                assert (again.keys, again.success, again.score) == expected[sample.id], sample.id
         means = {s.name: s.metrics["mean"].value for s in log.results.scores}
         share = sum(success for _, success, _ in expected.values()) / len(expected)
         assert abs(means["success"] - share) < 1e-6, (means, share)

@@ -23,7 +23,8 @@ COUNT = 4  # problems of an evaluation, two rollouts each
 def command(folder: str, program: str, *arguments: str) -> None:
     """Run a program of verifiers in a folder with a taskset `my_tasks`."""
     Path(folder, "my_tasks.py").write_text(TASKSET)
-    path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join([folder, *(str(Path(part).resolve()) for part in given if part)])
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PYTHONPATH": path, "PATH": beside, "MODELNATIVE_KEY": "none"}
     line = [str(Path(sys.executable).parent / program), "my_tasks", *arguments, "--no-rich", "-o", f"{folder}/out"]
