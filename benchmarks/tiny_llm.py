@@ -6,8 +6,8 @@ advantages and updates. Anyone can run it against their versions of TRL and tran
     python benchmarks/tiny_llm.py --out tiny_llm.json
 
 The model is a random Qwen2 with its own tokenizer of about 60 words. A short supervised warm start on the oracle's
-transcripts stops as soon as a fifth of the sampled episodes succeed; GRPO does the rest. The problems of the evaluation
-are held out. Needs the extra `trl`.
+transcripts stops as soon as a fifth of the sampled episodes succeed, which is looked at every 25 steps; GRPO does the
+rest. The problems of the evaluation are held out. Needs the extra `trl`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +13,21 @@ import pytest
 from modelnative.bridges import inspect, mcp, optional, reasoning_gym, reasoning_gym_task, trl, trl_audit
 from modelnative.errors import UserError
 
+
+def imported(bridge: str) -> object:
+    """Import a bridge anew: the collection of doctests may have left an unfinished module behind."""
+    sys.modules.pop(f"modelnative.bridges.{bridge}", None)
+    return importlib.import_module(f"modelnative.bridges.{bridge}")
+
+
 USES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "trl": ("datasets", "trl", lambda: trl.TRLTask("hops", count=1).train_dataset),
     "trl audit": ("trl", "trl", lambda: trl_audit.audit_trainer(None)),
     "reasoning-gym out": ("reasoning_gym", "reasoning-gym", lambda: reasoning_gym.questions("countdown")),
     "reasoning-gym in": ("reasoning_gym", "reasoning-gym", lambda: reasoning_gym_task.ReasoningGym("gcd")),
     "mcp": ("mcp", "mcp", lambda: mcp.TaskServer("hops")),
+    "verifiers": ("verifiers", "verifiers", lambda: imported("verifiers")),
+    "openenv": ("openenv", "openenv", lambda: imported("openenv")),
     "inspect": ("inspect_ai", "inspect", lambda: inspect.inspect_task("hops")),
 }
 

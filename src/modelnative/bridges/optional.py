@@ -10,6 +10,10 @@ from types import ModuleType
 from modelnative.errors import UserError
 
 
+class MissingExtraError(UserError, ModuleNotFoundError):
+    """An optional package is not installed. It is an import error, too, so that what skips those skips it."""
+
+
 def optional(module: str, extra: str, first: str, below: str, package: str | None = None) -> ModuleType:
     """Import a module of an optional package.
 
@@ -20,7 +24,7 @@ def optional(module: str, extra: str, first: str, below: str, package: str | Non
         package: the name of the package; by default the first part of `module`.
 
     Raises:
-        UserError: it is not installed; the message names the extra.
+        MissingExtraError: it is not installed; the message names the extra.
 
     Warns:
         UserWarning: its version was not tested.
@@ -31,7 +35,7 @@ def optional(module: str, extra: str, first: str, below: str, package: str | Non
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise UserError(
+        raise MissingExtraError(
             f"{package}: it is not installed; install it with: pip install 'modelnative[{extra}]'"
         ) from error
     installed = version(package)
