@@ -88,7 +88,7 @@ refused=True)
         self._calls = {call.name: call for call in self.task.calls()}
         self._problems: Problems | None = None
         self._state: State
-        self._drawn: dict[str, Any] = {}
+        self._where: dict[str, Any] = {}
         self.stage = ""
         self._restart([])
 
@@ -137,12 +137,13 @@ refused=True)
         """
         number = self.task.spec.stage_index(stage)
         require((problem is None) != (seed is None), "problem, seed", (problem, seed), "one of the two")
+        where: dict[str, Any] = {"problem": problem}
         if problem is not None:
-            drawn, problems = {}, self.task.parse(number, problem)
+            problems = self.task.parse(number, problem)
         else:
-            drawn = {"seed": seed, "index": index, "split": choose("split", split, SPLITS)}
+            where = {"seed": seed, "index": index, "split": choose("split", split, SPLITS)}
             problems = draw(self.task, number, seed, index, split)  # type: ignore[arg-type]  # seed is no None here
-        self.stage, self._problems, self._drawn = stage, problems, drawn
+        self.stage, self._problems, self._where = stage, problems, where
         self._restart([])
         return self.opening
 
@@ -217,18 +218,10 @@ refused=True)
         return made
 
     def to_json(self) -> dict[str, Any]:
-        """Return the episode as a JSON object: the problem and the keys, from which `of` plays it again.
-
-        Raises:
-            UserError: the problem can neither be written as a text nor be drawn again.
-        """
-        problems = self._begun()
-        where = self._drawn
-        if not where:
-            where = {"problem": self.task.records(problems, self.task.begin(problems))[0].get("problem")}
-        name, options = self.task.spec.name, self.task.options()
-        episode = {"task": name, "options": options, "stage": self.stage, **where, "keys": list(self.keys)}
-        return {**episode, "refused": self.refused}
+        """Return the episode as a JSON object: the problem and the keys, from which `of` plays it again."""
+        self._begun()
+        episode = {"task": self.task.spec.name, "options": self.task.options(), "stage": self.stage, **self._where}
+        return {**episode, "keys": list(self.keys), "refused": self.refused}
 
     @classmethod
     def of(cls, data: Mapping[str, Any], task: AnyTask | None = None) -> Episode:
