@@ -53,7 +53,7 @@ def run(chosen: Sequence[Check]) -> list[dict[str, Any]]:
                 result, passed = one.run(), True
         except Exception as error:  # noqa: BLE001  # any failure is a result
             traceback.print_exc()
-            result, passed = f"FAILED: {type(error).__name__}: {str(error)[:200]}", False
+            result, passed = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:200]}", False
         line = {
             "package": one.package,
             "version": version(one.package),

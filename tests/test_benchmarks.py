@@ -134,3 +134,33 @@ def test_the_page_shows_what_was_measured_inside() -> None:
     lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
     table = module.table(lines)
     assert table in (FOLDER.parent / "docs" / "concepts" / "inside.md").read_text()
+
+
+def test_a_failing_check_is_a_line_of_the_conformance_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("conformance")
+    registry = importlib.import_module("conformance_registry")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "conformance.jsonl")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "conformance.md")
+    monkeypatch.setattr(module, "load", lambda: None)
+    registry.CHECKS.clear()
+    outcomes = {"first": "equal", "second": ""}
+
+    def checked(name: str) -> str:
+        if not outcomes[name]:
+            raise ValueError(f"{name} differs")
+        return outcomes[name]
+
+    for name in outcomes:
+        registry.check("torch", "torch", name)(lambda name=name: checked(name))
+    registry.check("torch", "no_such_module", "elsewhere")(lambda: "never run here")
+    registry.check("torch", "torch", "long", slow=True)(lambda: "never run without --slow")
+    monkeypatch.setattr("sys.argv", ["conformance.py"])
+    assert module.main() == 1
+    assert "| first | equal |" in module.PAGE.read_text()
+    assert "| second | FAILED: ValueError: second differs |" in module.PAGE.read_text()
+    assert "never" not in module.PAGE.read_text()
+    outcomes["second"] = "equal, too"
+    assert module.main() == 0
+    lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
+    assert [(line["what"], line["result"]) for line in lines] == [("first", "equal"), ("second", "equal, too")]
