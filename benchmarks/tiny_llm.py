@@ -103,6 +103,14 @@ def make_model(vocabulary: int, seed: int, end: int, padding: int) -> Qwen2ForCa
     return Qwen2ForCausalLM(config)
 
 
+def random_model(task: TRLTask, seed: int) -> tuple[Any, Any]:
+    """A random model and its tokenizer, for the prompts and answers of a task with a calculator."""
+    texts = [row["prompt"][-1]["content"] for row in task.rows[:50]] + ["press keys blank no effect MUL ADD SUB STO"]
+    texts += ["RCL ANS EOS CTX : - 0 1 2 3 4 5 6 7 8 9 The episode is over success Refused"]
+    tokenizer = make_tokenizer(texts)
+    return make_model(len(tokenizer), seed, tokenizer.eos_token_id, tokenizer.pad_token_id), tokenizer
+
+
 def transcript(task: TRLTask, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages of an episode that follows the oracle."""
     episode, messages = Episode(task.task), [*row["prompt"]]
@@ -232,10 +240,7 @@ def run(
 
     task = TRLTask("arithmetic", stages=["T0"], count=4000, seed=seed)  # nearly all of the 800 problems
     held = TRLTask("arithmetic", stages=["T0"], count=256, seed=seed, split="heldout")
-    texts = [row["prompt"][-1]["content"] for row in task.rows[:50]] + ["press keys blank no effect MUL ADD SUB STO"]
-    texts += ["RCL ANS EOS CTX : - 0 1 2 3 4 5 6 7 8 9 The episode is over success Refused"]
-    tokenizer = make_tokenizer(texts)
-    model = make_model(len(tokenizer), seed, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    model, tokenizer = random_model(task, seed)
     started = time.perf_counter()
     warm, reached = warm_start(model, tokenizer, task, until, seed)
     warm_seconds = time.perf_counter() - started

@@ -6,8 +6,30 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 from conformance_registry import FAMILIES, check, compare, family, play
+
+FAULTS = {
+    "none": set[str](),
+    "tool answers in the loss": {"tokens_after_the_end"},
+    "mask shifted by one": {"tokens_after_the_end", "last_actions_left_out"},
+    "advantages with the wrong sign": {"verdict_correlation"},
+    "advantages of other groups": {"group_mean", "weight_by_length"},
+}
+
+
+def planted(fault: str, batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch of the trainer with a fault."""
+    mask, advantages = batch["tool_mask"], batch["advantages"]
+    if fault == "tool answers in the loss":
+        return {**batch, "tool_mask": torch.ones_like(mask)}
+    if fault == "mask shifted by one":
+        return {**batch, "tool_mask": torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)}
+    if fault == "advantages with the wrong sign":
+        return {**batch, "advantages": -advantages}
+    return {**batch, "advantages": advantages.roll(3)} if fault == "advantages of other groups" else batch
 
 
 @check("trl", "trl", "the same, 100 each, through the environments of `TRLTask`; schemas by `get_json_schema`")
@@ -50,3 +72,32 @@ def trl_learns() -> str:
         f"held-out success {found['held out before']:.3f} after the warm start, {found['held out after']:.3f} after "
         f"{found['GRPO steps']} steps of GRPO; {found['audits']} audits, no alarm; {found['seconds']:.0f} s"
     )
+
+
+@check("trl", "trl", "four faults planted in a `GRPOTrainer`, two steps each, and none, audited", slow=True)
+def trl_faults() -> str:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import tempfile
+
+    import tiny_llm
+
+    from modelnative.bridges.trl import TRLTask
+    from modelnative.bridges.trl_audit import audit_trainer
+
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    task = TRLTask("arithmetic", stages=["T0"], count=400, seed=0)
+    model, tokenizer = tiny_llm.random_model(task, 0)
+    tiny_llm.warm_start(model, tokenizer, task, 0.2, 0)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for fault, expected in FAULTS.items():
+        model.load_state_dict(start)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = tiny_llm.trainer_for(model, tokenizer, task, task, 2, 0, folder)
+            healthy = trainer._generate_and_score_completions
+            trainer._generate_and_score_completions = lambda rows, h=healthy, f=fault: planted(f, h(rows))
+            audit = audit_trainer(trainer, on_alarm=lambda alarm: None)
+            trainer.train()
+        found = {alarm.check for alarm in audit.alarms}
+        assert found >= expected, (fault, found)
+        assert found == expected or fault != "none", found
+    return f"found: {', '.join(list(FAULTS)[1:])}; no alarm without a fault"
