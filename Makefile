@@ -23,10 +23,7 @@ PIP    = $(BIN)/python -m pip --disable-pip-version-check install -qq --constrai
 CPP    = src/modelnative/native/kernels/*.cpp src/modelnative/native/kernels/*.h
 
 .DEFAULT_GOAL := help
-.PHONY: help train test browser-test docs nightly lowest-test wheel-test format clean
-CONFORMANCE = trl reasoning-gym,mcp inspect verifiers openenv
-
-.PHONY: help train test docs nightly conformance lowest-test wheel-test format clean
+.PHONY: help train test browser-test docs nightly conformance lowest-test wheel-test format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +68,8 @@ browser-test: $(READY)
 nightly: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,ray]'
 	@$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=nightly --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
+
+CONFORMANCE = trl reasoning-gym,mcp inspect verifiers openenv
 
 # One environment for each group: verifiers, openenv and mcp need different versions of mcp. Torch comes first.
 conformance: $(READY)
