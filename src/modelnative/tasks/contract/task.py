@@ -232,10 +232,9 @@ class Task(ABC, Generic[P, S]):
         return ""
 
     def prompt(self, problems: P, i: int) -> str:
-        """Return what a language model may know of problem i before its first call.
+        """Return what a language model may know of problem i before its first call: by default, the context's tokens.
 
-        It must be a function of stage and context: what is found or shown during the episode is not in it. By default,
-        the tokens of the context.
+        It must be a function of stage and context: what is found or shown during the episode is not in it.
         """
         spec = self.spec
         tokens = ((place, spec.vocabulary[t]) for place, t in enumerate(problems.context[i].tolist()) if t != spec.end)
@@ -252,13 +251,12 @@ class Task(ABC, Generic[P, S]):
     def valid(self, state: S) -> Tensor:
         """Return which tokens the tools accept as the next one: bool [n, V]; none in episodes that are done.
 
-        A token is not accepted if it has no effect, or if it ends the episode whatever the problem is because no token
-        of this kind is expected. By default, those without effect, which costs a step of n·V rows.
+        Not those without effect, and not those that end the episode, whatever the problem, as none of their kind is
+        expected. By default each token is tried in a step of n·V rows, and those without effect are not accepted.
         """
-        n, size = len(state), len(self.spec.vocabulary)
-        rows = torch.arange(n, device=state.done.device).repeat_interleave(size)
-        tokens = torch.arange(size, device=state.done.device).repeat(n)
-        return (~self.step(state[rows], tokens).invalid).view(n, size) & ~state.done[:, None]
+        n, size, device = len(state), len(self.spec.vocabulary), state.done.device
+        rows, tokens = torch.arange(n, device=device).repeat_interleave(size), torch.arange(size, device=device)
+        return (~self.step(state[rows], tokens.repeat(n)).invalid).view(n, size) & ~state.done[:, None]
 
     def options(self) -> dict[str, Any]:
         """Return the task's options as `make_task` accepts them, JSON-ready."""
