@@ -212,7 +212,8 @@ def test_wheel_is_pure_typed_and_whole(tmp_path: Path) -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+    elsewhere = {"onnx_agent.py"}  # tests/bridges/test_export.py: it needs an exported agent
+    assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES) | elsewhere
 
 
 LONG = ("own_tools.py", "train_and_explain.py")
@@ -230,13 +231,6 @@ def test_an_example_prints_what_it_promises(example: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("page", ["README.md", "docs/howto/install.md", "docs/quickstart.md"])
 def test_whoever_installs_by_hand_is_told_of_the_small_build_of_torch(page: str) -> None:
     text = (ROOT / page).read_text()
-    first = min(
-        (
-            text.index(command)
-            for command in ("pip install -e", "pip install '.", "pip install modelnative")
-            if command in text
-        ),
-        default=None,
-    )
-    if first is not None:
-        assert "download.pytorch.org/whl/cpu" in text[:first], "before the package itself, which would bring CUDA"
+    found = re.search(r"pip install (-e|'\.|modelnative)", text)
+    if found is not None:
+        assert "download.pytorch.org/whl/cpu" in text[: found.start()], "before the package, which would bring CUDA"

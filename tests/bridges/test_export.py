@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,26 @@ def test_a_thousand_episodes_of_a_written_program(core: str, fields: dict[str, A
     else:
         found = act(task, 1000, programs["begin"], programs["step"])
     assert_equal(found, reference(task, policy, 1000))
+
+
+@pytest.mark.slow  # trains the default agent
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("operands", ["3 4 5", "9 9 9 1", "3 7 2 4 5", "0 8 1 9 9"])
+def test_the_example_acts_without_torch(operands: str, default_agent: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "onnx_agent.py"
+    command = [sys.executable, str(example), str(default_agent), *operands.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    a, b, c, d, e = (int(x) for x in [*operands.split(), "0", "0"][:5])
+    assert done.stdout.endswith(f"ANS -> {a * b + c - d * (e if operands.count(' ') == 4 else 1)}\n")
+
+
+@pytest.fixture(scope="module")
+def default_agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("default")
+    mn.train(out=folder / "run")
+    mn.export(folder / "run", folder / "agent")
+    return folder / "agent"
 
 
 def load(file: Path) -> Any:
