@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.training import train as train
     from modelnative.bridges.gymnasium import Env as Env
     from modelnative.bridges.gymnasium import VectorEnv as VectorEnv
+    from modelnative.bridges.registration import register_envs as register_envs
     from modelnative.errors import UserError as UserError
     from modelnative.evidence.inspect import Inspection as Inspection
     from modelnative.evidence.inspect import StageInspection as StageInspection
@@ -91,6 +92,7 @@ _MODULES = {
     "api.sweeps": "SweepResult compare sweep",
     "api.training": "Agent load recipe resume train",
     "bridges.gymnasium": "Env VectorEnv",
+    "bridges.registration": "register_envs",
     "errors": "UserError",
     "evidence.inspect": "Inspection StageInspection",
     "policies.config": "PolicyConfig",

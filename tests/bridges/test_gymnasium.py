@@ -18,7 +18,9 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from torch import Tensor
 from worlds import Small
 
-from modelnative.bridges.gymnasium import Env, VectorEnv
+import modelnative as mn
+from modelnative.bridges.gymnasium import Env, VectorEnv, register_envs
+from modelnative.bridges.registration import environment_id
 from modelnative.errors import UserError
 from modelnative.tasks import TASKS
 from modelnative.tasks.contract.task import AnyTask, Problems, Split, State, Step, Task, TaskSpec, in_split
@@ -75,6 +77,34 @@ class Guess(Task[Problems, State]):
 
 
 FAMILIES = [*TASKS, "toolbox:TASK", pytest.param(Guess(), id="no oracle")]
+
+
+def test_every_task_is_found_by_its_id() -> None:
+    register_envs()
+    register_envs()  # what is registered stays, without a warning
+    for task in TASKS:
+        assert gymnasium.spec(environment_id(task)).vector_entry_point == "modelnative.bridges.gymnasium:VectorEnv"
+    env = gymnasium.make("modelnative/Recall-v0", symbols=4, stages=["L1"], split="heldout")
+    assert env.unwrapped.task.options()["symbols"] == 4
+    env.reset(seed=0)
+    assert env.step(0)[4]["action_mask"].shape == (8,)
+    envs = gymnasium.make_vec("modelnative/Recall-v0", num_envs=3, symbols=4, autoreset_mode="SameStep")
+    assert (type(envs), envs.num_envs, envs.metadata["autoreset_mode"]) == (VectorEnv, 3, AutoresetMode.SAME_STEP)
+    check_env(gymnasium.make("modelnative/Arithmetic-v0").unwrapped)
+
+
+@pytest.mark.parametrize("task", FAMILIES)
+def test_the_mask_is_what_the_task_accepts(task: AnyTask | str) -> None:
+    envs = VectorEnv(task, 4, autoreset_mode=AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    random = np.random.default_rng(1)
+    for _ in range(3):
+        assert (envs.action_masks() == envs.task.valid(envs.state).numpy()).all()
+        *_, terminated, truncated, infos = envs.step(actions(envs.task, 4, random))
+        assert (infos["action_mask"] == envs.action_masks()).all()
+        if (terminated | truncated).any():
+            assert envs.action_masks()[terminated].all()
+            envs.reset(options={"reset_mask": terminated | truncated})
 
 
 @pytest.fixture
@@ -139,6 +169,8 @@ def test_each_row_is_an_episode_of_its_own(task: AnyTask | str, mode: AutoresetM
             told = infos["final_info"] if final else infos
             assert data_equivalence(own, shown, exact=True)
             assert (info["success"], info["invalid"]) == (told["success"][i], told["invalid"][i])
+            assert (info["action_mask"] == told["action_mask"][i]).all()
+            assert info["action_mask"].dtype == told["action_mask"].dtype == np.int8
         ended += int(over.sum())
         if mode is AutoresetMode.SAME_STEP:
             assert ("final_obs" in infos) == over.any()
@@ -184,7 +216,8 @@ def test_the_format_is_that_of_gymnasiums_own_vector_environment(mode: Autoreset
 def test_wrappers_of_gymnasium_work() -> None:
     envs = DictInfoToList(RecordEpisodeStatistics(VectorEnv("worlds:Small", 2, stages=["T0"])))
     _, infos = envs.reset(seed=0)
-    assert infos == [{"success": False, "invalid": False}] * 2
+    assert [(info["success"], info["invalid"]) for info in infos] == [(False, False)] * 2
+    assert [info["action_mask"].sum() for info in infos] == [10 + 2] * 2, "the digits, ANS and EOS"
     *_, infos = envs.step(np.full(2, 17))
     assert [(info["episode"]["l"], info["episode"]["r"], info["success"]) for info in infos] == [(1, 0, False)] * 2
     flat = FlattenObservation(Env("worlds:Small"))
@@ -199,6 +232,22 @@ def test_the_horizon_truncates() -> None:
     assert ends == [(False, False)] * (env.task.spec.horizon - 1) + [(False, True)]
     with pytest.raises(ResetNeeded, match="an episode is over"):
         env.step(1)
+
+
+def test_an_environment_that_is_a_task_is_an_environment_again() -> None:
+    """Its own time limit is a truncation, here as there."""
+    task = mn.make("gymnasium:CartPole-v1", horizon=12, threshold=12)
+    envs = VectorEnv(task, 20, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs.reset(seed=0)
+    ends, random = [], np.random.default_rng(0)
+    for _ in range(12):
+        _, _, terminated, truncated, infos = envs.step(random.integers(2, size=20))
+        assert not (terminated & truncated).any()
+        assert (infos["action_mask"].sum(1) == 2).all()
+        ends.append((terminated.sum(), truncated.sum()))
+    assert all(truncated == 0 for _, truncated in ends[:-1])
+    assert ends[-1][1] > 0
+    assert task.positions.replayed == 0
 
 
 def test_a_right_answer_at_the_horizon_is_no_truncation() -> None:
@@ -286,6 +335,8 @@ def test_text() -> None:
             "stage: None is not allowed; expected one of T0,",
         ),
         (lambda: Env("arithmetic").reset(options={"problem": 3}), "problem: 3 is not allowed; expected a text or 1"),
+        (lambda: Env("arithmetic", fedback="none"), "option of task arithmetic: unknown value 'fedback'; did you mean"),
+        (lambda: Env(Small(), feedback="none"), "option feedback: 'none' is not allowed; expected no options beside a"),
         (lambda: VectorEnv("arithmetic", 0), "num_envs: 0 is not allowed; expected at least 1"),
         (lambda: VectorEnv("arithmetic", 1, autoreset_mode="Same"), "autoreset_mode: unknown value 'Same'"),
         (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any, cast
 
@@ -166,3 +167,15 @@ def test_a_task_without_enumerate_is_sampled(monkeypatch: pytest.MonkeyPatch) ->
     evaluation = evaluate(TokenPolicy(task.spec, PolicyConfig(width=8)), task, progress=lines.append)
     assert lines == ["E, train: 300 problems, drawn", "E, heldout: 300 problems, drawn"]
     assert evaluation.line().endswith("/600 problems, some drawn)")
+
+
+def test_the_mean_return_is_shown_where_it_is_not_the_success_rate() -> None:
+    counts = (Count("a", "train", 1, 2, False, 10.0), Count("a", "heldout", 0, 6, False, 2.0))
+    evaluation = Evaluation(counts, greedy=True)
+    assert evaluation.total("a").mean_return == 4.0
+    assert evaluation.line() == "a=0.125 (return 4) (1/8 problems, some drawn)"
+    assert (
+        Evaluation.of(json.loads(json.dumps({"counts": evaluation.as_dict()["counts"], "greedy": True}))) == evaluation
+    )
+    assert Evaluation((Count("a", "train", 1, 2, True, 0.5),), greedy=True).line() == "a=0.500 (1/2 problems)"
+    assert Evaluation((Count("a", "train", 1, 2),), greedy=True).total().mean_return is None

@@ -57,6 +57,7 @@ def make_rollout() -> Callable[..., Rollout]:
             explored=loss_mask & (draw(steps, n) > 0.5),
             invalid=running & (draw(steps, n) > 0.5),
             success=draw(n) > 0,
+            bootstrap=torch.zeros(n),
             final=State(draw(n) > 0),
         )
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelnative.policies.registry import named
+from modelnative.tasks.contract.task import Problems
 from modelnative.training.algorithm import (
     MIN_DEVIATION,
     Algorithm,
@@ -231,6 +232,48 @@ def test_usual_rewards_are_taken_as_they_are(rollout: Rollout, reward: float) ->
     usual.loss_mask = torch.ones_like(usual.loss_mask)
     assert in_reward_units(usual) is usual
     assert float(largest_return(usual)) == pytest.approx(abs(reward) or 1.0)
+
+
+def test_rewards_are_scaled_as_told_or_by_the_discounted_return(rollout: Rollout) -> None:
+    scaled = in_reward_units(rollout, scale=0.25)
+    assert torch.equal(scaled.reward, rollout.reward * 0.25)
+    steady = dataclasses.replace(
+        rollout, reward=torch.full((400, 2), 1.0), loss_mask=torch.ones(400, 2, dtype=torch.bool)
+    )
+    assert float(largest_return(steady)) == 400
+    assert float(largest_return(steady, gamma=0.9)) == pytest.approx(10)
+    assert in_reward_units(steady, gamma=0.9) is steady
+    assert torch.equal(in_reward_units(steady).reward, steady.reward / 1000)
+
+
+@given(st.integers(0, 1000), st.floats(0.5, 1), st.floats(0, 1))
+def test_a_bootstrapped_value_is_the_value_of_one_more_step(seed: int, gamma: float, gae_lambda: float) -> None:
+    """As if each episode had one action more, which pays the value and ends it."""
+    generator = torch.Generator().manual_seed(seed)
+    length, n = torch.tensor([1, 3, 4]), 3
+    running = torch.arange(5)[:, None] < length
+    value, reward = torch.randn(2, 5, n, generator=generator)
+    ahead = torch.randn(n, generator=generator)
+    names = ("token", "action", "behavior_log_prob", "explored", "invalid")
+    none = {name: torch.zeros(5, n) for name in names}
+    plain = Rollout(
+        problems=Problems(torch.zeros(n), torch.zeros(n, 1), torch.arange(n)),
+        **none,
+        feedback=torch.zeros(5, n, 0),
+        value=value,
+        reward=reward * running,
+        running=running,
+        loss_mask=running,
+        success=torch.zeros(n, dtype=torch.bool),
+        bootstrap=ahead,
+        final=None,
+    )
+    longer = dataclasses.replace(plain, bootstrap=torch.zeros(n), running=torch.arange(5)[:, None] <= length)
+    longer.value = torch.where(running, value, ahead)  # as good as predicted, so that its own advantage is 0
+    longer.reward = torch.where(running, plain.reward, ahead) * longer.running
+    expected = generalized_advantages(longer, gamma, gae_lambda)
+    found = generalized_advantages(plain, gamma, gae_lambda)
+    assert torch.allclose(found[running], expected[running], atol=1e-5)
 
 
 # All algorithms

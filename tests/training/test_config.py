@@ -53,6 +53,7 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("loss.num_generations", 7, {"algorithm": "rloo", "episodes": 64}),
     ("loss.num_generations", 128, {"algorithm": "grpo", "episodes": 64}),
     ("loss.value_weight", -1.0, {}),
+    ("loss.reward_scale", -1.0, {}),
     ("loss.entropy_weight", -1.0, {}),
     ("loss.imitation_weight", -1.0, {}),
     ("loss.hint_weight", -1.0, {}),

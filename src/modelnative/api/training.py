@@ -26,6 +26,7 @@ from modelnative.sweeps.options import SweepOptions
 from modelnative.tasks import TASKS, make_task, task_name
 from modelnative.tasks.contract.task import AnyTask, require
 from modelnative.tasks.importing import require_not_importing
+from modelnative.tasks.libraries import LIBRARIES, library_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.curriculum import Curriculum
 from modelnative.training.events import CallbackLike
@@ -42,13 +43,14 @@ class Agent:
 
 
 def recipe(
-    task: str | AnyTask = "arithmetic", algorithm: str = "ppo", core: str = "gru", curriculum: str = "hints"
+    task: str | AnyTask = "arithmetic", algorithm: str = "ppo", core: str = "gru", curriculum: str | None = None
 ) -> TrainConfig:
     """The configuration that works for this choice; change its fields with `with_fields` or give them to `train`.
 
     Args:
         task: a name, `module:Name`, or a task.
-        algorithm, core, curriculum: registered names, or `module:Name` of your own.
+        algorithm, core: registered names, or `module:Name` of your own.
+        curriculum: likewise; by default `hints`, and `uniform` for tasks of other libraries, such as Gymnasium's.
 
     Raises:
         UserError: a name is unknown (the message has the nearest one), or a task cannot be found again by a name.
@@ -221,7 +223,8 @@ def _named(task: str | AnyTask) -> tuple[str, dict[str, Any]]:
     if isinstance(task, str):
         return task, {}
     name = task.spec.name
-    if name in TASKS and TASKS[name].target == f"{type(task).__module__}:{type(task).__qualname__}":
+    target = TASKS[name].target if name in TASKS else LIBRARIES.get(library_of(name))
+    if target == f"{type(task).__module__}:{type(task).__qualname__}":
         return name, task.options()
     return task_name(task), {}
 

@@ -8,10 +8,11 @@ Both have the same spaces. The action is the next token, `Discrete(V)`. The obse
 - `stage`: Discrete, the stage of the problem.
 
 An episode is `terminated` when an action ends it and `truncated` when it reaches the task's horizon. Each reset draws a
-new problem. `info` has the verifier's verdict `success` and `invalid`, whether the last action had no effect.
+new problem. `info` has the verifier's verdict `success`; `invalid`, whether the last action had no effect; and
+`action_mask`, int8 [V], the actions that now have an effect.
 
-`gymnasium.make` finds a task after
-`gymnasium.register("Arithmetic-v0", "modelnative.bridges.gymnasium:Env", kwargs={"task": "arithmetic"})`.
+Importing this module registers every task, so that `gymnasium.make("modelnative/Arithmetic-v0")` and `make_vec` find
+it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from modelnative.bridges.masks import valid_actions
+from modelnative.bridges.registration import register_envs as register_envs
 from modelnative.errors import choose
 from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, State, Step, TaskSpec, require
@@ -50,6 +53,7 @@ class Env(gymnasium.Env[Observation, np.int64]):
         stages: the names of the stages that problems are drawn from, each equally often; empty means all.
         split: which problems are drawn: train, heldout or all.
         render_mode: `ansi` makes `render` return a text; None turns it off.
+        options: of the task, if it is named.
 
     Raises:
         UserError: an argument, an option or an action is not allowed.
@@ -74,8 +78,10 @@ class Env(gymnasium.Env[Observation, np.int64]):
         stages: Sequence[str] = (),
         split: Split = "train",
         render_mode: str | None = None,
+        **options: Any,
     ) -> None:
-        self._envs = VectorEnv(task, 1, stages=stages, split=split, autoreset_mode=AutoresetMode.DISABLED)
+        disabled = AutoresetMode.DISABLED
+        self._envs = VectorEnv(task, 1, stages=stages, split=split, autoreset_mode=disabled, **options)
         self.task = self._envs.task
         self.observation_space = self._envs.single_observation_space
         self.action_space = self._envs.single_action_space
@@ -106,8 +112,13 @@ class Env(gymnasium.Env[Observation, np.int64]):
         shown = ", ".join(f"{name}={value}" for name, value in registers.items())
         return "\n".join([*self._problem.values(), f"actions: {words}", f"registers: {shown}"])
 
+    def action_masks(self) -> Flags:
+        """The actions that now have an effect, bool [V]."""
+        return self._envs.action_masks()[0]
+
     def _info(self, infos: Info) -> Info:
-        return {"success": bool(infos["success"][0]), "invalid": bool(infos["invalid"][0]), **self._problem}
+        flags = {name: bool(infos[name][0]) for name in ("success", "invalid")}
+        return {**flags, "action_mask": infos["action_mask"][0], **self._problem}
 
 
 class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[Any]]):
@@ -130,6 +141,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         stages: as in `Env`.
         split: as in `Env`.
         autoreset_mode: a member of `AutoresetMode` or its value.
+        options: as in `Env`.
 
     Raises:
         UserError: an argument, an option or an action is not allowed.
@@ -149,12 +161,15 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         stages: Sequence[str] = (),
         split: Split = "train",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        **options: Any,
     ) -> None:
         require(num_envs >= 1, "num_envs", num_envs, "at least 1")
         if not isinstance(autoreset_mode, AutoresetMode):
             values = [mode.value for mode in AutoresetMode]
             autoreset_mode = AutoresetMode(choose("autoreset_mode", autoreset_mode, values))
-        self.task = make_task(task) if isinstance(task, str) else require_task(task)
+        for name, value in options.items() if not isinstance(task, str) else ():
+            require(False, f"option {name}", value, "no options beside a task object, which has them already")
+        self.task = make_task(task, **options) if isinstance(task, str) else require_task(task)
         spec = self.task.spec
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": autoreset_mode}
@@ -168,6 +183,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         self._token = torch.full((num_envs,), spec.start)
         self._feedback = torch.full((num_envs, spec.feedback_width), spec.end)
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64)
+        self._mask = torch.ones(num_envs, len(spec.vocabulary), dtype=torch.bool)
         self._over: Flags = np.ones(num_envs, dtype=np.bool_)
 
     @property
@@ -190,7 +206,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         require(self._episodes is not None or bool(selected.all()), "reset_mask", mask, "none in the first reset")
         self._begin(selected, rest)
         none = np.zeros(self.num_envs, dtype=np.bool_)
-        return self._observation(), _infos(none, none, selected)
+        return self._observation(), self._infos(none, none, selected)
 
     def step(
         self, actions: npt.NDArray[np.int64]
@@ -201,25 +217,31 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         if idle.any():
             self._begin(idle, {})
         result, truncated = self._advance(actions, idle)
-        reward, terminated = result.reward.double().numpy(), result.done.numpy()
+        reward, terminated = result.reward.double().numpy(), result.done.numpy() & ~truncated
         success, invalid = result.success.numpy(), result.invalid.numpy()
         self._over = ended = terminated | truncated
         every = np.ones(self.num_envs, dtype=np.bool_)
-        infos = _infos(success, invalid, every)
+        infos = self._infos(success, invalid, every)
         if mode is AutoresetMode.SAME_STEP and ended.any():
             final = np.full(self.num_envs, None, dtype=object)
             observation = self._observation()
             for i in ended.nonzero()[0].tolist():
                 final[i] = _row(observation, i)
+            final_info = self._infos(success & ended, invalid & ended, ended)
+            self._begin(ended, {})
             infos = {
                 "final_obs": final,
                 "_final_obs": ended.copy(),
-                "final_info": _infos(success & ended, invalid & ended, ended),
+                "final_info": final_info,
                 "_final_info": ended.copy(),
-                **_infos(success & ~ended, invalid & ~ended, every),
+                **self._infos(success & ~ended, invalid & ~ended, every),
             }
-            self._begin(ended, {})
         return self._observation(), reward, terminated.copy(), truncated.copy(), infos
+
+    def action_masks(self) -> Flags:
+        """The actions that now have an effect, bool [num_envs, V]; of an episode that is over, all."""
+        self._begun()
+        return self._mask.numpy().copy()
 
     def _begun(self) -> tuple[Problems, State]:
         if self._episodes is None:
@@ -234,6 +256,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         self._token = self._token.index_fill(0, rows, self.task.spec.start)
         self._feedback = self._feedback.index_copy(0, rows, self.task.feedback(state))
         self._elapsed = self._elapsed.index_fill(0, rows, 0)
+        self._mask = self._mask.index_copy(0, rows, valid_actions(self.task, state))
         self._over = self._over & ~where
         if self._episodes is not None and len(rows) < self.num_envs:
             problems, state = self.problems.put(rows, problems), self.state.put(rows, state)
@@ -255,8 +278,11 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
             result = result.put(rows, Step(state[rows], self._feedback[rows], torch.zeros(len(rows)), no, no, no))
             token = token.index_copy(0, rows, self._token[rows])
         self._episodes, self._token, self._feedback = (problems, result.state), token, result.feedback
+        self._mask = valid_actions(self.task, result.state)
         self._elapsed = (self._elapsed + 1).index_fill(0, rows, 0)
-        truncated: Flags = ((self._elapsed >= self.task.spec.horizon) & ~result.done).numpy()
+        cut = self.task.truncated(result.state)
+        late = (self._elapsed >= self.task.spec.horizon) & ~result.done
+        truncated: Flags = (late if cut is None else late | cut).numpy()
         return result, truncated
 
     def _observation(self) -> Observation:
@@ -264,6 +290,13 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         columns: dict[str, Tensor] = {"context": self.problems.context, "feedback": self._feedback}
         columns |= {"stage": self.problems.stage, "token": self._token}
         return {name: column.numpy().copy() for name, column in columns.items() if column.shape[1:] != (0,)}
+
+    def _infos(self, success: Flags, invalid: Flags, present: Flags) -> Info:
+        """Infos of all episodes in Gymnasium's format: each key with a mask of the episodes that have it."""
+        action_mask = self.action_masks().astype(np.int8) * present[:, None]
+        columns = {"success": success, "invalid": invalid, "action_mask": action_mask}
+        masks = {f"_{name}": present for name in columns}
+        return {name: column.copy() for name, column in {**columns, **masks}.items()}
 
     def _draw(self, options: dict[str, Any], n: int) -> Problems:
         for name in options:
@@ -296,12 +329,9 @@ def _observation_space(spec: TaskSpec) -> spaces.Dict:
     return spaces.Dict(parts)
 
 
-def _infos(success: Flags, invalid: Flags, present: Flags) -> Info:
-    """Infos of many episodes in Gymnasium's format: each key with a mask of the episodes that have it."""
-    columns = {"success": success, "_success": present, "invalid": invalid, "_invalid": present}
-    return {name: column.copy() for name, column in columns.items()}
-
-
 def _row(observation: Observation, i: int) -> Observation:
     """The observation of one episode."""
     return {name: value[i] for name, value in observation.items()}
+
+
+register_envs()

@@ -45,7 +45,7 @@ def choose_episodes(policy: Policy, task: AnyTask, stage: int, *, failures: bool
 def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
     """The first problem of a stage that the policy fails; empty if there is none."""
     problems: Problems
-    for problems in ProblemSet.of(task, stage, "all", LISTED, DRAWN).chunks():
+    for problems in ProblemSet.of(task, stage, "all", LISTED, min(DRAWN, task.evaluation_size)).chunks():
         failed = torch.logical_not(play(policy, task, problems).success)
         if bool(failed.any()):
             return [problems[failed][:1]]

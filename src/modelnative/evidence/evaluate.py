@@ -21,18 +21,24 @@ from modelnative.training.parallel import Pool, cores
 from modelnative.training.rollout import Plan, Rollout, play
 
 LISTED = 150_000  # stages and splits with at most so many problems are played completely
-DRAWN = 10_000  # problems that are sampled from larger or endless ones, always the same
+DRAWN = 10_000  # at most so many are sampled from larger or endless ones, always the same
 
 
 @dataclass(frozen=True)
 class Count:
-    """Successes among the problems of one stage and split: all of them, or a sample if not `whole`."""
+    """Successes among the problems of one stage and split: all of them, or a sample if not `whole`.
+
+    Attributes:
+        stage, split, successes, problems, whole: as above.
+        mean_return: the mean sum of an episode's rewards; None where it was not measured.
+    """
 
     stage: str
     split: str
     successes: int
     problems: int
     whole: bool = True
+    mean_return: float | None = None
 
     @property
     def rate(self) -> float | None:
@@ -60,10 +66,13 @@ class Evaluation:
         """The sum of the counts of a stage, of a split, or of all."""
         chosen = [c for c in self.counts if stage in (None, c.stage) and split in (None, c.split)]
         successes, problems = sum(c.successes for c in chosen), sum(c.problems for c in chosen)
-        return Count(stage or "all", split or "all", successes, problems, all(c.whole for c in chosen))
+        measured = [c for c in chosen if c.problems and c.mean_return is not None]
+        played = sum(c.problems for c in measured)
+        returns = sum(c.problems * (c.mean_return or 0.0) for c in measured) / played if played else None
+        return Count(stage or "all", split or "all", successes, problems, all(c.whole for c in chosen), returns)
 
     def line(self) -> str:
-        """The result in one line.
+        """The result in one line; with the mean return where it is not the success rate.
 
         Example:
             >>> Evaluation((Count("T0", "train", 3, 4), Count("T0", "heldout", 1, 1)), greedy=True).line()
@@ -71,8 +80,15 @@ class Evaluation:
         """
         stages = list(dict.fromkeys(count.stage for count in self.counts))
         whole = self.total()
-        rates = " ".join(f"{stage}={floor(self.total(stage).rate)}" for stage in stages)
+        rates = " ".join(f"{stage}={floor(self.total(stage).rate)}{self._return(stage)}" for stage in stages)
         return f"{rates} ({whole.successes}/{whole.problems} problems{'' if whole.whole else ', some drawn'})"
+
+    def _return(self, stage: str) -> str:
+        """The mean return of a stage in words; empty where it says no more than the success rate."""
+        total = self.total(stage)
+        if total.mean_return is None or total.rate is None or abs(total.mean_return - total.rate) < 1e-6:
+            return ""
+        return f" (return {total.mean_return:.4g})"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -121,8 +137,8 @@ def evaluate(
 ) -> Evaluation:
     """Play every problem of some stages once and count successes.
 
-    Of a stage and split with more than `LISTED` problems, or of a task that cannot enumerate its problems, `DRAWN`
-    problems are played.
+    Of a stage and split with more than `LISTED` problems, or of a task that cannot enumerate its problems,
+    `Task.evaluation_size` problems are played, 10,000 at most.
 
     Args:
         policy: the policy that plays, greedily unless a generator is given.
@@ -147,17 +163,19 @@ def evaluate(
             yield chunk, None if generator is None else Plan.sampled(chunk, task.spec.horizon, generator)
 
     for name, part in parts:
-        problem_set = ProblemSet.of(task, task.spec.stage_index(name), part, LISTED, DRAWN)
+        problem_set = ProblemSet.of(task, task.spec.stage_index(name), part, LISTED, min(DRAWN, task.evaluation_size))
         if progress is not None:
             progress(f"{name}, {part}: {problem_set.count:,} problems{'' if problem_set.listed else ', drawn'}")
         successes = problems = 0
+        returns = 0.0
         work = planned(problem_set)
         for rollout in pool.stream(lambda chunk: play(policy, task, *chunk, final=on_rollout is not None), work):
             successes += int(rollout.success.sum())
+            returns += float(rollout.reward.double().sum())
             problems += len(rollout.success)
             if on_rollout is not None:
                 on_rollout(rollout)
-        counts.append(Count(name, part, successes, problems, problem_set.listed))
+        counts.append(Count(name, part, successes, problems, problem_set.listed, returns / max(problems, 1)))
     return Evaluation(tuple(counts), generator is None)
 
 

@@ -18,6 +18,8 @@ from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
 from modelnative.tasks.contract.task import Problems, TaskSpec
 
+NO_ACTION = -30.0  # the initial bias of the logit of a token that is no action
+
 
 @dataclass
 class TokenState:
@@ -81,6 +83,8 @@ class TokenPolicy(Policy):
         self.parallel = core.parallel
         query = config.reader == "gru"
         self.heads = Heads(width, vocabulary, spec.context_length, spec.end, config.copy_head, query)
+        with torch.no_grad():  # a token that is no action keeps a probability that no gradient comes from
+            self.heads.out.bias[spec.action_count : vocabulary] = NO_ACTION
 
     def initial_state(self, problems: Problems) -> TokenState:
         """Read the problems."""

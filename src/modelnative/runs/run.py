@@ -384,6 +384,6 @@ def _first_line(error: Exception) -> str:
 def new_folder(config: TrainConfig, ending: str = "") -> Path:
     """The path of a new folder for a training or several, named by the time and by what is trained."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.task}-{config.core}-{config.algorithm}-{ending or config.seed}"
-    path = Path("runs") / name.replace(":", ".")
+    path = Path("runs") / name.replace(":", ".").replace("/", ".")
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(free for free in itertools.chain([path], numbered) if not free.exists())

@@ -280,16 +280,19 @@ class Training:
     def _verification_due(self, metrics: Metrics) -> bool:
         """Whether to verify, for what it costs: once sampled success is as asked for, or to find what to practice."""
         state, failure = self.state, self.trainer.curriculum.failure
+        asked = 1 - self.run.config.target_success
         state.confident = False
-        if failure <= MEASURE_BELOW and metrics.update - max(state.verified, state.sampled) >= VERIFY_EVERY:
+        if failure <= max(MEASURE_BELOW, asked) and metrics.update - max(state.verified, state.sampled) >= VERIFY_EVERY:
             start = time.perf_counter()
             state.sampled = metrics.update
-            sampled = stage_success(self.trainer, SAMPLED_EPISODES, sampled=True)
+            sampled = stage_success(
+                self.trainer, min(SAMPLED_EPISODES, self.trainer.task.evaluation_size), sampled=True
+            )
             state.confident = min(sampled) >= self.run.config.target_success
             self._count(start)
             if state.confident and self._practice_solved():
                 return True
-        return failure <= PRACTICE_BELOW and metrics.update - state.verified >= VERIFY_FAILING_EVERY
+        return failure <= max(PRACTICE_BELOW, asked) and metrics.update - state.verified >= VERIFY_FAILING_EVERY
 
     def _practice_solved(self) -> bool:
         """Whether the problems to practice are now solved greedily."""

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from modelnative.errors import UserError, in_words
+from modelnative.tasks.libraries import module_of
 
 SHOWN = 10  # names in a message
 INTERACTIVE = (
@@ -35,7 +36,7 @@ def trust(*modules: str) -> None:
     Args:
         modules: names of modules, such as `mytasks`, or of objects in them, such as `mytasks:MyTask`.
     """
-    _trusted.update(name.partition(":")[0] for name in modules)
+    _trusted.update(module_of(name) or name for name in modules)
 
 
 def require_trusted(file: str | Path, fields: Mapping[str, Any]) -> None:
@@ -77,9 +78,9 @@ def _of_others(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         values = fields.get(field)
         for name in values if isinstance(values, list) else [values]:
             text = name if isinstance(name, str) else ""
-            module, colon, _ = text.partition(":")
+            module = module_of(text)
             ours = module.startswith("modelnative.") and "__main__" not in module
-            if colon and not ours:
+            if module and not ours:
                 yield field, text, module
 
 

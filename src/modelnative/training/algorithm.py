@@ -1,6 +1,7 @@
 """What an algorithm adds: how much better each action was than expected. All else is shared by all of them.
 
-Episodes are whole and the horizon is a rule of the task, so that nothing is bootstrapped past the end.
+Episodes are whole. The horizon is a rule of the task, so nothing is bootstrapped past the end, except where the task
+says that a time limit is none of its rules (`Task.truncated`).
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def generalized_advantages(rollout: Rollout, gamma: float, gae_lambda: float) ->
     value = rollout.value * rollout.running
     error = rollout.reward - value
     error[:-1] += gamma * value[1:]
+    if bool(rollout.bootstrap.any()):
+        last, episode = rollout.length - 1, torch.arange(len(rollout.bootstrap), device=value.device)
+        error[last, episode] += gamma * rollout.bootstrap
     return discounted_returns(error * rollout.running, gamma * gae_lambda)
 
 
@@ -86,19 +90,22 @@ def episode_returns(rollout: Rollout) -> Tensor:
     return (rollout.reward * rollout.loss_mask).sum(0)
 
 
-def largest_return(rollout: Rollout) -> Tensor:
-    """The largest reward or return after the hints, without its sign: float []; 1 where all are 0."""
+def largest_return(rollout: Rollout, gamma: float = 1.0) -> Tensor:
+    """The largest reward or discounted return after the hints, without its sign: float []; 1 where all are 0."""
     rewards = rollout.reward * rollout.loss_mask
-    largest = torch.maximum(rewards.abs().amax(), rewards.sum(0).abs().amax())
+    discount = gamma ** torch.arange(len(rewards), device=rewards.device)[:, None]
+    largest = torch.maximum(rewards.abs().amax(), (discount * rewards).sum(0).abs().amax())
     return torch.where(largest > 0, largest, 1.0)
 
 
-def in_reward_units(rollout: Rollout) -> Rollout:
-    """The rollout with rewards over a power of ten, if they are far from 1: above 31 or below 0.03.
+def in_reward_units(rollout: Rollout, gamma: float = 1.0, scale: float = 0.0) -> Rollout:
+    """The rollout with rewards times `scale`; if that is 0, over a power of ten if returns are above 31 or below 0.03.
 
     A critic learns to predict numbers near 1, and neither thousands nor millionths, in the time that a policy takes.
     """
-    exponent = round(math.log10(float(largest_return(rollout))))
+    if scale:
+        return replace(rollout, reward=rollout.reward * scale)
+    exponent = round(math.log10(float(largest_return(rollout, gamma))))
     return rollout if abs(exponent) < 2 else replace(rollout, reward=rollout.reward / 10.0**exponent)
 
 

@@ -35,7 +35,7 @@ class PPO(Algorithm):
     recipe: ClassVar[dict[str, Any]] = {"updates": 2000, "loss": {"epochs": 1, "minibatches": 6}}
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        rollout = in_reward_units(rollout)
+        rollout = in_reward_units(rollout, self.config.gamma, self.config.reward_scale)
         advantage = generalized_advantages(rollout, self.config.gamma, self.config.gae_lambda)
         normalized = normalize(advantage, rollout.loss_mask, largest=largest_return(rollout))
         return normalized, advantage + rollout.value

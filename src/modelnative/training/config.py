@@ -54,6 +54,9 @@ class LossConfig(ConfigModel):
     """Divide the advantages by the standard deviation of their group (grpo)."""
     value_weight: NonNegative = 0.5
     """Weight of the squared error of the value estimate (ppo, a2c)."""
+    reward_scale: NonNegative = 0.0
+    """Multiply rewards by this for the critic, which predicts numbers near 1 best (ppo, a2c). 0: divide them by a power
+    of ten that each batch decides, where returns are above 31 or below 0.03."""
     entropy_weight: NonNegative = 0.01
     """Weight of the entropy bonus. Decays when the worst stage's failure rate falls below
     optimizer.anneal_below_failure."""
@@ -102,7 +105,7 @@ class TrainConfig(ConfigModel):
     """One training. The defaults are those of the default recipe; `recipe` returns the defaults for other choices."""
 
     task: str = Field(default="arithmetic", min_length=1)
-    """Name of a task (see `modelnative tasks`), or module:Class."""
+    """Name of a task (see `modelnative tasks`), module:Class, or gymnasium:ID, such as gymnasium:CartPole-v1."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the task."""
     core: CoreName = Field(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modelnative.tasks.contract.batch import Batch
-from modelnative.training.rollout import COLUMNS, Rollout
+from modelnative.training.rollout import COLUMNS, VERDICTS, Rollout
 
 
 def replace_rejected(rollouts: Sequence[tuple[Rollout, Tensor]], episodes: int) -> Rollout:
@@ -36,5 +36,5 @@ def _join(rollouts: Sequence[Rollout]) -> Rollout:
         return torch.cat([pad(x, (0, 0) * (x.dim() - 1) + (0, steps - len(x))) for x in parts], 1)
 
     problems = Batch.cat([rollout.problems for rollout in rollouts])
-    success = torch.cat([rollout.success for rollout in rollouts])
-    return Rollout(problems, success=success, final=None, **{name: column(name) for name in COLUMNS})
+    verdicts = {name: torch.cat([getattr(rollout, name) for rollout in rollouts]) for name in VERDICTS}
+    return Rollout(problems, final=None, **{name: column(name) for name in COLUMNS}, **verdicts)

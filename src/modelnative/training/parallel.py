@@ -27,7 +27,7 @@ from modelnative.errors import UserError
 from modelnative.native import kernel_threads
 from modelnative.tasks.contract.task import Problems
 from modelnative.training.launcher import launch
-from modelnative.training.rollout import COLUMNS, Rollout
+from modelnative.training.rollout import COLUMNS, VERDICTS, Rollout
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -230,8 +230,8 @@ def gather_rollout(
         rows = own.transpose(0, 1)
         return (group.scatter(rows, n) if name in private else group.gather(rows, n)).transpose(0, 1).contiguous()
 
-    success = group.gather(columns["success"], n)
-    return Rollout(problems, success=success, final=None, **{name: whole(name) for name in COLUMNS})
+    verdicts = {name: group.gather(columns[name], n) for name in VERDICTS}
+    return Rollout(problems, final=None, **{name: whole(name) for name in COLUMNS}, **verdicts)
 
 
 def own_device(name: str) -> str:

@@ -18,6 +18,7 @@ COMPACT_BELOW = 0.75  # share of running episodes below which the finished ones 
 SHORTER = "episodes, or options with shorter episodes"
 INTEGERS, FLOATS = ("token", "feedback", "action"), ("behavior_log_prob", "value", "reward")
 COLUMNS = (*INTEGERS, *FLOATS, "running", "loss_mask", "explored", "invalid")  # of a rollout, time first
+VERDICTS = ("success", "bootstrap")  # of a rollout, one for each episode
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Rollout:
         explored: bool [T, n], drawn with exploration.
         invalid: bool [T, n], the action had no effect.
         success: bool [n], the verifier's verdict.
+        bootstrap: float [n], the critic's value after the last action, of episodes that `Task.truncated` names; 0 of
+            the others.
         final: the task's state after the last action; None where it was not asked for.
 
     Outside `loss_mask`, `behavior_log_prob` and `value` mean nothing; outside `running`, nothing does.
@@ -82,6 +85,7 @@ class Rollout:
     explored: Tensor
     invalid: Tensor
     success: Tensor
+    bootstrap: Tensor
     final: State | None
 
     @property
@@ -103,7 +107,8 @@ class Rollout:
     def select(self, rows: Tensor) -> Rollout:
         """Some of the episodes, int64 [m], without `final`."""
         columns = {name: getattr(self, name).index_select(1, rows) for name in COLUMNS}
-        return Rollout(self.problems[rows], success=self.success.index_select(0, rows), final=None, **columns)
+        verdicts = {name: getattr(self, name).index_select(0, rows) for name in VERDICTS}
+        return Rollout(self.problems[rows], final=None, **columns, **verdicts)
 
 
 def rollout_bytes(task: AnyTask, n: int) -> int:
@@ -113,14 +118,15 @@ def rollout_bytes(task: AnyTask, n: int) -> int:
 
 
 def empty_columns(task: AnyTask, n: int, device: torch.device) -> dict[str, Tensor]:
-    """Columns for n episodes of full length, and `success`, before anything was played."""
+    """Columns for n episodes of full length, and what there is one of for each, before anything was played."""
     columns: dict[str, Tensor] = {}
     require_memory(rollout_bytes(task, n), device, SHORTER)
     for name in COLUMNS:
         dtype = torch.int64 if name in INTEGERS else torch.float32 if name in FLOATS else torch.bool
         shape = (task.spec.feedback_width,) if name == "feedback" else ()
         columns[name] = torch.zeros(task.spec.horizon, n, *shape, dtype=dtype, device=device)
-    return {**columns, "success": torch.zeros(n, dtype=torch.bool, device=device)}
+    success, bootstrap = torch.zeros(n, dtype=torch.bool, device=device), torch.zeros(n, device=device)
+    return {**columns, "success": success, "bootstrap": bootstrap}
 
 
 @standard_settings()
@@ -175,6 +181,10 @@ def play(
         for name, column in written.items():
             columns[name][t, at] = column
         columns["success"][at] |= step.success
+        cut = task.truncated(step.state)
+        if cut is not None and bool((cut & running).any()):
+            ahead = policy(action[None], step.feedback[None], output.state).value[0].float()
+            columns["bootstrap"][at] = torch.where(cut & running, ahead, columns["bootstrap"][at])
 
         state, memory, token, feedback, running = step.state, output.state, action, step.feedback, ~step.done
         if device.type != "cpu":
@@ -194,7 +204,7 @@ def play(
         order = torch.cat([*(part for part, _ in finished), rows]).argsort()
         state = Batch.cat([*(part for _, part in finished), state])[order]
     kept = {name: columns[name][:length] for name in COLUMNS}
-    return Rollout(problems, success=columns["success"], final=state if final else None, **kept)
+    return Rollout(problems, final=state if final else None, **kept, **{name: columns[name] for name in VERDICTS})
 
 
 @dataclass
@@ -251,12 +261,14 @@ def sample_actions(
 
 
 def blind_distribution(context: Tensor, spec: TaskSpec) -> Tensor:
-    """How explored actions are drawn: half uniformly from the vocabulary, half from the context's tokens. [n, V].
+    """How explored actions are drawn: half uniformly from the actions, half from the context's tokens. [n, V].
 
     Where the context is blank, all of them uniformly.
     """
-    vocabulary = len(spec.vocabulary)
-    own = torch.zeros(len(context), vocabulary, device=context.device)
+    own = torch.zeros(len(context), len(spec.vocabulary), device=context.device)
     own.scatter_add_(1, context, ((context != spec.end) & (context != spec.start)).float())
+    own[:, spec.action_count :] = 0
+    uniform = torch.zeros_like(own[:1])
+    uniform[:, : spec.action_count] = 1 / spec.action_count
     total = own.sum(1, keepdim=True)
-    return torch.where(total > 0, 0.5 / vocabulary + 0.5 * own / total, 1 / vocabulary)
+    return torch.where(total > 0, 0.5 * uniform + 0.5 * own / total, uniform)

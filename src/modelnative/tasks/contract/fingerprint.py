@@ -25,7 +25,10 @@ def fingerprint(task: AnyTask) -> dict[str, Any]:
         except UserError:  # a stage without problems
             content = []
         problems[name] = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    found = {"spec": dataclasses.asdict(task.spec), "options": task.options(), "problems": problems}
+    spec = dataclasses.asdict(task.spec)
+    if not spec["actions"]:
+        del spec["actions"]  # fingerprints written before there was this field
+    found = {"spec": spec, "options": task.options(), "problems": problems}
     return dict(json.loads(json.dumps(found, default=str)))  # as it is when it was read from a file
 
 

@@ -47,6 +47,7 @@ class TaskSpec:
         end: id of the padding token.
         positions: a name for each position of the context, for people; the index where there is none.
         solvable: for each stage, whether the oracle succeeds on all of its problems; empty if it does on all stages.
+        actions: the first so many tokens are the actions; the others are only read, and are invalid as actions. 0: all.
 
     Example:
         >>> spec = TaskSpec("add", (*"0123456789", "START", "END"), ("easy",), 2, 0, 3, start=10, end=11)
@@ -64,6 +65,12 @@ class TaskSpec:
     end: int
     positions: tuple[str, ...] = ()
     solvable: tuple[bool, ...] = ()
+    actions: int = 0
+
+    @property
+    def action_count(self) -> int:
+        """The number of tokens that are actions."""
+        return self.actions or len(self.vocabulary)
 
     def stage_index(self, stage: str) -> int:
         """Return the index of a stage. Raises `UserError` with the nearest name if there is no such stage."""
@@ -165,9 +172,15 @@ class Task(ABC, Generic[P, S]):
     | `state_groups` | `inspect`: which registers are exchanged together |
     | `vary` | `inspect`: problems that differ in one element |
     | `board` | the episode player, if it is to show more than the registers |
+    | `truncated` | a time limit that is no rule of the task: the value after it is bootstrapped |
+
+    Attributes:
+        spec: the constants.
+        evaluation_size: problems that an evaluation draws of a stage and split that it cannot list.
     """
 
     spec: TaskSpec
+    evaluation_size: int = 10_000
 
     @abstractmethod
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> P:
@@ -289,6 +302,14 @@ class Task(ABC, Generic[P, S]):
         By default, other problems.
         """
         return self.sample(problems.stage, generator, "all")
+
+    def truncated(self, state: S) -> Tensor | None:
+        """Return which of n episodes are done because of a time limit that is no rule of the task: bool [n].
+
+        An algorithm with a critic then counts the value of the state after the last action as if the episode went on.
+        None, the default: the task has no such limit, and its horizon is one of its rules.
+        """
+        return None
 
     @property
     def has_oracle(self) -> bool:
