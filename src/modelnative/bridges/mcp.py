@@ -12,9 +12,9 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
-from modelnative import __version__
 from modelnative.bridges.optional import optional
 from modelnative.errors import UserError
 from modelnative.tasks import make_task
@@ -47,7 +47,7 @@ class TaskServer:
         name = f"modelnative-{self.episode.task.spec.name}"
         self.server = mcp.Server(
             name,
-            version=__version__,
+            version=version("modelnative"),
             instructions=instructions,
             on_list_tools=self._list,
             on_call_tool=self._call,

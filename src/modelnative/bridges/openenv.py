@@ -13,11 +13,11 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import Field
 
-from modelnative import __version__
 from modelnative.bridges.optional import optional
 from modelnative.errors import UserError, choose
 from modelnative.tasks import make_task
@@ -95,7 +95,9 @@ class TaskEnvironment(core.Environment):  # type: ignore[misc]
     def get_metadata(self) -> Any:
         """The name, the rules and the version."""
         task = self._episode.task
-        return types.EnvironmentMetadata(name=task.spec.name, description=self._episode.rules, version=__version__)
+        return types.EnvironmentMetadata(
+            name=task.spec.name, description=self._episode.rules, version=version("modelnative")
+        )
 
     # OpenEnv's task API: problem `index` of seed 0; pass `split` and `index` to `reset`
 
