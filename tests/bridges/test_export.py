@@ -174,7 +174,7 @@ def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match=r"out: .*used' is not allowed; expected a folder that does not exist"):
         export(policy, task, tmp_path / "used", "torch")
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(UserError, match=r"format: 'onnx' needs .*pip install 'modelnative\[onnx\]'"):
+    with pytest.raises(UserError, match=r"onnx: it is not installed.*pip install 'modelnative\[onnx\]'"):
         export(policy, task, tmp_path / "new", "onnx")
     assert not (tmp_path / "new").exists()
 

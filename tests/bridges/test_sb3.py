@@ -1,34 +1,19 @@
-"""The adapter for Stable-Baselines3, as far as it can be tested without it; the rest where it is installed."""
+"""The adapter for Stable-Baselines3, where it is installed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from modelnative.bridges import sb3
 from modelnative.bridges.gymnasium import VectorEnv
-from modelnative.errors import UserError
 
-
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sb3, "VecEnv", object)
-    with pytest.raises(
-        UserError, match=r"^stable_baselines3: is not installed; install it with: pip install 'modelnative\[sb3\]'$"
-    ):
-        sb3.SB3VecEnv("arithmetic", 2)
-
-
-def test_a_version_that_was_not_tested_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sb3, "VecEnv", type("VecEnv", (), {}))
-    monkeypatch.setattr(sb3, "version", lambda _: "3.0.1")
-    with pytest.warns(UserWarning, match="stable_baselines3 3.0.1 was not tested; expected 2.9 or later, below 2.10"):
-        sb3._require_sb3()
+pytest.importorskip("stable_baselines3")
+from modelnative.bridges import sb3
 
 
 @pytest.mark.filterwarnings("default")  # torch.utils.tensorboard, and SB3 of itself
 def test_episodes_are_those_of_the_vector_environment() -> None:
     """Observations are the one-hot tokens, and the last of an episode comes in SB3's info."""
-    pytest.importorskip("stable_baselines3")
     ours = sb3.SB3VecEnv("arithmetic", 5, stages=["T0"], seed=3)
     plain = VectorEnv("arithmetic", 5, stages=["T0"], autoreset_mode="SameStep")
     parts = plain.single_observation_space.spaces

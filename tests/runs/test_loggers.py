@@ -138,7 +138,7 @@ def test_every_number_is_logged_once(name: str, tmp_path: Path, monkeypatch: pyt
 
 def test_a_missing_package_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
-    with pytest.raises(UserError, match=r"log: 'mlflow' needs .*; pip install 'modelnative\[mlflow\]'"):
+    with pytest.raises(UserError, match=r"mlflow: it is not installed; .* pip install 'modelnative\[mlflow\]'"):
         Training.start(tmp_path / "run", config("mlflow"))
     assert not (tmp_path / "run").exists()
 

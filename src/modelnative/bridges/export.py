@@ -14,7 +14,6 @@ log_probs, value, which reads all tokens so far at every step.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.errors import UserError, choose, require
+from modelnative.extras import optional
 from modelnative.policies.contract import forward_rollout
 from modelnative.runs.files import write_json
 from modelnative.tasks.contract.task import AnyTask, TaskSpec
@@ -134,7 +134,8 @@ def export(policy: nn.Module, task: AnyTask, folder: Path, kind: str = "onnx") -
     choose("format", kind, FORMATS)
     require(not folder.exists() or not any(folder.iterdir()), "out", str(folder), "a folder that does not exist")
     if kind == "onnx":
-        _require_onnx()
+        optional("onnx", "onnx", "1.17", "2")
+        optional("onnxscript", "onnx", "0.5", "1")
     spec, policy = task.spec, policy.eval()
     begin = Begin(policy, spec)
     problems, (token, feedback) = _blank(spec, 3), _first(spec, 3)
@@ -238,13 +239,3 @@ def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str],
         )
         assert made is not None
         made.save(str(file))
-
-
-def _require_onnx() -> None:
-    for package in ("onnx", "onnxscript"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f"format: 'onnx' needs a package that cannot be imported ({error}); pip install 'modelnative[onnx]'"
-            ) from error

@@ -30,7 +30,6 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from modelnative.bridges.masks import valid_actions
 from modelnative.bridges.registration import register_envs as register_envs
 from modelnative.errors import choose
 from modelnative.tasks import make_task, require_task
@@ -256,7 +255,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         self._token = self._token.index_fill(0, rows, self.task.spec.start)
         self._feedback = self._feedback.index_copy(0, rows, self.task.feedback(state))
         self._elapsed = self._elapsed.index_fill(0, rows, 0)
-        self._mask = self._mask.index_copy(0, rows, valid_actions(self.task, state))
+        self._mask = self._mask.index_copy(0, rows, _valid(self.task, state))
         self._over = self._over & ~where
         if self._episodes is not None and len(rows) < self.num_envs:
             problems, state = self.problems.put(rows, problems), self.state.put(rows, state)
@@ -278,7 +277,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
             result = result.put(rows, Step(state[rows], self._feedback[rows], torch.zeros(len(rows)), no, no, no))
             token = token.index_copy(0, rows, self._token[rows])
         self._episodes, self._token, self._feedback = (problems, result.state), token, result.feedback
-        self._mask = valid_actions(self.task, result.state)
+        self._mask = _valid(self.task, result.state)
         self._elapsed = (self._elapsed + 1).index_fill(0, rows, 0)
         cut = self.task.truncated(result.state)
         late = (self._elapsed >= self.task.spec.horizon) & ~result.done
@@ -327,6 +326,11 @@ def _observation_space(spec: TaskSpec) -> spaces.Dict:
         if width:
             parts[name] = spaces.MultiDiscrete(np.full(width, size))
     return spaces.Dict(parts)
+
+
+def _valid(task: AnyTask, state: State) -> Tensor:
+    """Which actions `Task.valid` accepts in each of n episodes, bool [n, V]; all where it is over."""
+    return torch.as_tensor(task.valid(state)) | state.done[:, None]
 
 
 def _row(observation: Observation, i: int) -> Observation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 
 from modelnative.errors import UserError, require
 from modelnative.evidence.evaluate import Evaluation, floor
+from modelnative.extras import optional
 from modelnative.runs.run import Run
 
 PREFIX = "hf:"  # of a repository where a run folder is expected
@@ -45,9 +45,9 @@ def fetch(name: str) -> Path:
     Raises:
         UserError: the package is missing, or there is no such repository.
     """
-    repository = name.removeprefix(PREFIX)
+    hub, repository = _hub(), name.removeprefix(PREFIX)
     try:
-        return Path(_hub().snapshot_download(repository, allow_patterns=[*PARTS, "README.md"]))
+        return Path(hub.snapshot_download(repository, allow_patterns=[*PARTS, "README.md"]))
     except (OSError, ValueError) as error:
         raise UserError(f"run: {name!r} cannot be downloaded ({error})") from error
 
@@ -114,9 +114,4 @@ def _rate(evaluation: Evaluation, stage: str, split: str | None) -> str:
 
 
 def _hub() -> Any:
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise UserError(
-            f"to: the Hub needs a package that cannot be imported ({error}); pip install 'modelnative[hub]'"
-        ) from error
+    return optional("huggingface_hub", "hub", "1.0", "3")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modelnative.bridges.optional import optional
+from modelnative.extras import optional
 from modelnative.tasks.contract.calls import Call
 from modelnative.tasks.contract.episode import Episode
 from modelnative.tasks.contract.task import AnyTask, Split, require

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from modelnative.bridges.optional import optional
 from modelnative.errors import UserError
+from modelnative.extras import optional
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.calls import Argument, Call, Refusal
 from modelnative.tasks.contract.episode import Episode

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import Field
 
-from modelnative.bridges.optional import optional
 from modelnative.errors import UserError, choose
+from modelnative.extras import optional
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.episode import Episode, Shown
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Split, require

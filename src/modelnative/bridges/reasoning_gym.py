@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from modelnative.bridges.optional import optional
 from modelnative.errors import UserError, choose
+from modelnative.extras import optional
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.episode import draw
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Split

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.bridges.optional import optional
 from modelnative.bridges.reasoning_gym import TESTED
 from modelnative.errors import UserError, choose, in_words
+from modelnative.extras import optional
 from modelnative.tasks.contract.sampling import StageTables, content_key
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import (

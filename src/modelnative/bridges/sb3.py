@@ -6,9 +6,7 @@ all tokens side by side, so that `VecFrameStack` stacks them and contrib's LSTM 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,11 @@ from gymnasium.vector import AutoresetMode
 
 from modelnative.bridges.gymnasium import Observation, VectorEnv
 from modelnative.errors import UserError
+from modelnative.extras import optional
 from modelnative.tasks.contract.task import AnyTask, Split
 
-VecEnv: Any
-try:
-    from stable_baselines3.common.vec_env import VecEnv  # type: ignore[import-not-found, no-redef, unused-ignore]
-except ModuleNotFoundError:
-    VecEnv = object  # `SB3VecEnv()` then says what is missing
-
-TESTED = ("2.9", "2.10")  # from, and below
+TESTED = ("2.9", "2.10")
+VecEnv: Any = optional("stable_baselines3.common.vec_env", "sb3", *TESTED).VecEnv
 Array = npt.NDArray[Any]
 
 
@@ -63,7 +57,6 @@ class SB3VecEnv(VecEnv):  # type: ignore[misc]
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        _require_sb3()
         same_step = AutoresetMode.SAME_STEP
         self.envs = VectorEnv(task, num_envs, stages=stages, split=split, autoreset_mode=same_step, **options)
         self._seed, self._actions = seed, np.zeros(num_envs, dtype=np.int64)
@@ -149,15 +142,3 @@ class SB3VecEnv(VecEnv):  # type: ignore[misc]
         rows = np.zeros((len(columns[0]), self._width), dtype=np.float32)
         np.put_along_axis(rows, np.concatenate(columns, 1) + self._first, 1.0, 1)
         return rows
-
-
-def _require_sb3() -> None:
-    """Raise a `UserError` if SB3 is not installed, and warn of a version that was not tested."""
-    if VecEnv is object:
-        raise UserError("stable_baselines3: is not installed; install it with: pip install 'modelnative[sb3]'")
-    found = version("stable_baselines3")
-    numbers = [tuple(map(int, text.split(".")[:2])) for text in (TESTED[0], found, TESTED[1])]
-    if not numbers[0] <= numbers[1] < numbers[2]:
-        warnings.warn(
-            f"stable_baselines3 {found} was not tested; expected {TESTED[0]} or later, below {TESTED[1]}", stacklevel=3
-        )

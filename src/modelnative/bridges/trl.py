@@ -9,8 +9,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from modelnative.bridges.optional import optional
 from modelnative.errors import UserError, choose
+from modelnative.extras import optional
 from modelnative.tasks.contract.calls import Argument, Call
 from modelnative.tasks.contract.episode import Episode
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Split, require

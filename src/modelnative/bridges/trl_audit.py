@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.bridges.optional import optional
 from modelnative.bridges.trl import TESTED
+from modelnative.extras import optional
 from modelnative.tasks.contract.episode import Episode
 from modelnative.tasks.contract.task import require
 from modelnative.training.audit import (

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from modelnative.bridges.optional import optional
 from modelnative.bridges.trl import hint_of
+from modelnative.extras import optional
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.calls import Call
 from modelnative.tasks.contract.episode import Episode

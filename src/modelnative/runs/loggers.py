@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import os
 import secrets
@@ -17,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Evaluation
+from modelnative.extras import optional
 from modelnative.runs.events import Checkpointed, Finished, Verified
 from modelnative.runs.files import read_json, write_json
 from modelnative.runs.run import Run
@@ -57,21 +56,18 @@ class Logger(Callback):
     sent from the run's own metrics.
 
     Attributes:
-        package: the module that the logger imports.
+        module_name: of the module that the logger imports, whose last part is the name of its package.
+        tested: versions of the package: from the first, and below the second.
         at_once: whether what was sent survives a kill; otherwise that holds only after `close`.
     """
 
-    package = ""
+    module_name = ""
+    tested = ("", "")
     at_once = True
 
     def __init__(self) -> None:
-        try:
-            self.module: Any = importlib.import_module(self.package)
-        except ImportError as error:
-            remedy = f"pip install 'modelnative[{self.name}]'"
-            raise UserError(
-                f"log: {self.name!r} needs a package that cannot be imported ({error}); {remedy}"
-            ) from error
+        package = self.module_name.rpartition(".")[2]
+        self.module: Any = optional(self.module_name, self.name, *self.tested, package=package)
         self.stages: tuple[str, ...] = ()
         self.pending: dict[int, dict[str, float]] = {}
         self.sent = 0
@@ -163,7 +159,7 @@ class Logger(Callback):
 class TensorBoard(Logger):
     """Writes event files into `RUN/tensorboard`."""
 
-    package = "torch.utils.tensorboard"
+    module_name, tested = "torch.utils.tensorboard", ("2.17", "3")
 
     def open(self, run: Run, identity: str, sent: int) -> None:
         self.writer = self.module.SummaryWriter(str(run.path / "tensorboard"), purge_step=sent + 1 if sent else None)
@@ -183,7 +179,7 @@ class TensorBoard(Logger):
 class Wandb(Logger):
     """Logs to Weights & Biases as its own settings say (`WANDB_MODE`, `WANDB_PROJECT`...); files are in `RUN/wandb`."""
 
-    package = "wandb"
+    module_name, tested = "wandb", ("0.18", "1")
     at_once = False  # its own process writes later, and a kill ends it, too
 
     def create(self, run: Run) -> str:
@@ -212,7 +208,7 @@ class Wandb(Logger):
 class Trackio(Logger):
     """Logs to Trackio's local database; `trackio show` displays it."""
 
-    package = "trackio"
+    module_name, tested = "trackio", ("0.20", "1")
 
     def open(self, run: Run, identity: str, sent: int) -> None:
         config = run.config.model_dump(mode="json")
@@ -229,7 +225,7 @@ class Trackio(Logger):
 class MLflow(Logger):
     """Logs to the MLflow server or folder that `MLFLOW_TRACKING_URI` names, in the experiment `modelnative`."""
 
-    package = "mlflow"
+    module_name, tested = "mlflow", ("2.16", "4")
 
     def create(self, run: Run) -> str:
         client = self.module.MlflowClient()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from importlib.metadata import version
-from types import ModuleType
+from typing import Any
 
 from modelnative.errors import UserError
 
@@ -14,7 +14,7 @@ class MissingExtraError(UserError, ModuleNotFoundError):
     """An optional package is not installed. It is an import error, too, so that what skips those skips it."""
 
 
-def optional(module: str, extra: str, first: str, below: str, package: str | None = None) -> ModuleType:
+def optional(module: str, extra: str, first: str, below: str, package: str | None = None) -> Any:
     """Import a module of an optional package.
 
     Args:
@@ -33,7 +33,7 @@ def optional(module: str, extra: str, first: str, below: str, package: str | Non
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+        if error.name is None or error.name.partition(".")[0] not in (module.partition(".")[0], package):
             raise
         raise MissingExtraError(
             f"{package}: it is not installed; install it with: pip install 'modelnative[{extra}]'"

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from modelnative.bridges import inspect, mcp, optional, reasoning_gym, reasoning_gym_task, trl, trl_audit
+from modelnative import extras
+from modelnative.bridges import hub, inspect, mcp, reasoning_gym, reasoning_gym_task, trl, trl_audit
 from modelnative.errors import UserError
+from modelnative.runs.loggers import make_loggers
+from modelnative.training.registry import LOGGERS
 
 
 def imported(bridge: str) -> object:
@@ -29,6 +32,9 @@ USES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "verifiers": ("verifiers", "verifiers", lambda: imported("verifiers")),
     "openenv": ("openenv", "openenv", lambda: imported("openenv")),
     "inspect": ("inspect_ai", "inspect", lambda: inspect.inspect_task("hops")),
+    "sb3": ("stable_baselines3", "sb3", lambda: imported("sb3")),
+    "hub": ("huggingface_hub", "hub", lambda: hub.fetch("hf:user/name")),
+    **{name: (name, name, lambda name=name: make_loggers(name)) for name in LOGGERS},
 }
 
 
@@ -44,14 +50,14 @@ def test_a_missing_package_is_one_line_that_names_the_extra(name: str) -> None:
 
 
 def test_a_version_outside_the_tested_range_is_a_warning() -> None:
-    assert optional.optional("pydantic", "x", "2", "99").__name__ == "pydantic"
+    assert extras.optional("pydantic", "x", "2", "99").__name__ == "pydantic"
     with pytest.warns(
         UserWarning, match=r"^pydantic [\d.]+ was not tested with modelnative; tested: from 97, below 99$"
     ):
-        optional.optional("pydantic", "x", "97", "99")
+        extras.optional("pydantic", "x", "97", "99")
 
 
 def test_the_numbers_of_a_version() -> None:
-    assert optional._release("1.16.0rc1") == (1, 16, 0)
-    assert optional._release("0.3.285") < optional._release("0.4")
-    assert optional._release("2.13.0+cpu") == (2, 13, 0)
+    assert extras._release("1.16.0rc1") == (1, 16, 0)
+    assert extras._release("0.3.285") < extras._release("0.4")
+    assert extras._release("2.13.0+cpu") == (2, 13, 0)
