@@ -19,11 +19,8 @@ from modelnative.training.algorithm import (
 )
 from modelnative.training.rollout import Rollout
 
-# One unclipped pass without a critic needs more and smaller steps.
-UNCLIPPED: dict[str, Any] = {
-    "updates": 6000,
-    "loss": {"value_weight": 0.0, "epochs": 1, "minibatches": 4, "clip_low": 0.0, "clip_high": 0.0},
-}
+PASS: dict[str, Any] = {"epochs": 1, "minibatches": 6}  # over each rollout
+UNCLIPPED: dict[str, Any] = {**PASS, "clip_low": 0.0, "clip_high": 0.0}
 
 
 class PPO(Algorithm):
@@ -32,7 +29,7 @@ class PPO(Algorithm):
     The critic's unit is a power of ten of the reward's where rewards are far from 1; see `in_reward_units`.
     """
 
-    recipe: ClassVar[dict[str, Any]] = {"updates": 2000, "loss": {"epochs": 1, "minibatches": 6}}
+    recipe: ClassVar[dict[str, Any]] = {"updates": 2000, "loss": PASS}
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         rollout = in_reward_units(rollout, self.config.gamma, self.config.reward_scale)
@@ -44,20 +41,14 @@ class PPO(Algorithm):
 class A2C(PPO):
     """One unclipped pass over each rollout, with PPO's advantages (Mnih et al., 2016)."""
 
-    recipe: ClassVar[dict[str, Any]] = {
-        "updates": 6000,
-        "loss": {"epochs": 1, "minibatches": 4, "clip_low": 0.0, "clip_high": 0.0},
-    }
+    recipe: ClassVar[dict[str, Any]] = {"updates": 6000, "loss": UNCLIPPED}
     learning_rate_factor: ClassVar[float] = 0.3
 
 
 class GRPO(Algorithm):
     """Clipped surrogate with advantages relative to the other episodes of a problem, no critic (Shao et al., 2024)."""
 
-    recipe: ClassVar[dict[str, Any]] = {
-        "updates": 3000,
-        "loss": {"value_weight": 0.0, "epochs": 2, "minibatches": 4},
-    }
+    recipe: ClassVar[dict[str, Any]] = {"updates": 3000, "loss": {**PASS, "value_weight": 0.0}}
     learning_rate_factor: ClassVar[float] = 0.5
     grouped: ClassVar[bool] = True
 
@@ -69,7 +60,7 @@ class GRPO(Algorithm):
 class RLOO(Algorithm):
     """The baseline is the mean return of the other episodes of the problem (Ahmadian et al., 2024)."""
 
-    recipe: ClassVar[dict[str, Any]] = UNCLIPPED
+    recipe: ClassVar[dict[str, Any]] = {"updates": 6000, "loss": {**UNCLIPPED, "value_weight": 0.0}}
     learning_rate_factor: ClassVar[float] = 0.3
     grouped: ClassVar[bool] = True
 
@@ -82,7 +73,7 @@ class RLOO(Algorithm):
 class Reinforce(Algorithm):
     """Returns against the mean return of their stage (Williams, 1992)."""
 
-    recipe: ClassVar[dict[str, Any]] = UNCLIPPED
+    recipe: ClassVar[dict[str, Any]] = {"updates": 6000, "loss": {**UNCLIPPED, "value_weight": 0.0}}
     learning_rate_factor: ClassVar[float] = 0.3
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
