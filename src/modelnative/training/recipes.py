@@ -13,7 +13,7 @@ from modelnative.tasks.libraries import library_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.registry import ALGORITHMS, CURRICULA
 
-# Where a task is learned as surely with larger steps, in less time, by every algorithm.
+# Where a task is learned as surely with larger steps, in less time, by every algorithm that is shipped.
 TASK_LEARNING_RATES = {("arithmetic", "gru"): 1e-2, ("arithmetic", "transformer"): 2e-3}
 # Tasks of other libraries, by the library: no oracle, long episodes, rewards on the way.
 LIBRARY_RECIPES: dict[str, dict[str, Any]] = {
@@ -54,5 +54,7 @@ def recipe(
     for kind in kinds.values():
         config = with_fields(config, getattr(kind, "recipe", {}))
     config = with_fields(config, {name: value for name, value in library.items() if name != "curriculum"})
-    cautious = config.optimizer.learning_rate * getattr(kinds["algorithm"], "learning_rate_factor", 1.0)
-    return with_fields(config, {"optimizer": {"learning_rate": TASK_LEARNING_RATES.get((task, core), cautious)}})
+    rate = TASK_LEARNING_RATES.get((task, core))
+    if rate is None or algorithm not in ALGORITHMS:
+        rate = (rate or config.optimizer.learning_rate) * getattr(kinds["algorithm"], "learning_rate_factor", 1.0)
+    return with_fields(config, {"optimizer": {"learning_rate": rate}})
