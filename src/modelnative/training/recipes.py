@@ -14,7 +14,7 @@ from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.registry import ALGORITHMS, CURRICULA
 
 # Where a task is learned as surely with larger steps, in less time, by every algorithm that is shipped.
-TASK_LEARNING_RATES = {("arithmetic", "gru"): 1e-2, ("arithmetic", "transformer"): 2e-3}
+TASK_LEARNING_RATES = {("arithmetic", "gru"): 1e-2, ("arithmetic", "transformer"): 2e-3, ("arithmetic", "mingru"): 6e-3}
 # Tasks of other libraries, by the library: no oracle, long episodes, rewards on the way.
 LIBRARY_RECIPES: dict[str, dict[str, Any]] = {
     "gymnasium": {
