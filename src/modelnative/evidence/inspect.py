@@ -73,7 +73,8 @@ class StageInspection:
 
 
 def _exchange(exchange: Exchange) -> dict[str, Any]:
-    outcomes = {"answer": exchange.answer, "next_token": exchange.next_token, "program": exchange.program}
+    names = ("answer", "next_token", "program", "same_procedure")
+    outcomes = {name: getattr(exchange, name) for name in names}
     shown = {name: None if outcome is None else outcome.as_dict() for name, outcome in outcomes.items()}
     return {"carrier": exchange.carrier.name, "kind": exchange.carrier.kind, "key": exchange.key, **shown}
 
