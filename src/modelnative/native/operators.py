@@ -66,7 +66,7 @@ def operator(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     bound.apply_defaults()
                     given = bound.args
                 arguments = kernel().flatten(*given)
-                if kernel().supports(*arguments):
+                if arguments is not None and kernel().supports(*arguments):
                     result: R = kernel().operator(*arguments)
                     return result
             return plain(*args, **kwargs)
@@ -85,7 +85,7 @@ class Kernel:
             the arguments.
         backward: (arguments, saved, *gradients of the results) -> the gradients of the first arguments; the others have
             none. None: the operator is not differentiable.
-        flatten: the operator's arguments, from those of the plain definition.
+        flatten: the operator's arguments, from those of the plain definition; None if there is no kernel for them.
         fits: whether there is a kernel for arguments of such sizes.
     """
 
@@ -94,7 +94,7 @@ class Kernel:
         schema: str,
         forward: Callable[..., tuple[Any, Saved]],
         backward: Callable[..., Sequence[Tensor]] | None = None,
-        flatten: Callable[..., Arguments] = lambda *args: args,
+        flatten: Callable[..., Arguments | None] = lambda *args: args,
         fits: Callable[..., bool] = lambda *args: True,
     ) -> None:
         self.forward, self.backward, self.flatten, self.fits = forward, backward, flatten, fits
@@ -195,11 +195,12 @@ class Call(ctypes.Structure):
 
     def __init__(self, *values: Tensor | float | None) -> None:
         self.held = [x.contiguous() if isinstance(x, Tensor) else x for x in values]
-        super().__init__(*(address(x) if isinstance(x, Tensor) else x for x in self.held))
+        super().__init__(*[x.data_ptr() if isinstance(x, Tensor) else x for x in self.held])
 
     def run(self, name: str, *tensors: Tensor | None) -> None:
-        """Call a C++ function with the struct and contiguous tensors."""
-        _function(type(self), name, len(tensors))(ctypes.byref(self), *map(address, tensors))
+        """Call a C++ function with the struct and tensors, contiguous unless it knows their strides."""
+        pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+        _function(type(self), name, len(tensors))(ctypes.byref(self), *pointers)
 
 
 @functools.cache
@@ -217,9 +218,3 @@ def struct_fields(pointers: str, integers: str, floats: str = "") -> list[tuple[
     """The fields of a `Call`, named by words."""
     parts = ((pointers, c_void_p), (integers, c_int64), (floats, ctypes.c_float))
     return [(name, kind) for names, kind in parts for name in names.split()]
-
-
-def address(tensor: Tensor | None) -> int | None:
-    """Where a contiguous tensor's numbers lie; None stays None."""
-    assert tensor is None or tensor.is_contiguous(), "a kernel was given a tensor that is not contiguous"
-    return None if tensor is None else tensor.data_ptr()

@@ -13,11 +13,12 @@ from modelnative.errors import choose
 from modelnative.policies.config import READERS, PolicyConfig
 from modelnative.policies.contract import Policy, PolicyOutput, select_rows
 from modelnative.policies.core import Core, InputRows, sum_rows
-from modelnative.policies.cores.gru import GRU
+from modelnative.policies.cores.gru import GRU, GRULayer
 from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
 from modelnative.tasks.contract.task import Problems, TaskSpec
 
+METHODS = frozenset({"forward", "forward_rollout", "initial_state", "input_table", "read"})
 NO_ACTION = -30.0  # the initial bias of the logit of a token that is no action
 
 
@@ -103,6 +104,29 @@ class TokenPolicy(Policy):
             summary = summary + self.input.weight.index_select(0, stage + len(self.spec.vocabulary))
         table = self.core.input_table(self.input.weight, always=len(self.spec.vocabulary))
         return TokenState(self.core.initial_state(summary, read), context, stage, keys, table)
+
+    def one_gru(self) -> tuple[list[Tensor], list[int]] | None:
+        """Parameters and sizes, if this is the plain network with a GRU of one layer and nothing changed, else None.
+
+        In the order of `parameters()`; then the rows of `input`, width, vocabulary, context length, first row of the
+        feedback, padding token, places of the feedback, and whether there is an embedding of the stage and a copy head.
+        """
+        core, heads, spec = self.core, self.heads, self.spec
+        context: Any = self.context
+        if type(self) is not TokenPolicy or type(core) is not GRU or type(heads) is not Heads or heads.query:
+            return None
+        layer, out = core.layer(0), heads.out
+        parts = {self.input: nn.Embedding, context: nn.Embedding, layer: GRULayer, out: nn.Linear}
+        if len(core.layers) != 1 or any(type(part) is not kind for part, kind in parts.items()):
+            return None
+        for part in (self, core, heads, *parts):  # each as its class has it
+            if part._forward_hooks or part._forward_pre_hooks or not METHODS.isdisjoint(vars(part)):
+                return None
+        recurrent = (layer.weight, layer.recurrent, layer.bias, layer.inner)
+        copies = out.out_features > len(spec.vocabulary) + 1
+        sizes = (len(spec.vocabulary), spec.context_length, self.first_place, spec.end, spec.feedback_width)
+        numbers = [*self.input.weight.shape, *sizes, int(self.stage_aware), int(copies)]
+        return [self.input.weight, context.weight, *recurrent, out.weight, out.bias], numbers
 
     def state_groups(self) -> dict[str, tuple[str, ...]]:
         return {"context": ("context", "stage", "keys"), "hidden state": ("core",)}
