@@ -60,7 +60,7 @@ def figures(found: mn.Inspection, stage: str) -> dict[str, Any]:
     by_key: dict[str, Any] = {}
     for exchange in inside.exchanges:
         row = by_key.setdefault(exchange.carrier.name, {})
-        outcomes = {"answer": exchange.answer, "next": exchange.next_token}
+        outcomes = {"answer": exchange.answer, "next": exchange.next_token, "same": exchange.same_procedure}
         row[exchange.key] = {
             level: {part: rate(getattr(o, part)) for part in ("donor", "own", "predicted", "noise")}
             | {"pairs": o.donor.trials, "predicted pairs": o.predicted.trials}
@@ -137,25 +137,18 @@ CLAIMS: list[tuple[str, str, str, Any]] = [
             lambda x, c=carrier: _extreme(x, c, "predicted", 2, 12),
         )
         for run in ("arithmetic", "transformer")
-        for carrier in ("memory register", "all registers", "context")
+        for carrier in ("memory register", "all registers")
     ),
     *(
         (
             run,
-            "hidden state exchanged: own answer, lowest of actions 2–12",
-            "≥ 0.99",
-            lambda x: _extreme(x, "hidden state", "own", 2, 12),
+            f"{carrier} exchanged, actions 2–12{pairs}: {what}, lowest",
+            "≥ 0.99" if level == "same" else "",
+            lambda x, c=carrier, p=part, level=level: _extreme(x, c, p, 2, 12, level),
         )
         for run in ("arithmetic", "transformer")
-    ),
-    *(
-        (
-            run,
-            "hidden state exchanged: own answer, lowest of actions 3–12",
-            "",
-            lambda x: _extreme(x, "hidden state", "own", 3, 12),
-        )
-        for run in ("arithmetic", "transformer")
+        for carrier, part, what in (("context", "predicted", "as predicted"), ("hidden state", "own", "own answer"))
+        for level, pairs in (("same", ", same procedure"), ("answer", ", all pairs"))
     ),
     ("arithmetic", "success with blank feedback", "", lambda x: x["removals"]["feedback: blank"]),
     ("arithmetic", "success without the hidden state", "", lambda x: x["removals"]["hidden state: 0"]),

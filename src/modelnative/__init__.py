@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.errors import UserError as UserError
     from modelnative.evidence.inspect import Inspection as Inspection
     from modelnative.evidence.inspect import StageInspection as StageInspection
+    from modelnative.evidence.sharing import StageUnits as StageUnits
     from modelnative.policies.config import PolicyConfig as PolicyConfig
     from modelnative.policies.contract import Policy as Policy
     from modelnative.policies.contract import PolicyOutput as PolicyOutput
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.tasks.contract.task import Step as Step
     from modelnative.tasks.contract.task import Task as Task
     from modelnative.tasks.contract.task import TaskSpec as TaskSpec
+    from modelnative.tasks.mixture.task import Mixture as Mixture
     from modelnative.tasks.tools.task import ToolTask as ToolTask
     from modelnative.tasks.tools.tool import tool as tool
     from modelnative.training.algorithm import Algorithm as Algorithm
@@ -95,6 +97,7 @@ _MODULES = {
     "bridges.registration": "register_envs",
     "errors": "UserError",
     "evidence.inspect": "Inspection StageInspection",
+    "evidence.sharing": "StageUnits",
     "policies.config": "PolicyConfig",
     "policies.contract": "Policy PolicyOutput",
     "policies.core": "Core",
@@ -107,6 +110,7 @@ _MODULES = {
     "tasks.contract.check": "check_task",
     "tasks.contract.episode": "Episode Shown",
     "tasks.contract.task": "Problems State Step Task TaskSpec",
+    "tasks.mixture.task": "Mixture",
     "tasks.tools.task": "ToolTask",
     "tasks.tools.tool": "tool",
     "training.algorithm": "Algorithm",

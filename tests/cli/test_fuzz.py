@@ -111,7 +111,7 @@ class Lines:
         for name, values in (("--stage", ("T0", *TEXTS)), ("--pairs", NUMBERS), ("--out", TEXTS)):
             if self.random.random() < 0.3:
                 yield from self.valued(name, values)
-        yield from self.some("--no-probes", "--json")
+        yield from self.some("--no-probes", "--units", "--json")
 
     def compare(self) -> Iterator[str]:
         yield from (self.run() for _ in range(self.random.choice((1, 1, 2, 3))))

@@ -10,11 +10,14 @@ from typing import Any
 import planted
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from own import LSTM
 
 import modelnative as mn
 from modelnative.evidence.carriers import donors_of, problems_of, record
 from modelnative.evidence.decoding import Decoding
+from modelnative.evidence.donors import same_procedure
 from modelnative.evidence.interventions import ENDED, Moment, get_field, playback, replay
 from modelnative.evidence.probes import has_one_skeleton
 from modelnative.evidence.ridge import FOLDS, Design, margins
@@ -223,6 +226,21 @@ def test_registers_of_the_calculator_are_predicted(tmp_path: Path) -> None:
     assert memory.answer.own.hits + memory.answer.predicted.hits == memory.answer.comparable.hits
     assert memory.answer.predicted.hits >= 20
     assert found.verdict("memory register").keys == (5, 6, 7, 8, 9, 10, 11)
+    assert memory.same_procedure is None
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_the_same_procedure_differs_in_operands_alone(seed: int) -> None:
+    """A procedure is made up, of tokens and of places of the context, and played on two contexts."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randint(0, 30, (2, 1, 6), generator=generator)
+    steps = torch.randint(-6, 30, (8,), generator=generator).tolist()  # below 0: a place
+    played = [torch.tensor([[context[0, step] if step < 0 else step] for step in steps]) for context in (first, second)]
+    assert bool(same_procedure(first, second, *played))
+    at = int(torch.randint(0, 8, (), generator=generator))
+    played[1][at] += 100  # in neither context
+    assert not bool(same_procedure(first, second, *played))
 
 
 @pytest.mark.parametrize("core", [*CORES, "own"])
@@ -234,6 +252,8 @@ def test_every_core_and_any_module_is_inspected_and_twice_the_same(core: str, tm
     assert core not in ("gru", "own") or files[0].read_bytes() == files[1].read_bytes()
     (stage,) = json.loads(files[0].read_text())["stages"]
     assert stage["verdicts"]
+    same = [(e["same_procedure"], e["answer"]) for e in stage["exchanges"] if e["kind"] != "tools"]
+    assert all(0 <= part["donor"]["trials"] <= whole["donor"]["trials"] for part, whole in same)
     assert {"hidden state: 0", "last token: unseen"} <= {removal["name"] for removal in stage["removals"]}
 
 

@@ -138,6 +138,7 @@ def inspect(
     stages: Sequence[str] | None = None,
     pairs: int = PAIRS,
     probes: bool = True,
+    units: bool = False,
     file: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inspection:
@@ -149,6 +150,7 @@ def inspect(
         stages: names; all by default.
         pairs: of problems in each stage.
         probes: also ask which later actions are known in advance, with linear probes and controls.
+        units: also ask which units of the hidden state each stage needs, and whether the other stages need them.
         file: write the result there, as JSON.
         progress: is called with a line before everything that takes time.
 
@@ -170,7 +172,7 @@ def inspect(
         policy, played = agent.policy, agent.task
         untrained = _untrained(agent)
     found = inspect_policy(
-        policy, played, stages=stages, pairs=pairs, probes=probes, untrained=untrained, progress=progress
+        policy, played, stages=stages, pairs=pairs, probes=probes, units=units, untrained=untrained, progress=progress
     )
     if file is not None:
         write_json(Path(file), {"format": FORMAT, **found.as_dict()})

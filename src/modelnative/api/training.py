@@ -26,7 +26,7 @@ from modelnative.sweeps.options import SweepOptions
 from modelnative.tasks import TASKS, make_task, task_name
 from modelnative.tasks.contract.task import AnyTask, require
 from modelnative.tasks.importing import require_not_importing
-from modelnative.tasks.libraries import LIBRARIES, library_of
+from modelnative.tasks.libraries import maker_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.curriculum import Curriculum
 from modelnative.training.events import CallbackLike
@@ -223,7 +223,7 @@ def _named(task: str | AnyTask) -> tuple[str, dict[str, Any]]:
     if isinstance(task, str):
         return task, {}
     name = task.spec.name
-    target = TASKS[name].target if name in TASKS else LIBRARIES.get(library_of(name))
+    target = TASKS[name].target if name in TASKS else (maker_of(name) or ("",))[0]
     if target == f"{type(task).__module__}:{type(task).__qualname__}":
         return name, task.options()
     return task_name(task), {}

@@ -115,6 +115,7 @@ def inspect(arguments: Sequence[str]) -> int:
     add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages, such as T2 (default: all)")
     add("--pairs", type=int, default=500, metavar="N", help="pairs of problems in each stage (default: 500)")
     add("--no-probes", dest="probes", action="store_false", help="do not ask what is known in advance")
+    add("--units", action="store_true", help="which units each stage needs, and whether the other stages need them")
     add("--out", type=Path, metavar="FILE", help="write the JSON to this file (default: RUN/inspect.json)")
     add("--json", action="store_true", help="print JSON instead of tables")
     found = parser.read(arguments)
@@ -126,6 +127,7 @@ def inspect(arguments: Sequence[str]) -> int:
         stages=found.stage,
         pairs=found.pairs,
         probes=found.probes,
+        units=found.units,
         file=found.out or found.folder / "inspect.json",
         progress=print_progress,
     )

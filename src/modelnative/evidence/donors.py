@@ -89,6 +89,8 @@ class Exchange:
         answer: the outcome in answers.
         next_token: in the next action; None for registers, which act on later ones.
         program: in all remaining actions; None for registers.
+        same_procedure: in answers, of pairs whose remaining actions are the same but for tokens of the context (see
+            `same_procedure`), so that only operands differ; None for registers.
     """
 
     carrier: Carrier
@@ -96,6 +98,7 @@ class Exchange:
     answer: Outcome
     next_token: Outcome | None
     program: Outcome | None
+    same_procedure: Outcome | None
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -110,6 +113,7 @@ class _Pairs:
     own: Moment
     donor: Moment
     equal: Tensor
+    alike: Tensor
     own_tail: Tensor
     donor_tail: Tensor
     own_answer: Tensor
@@ -131,7 +135,8 @@ def exchange_all(policy: nn.Module, task: AnyTask, episodes: Episodes, answers: 
             values = get_field(own.state, path)
             equal = equal & (values == values[order])
         tail = episodes.played.action[t:]
-        pairs = _Pairs(own, donor, equal, tail, tail[:, order], own_answer, own_answer[order])
+        alike = same_procedure(problems.context, problems.context[order], tail, tail[:, order])
+        pairs = _Pairs(own, donor, equal, alike, tail, tail[:, order], own_answer, own_answer[order])
         for carrier in _worth(carriers(policy, task, episodes.changing), own, donor):
             found.append(_exchange(policy, task, episodes, answers, carrier, t, pairs, generator))
     return found
@@ -195,7 +200,24 @@ def _exchange(
         next_token = outcome(tail[:1], own[:1], donor[:1], donor[:1], first, per_token=True)
         program = outcome(tail, own, donor, donor, noise_tail, per_token=True)
     answered = outcome(answer, pairs.own_answer, pairs.donor_answer, predicted, noise_answer, per_token=False)
-    return Exchange(carrier, t + 1, answered, next_token, program)
+    alike = None
+    if carrier.kind != "tools":
+        pairs = dataclasses.replace(pairs, equal=pairs.equal & pairs.alike)
+        alike = outcome(answer, pairs.own_answer, pairs.donor_answer, predicted, noise_answer, per_token=False)
+    return Exchange(carrier, t + 1, answered, next_token, program, alike)
+
+
+def same_procedure(context: Tensor, other_context: Tensor, actions: Tensor, other_actions: Tensor) -> Tensor:
+    """Whether two episodes do the same with different operands: bool [n].
+
+    Each action is the same token in both, or the token at the same place of the context in both.
+
+    Args:
+        context, other_context: int64 [n, C].
+        actions, other_actions: int64 [T, n].
+    """
+    copied = (context == actions[:, :, None]) & (other_context == other_actions[:, :, None])
+    return ((actions == other_actions) | copied.any(-1)).all(0)
 
 
 def _same_length(actions: Tensor, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from modelnative.evidence.donors import Exchange, StageTransfer, exchange_all, t
 from modelnative.evidence.interventions import Answers
 from modelnative.evidence.removals import Removal, remove_all
 from modelnative.evidence.sensitivity import Sensitivity, sensitivity
+from modelnative.evidence.sharing import StageUnits, sharing
 from modelnative.evidence.verdicts import Verdict, in_words, verdicts
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems, require
@@ -73,7 +74,8 @@ class StageInspection:
 
 
 def _exchange(exchange: Exchange) -> dict[str, Any]:
-    outcomes = {"answer": exchange.answer, "next_token": exchange.next_token, "program": exchange.program}
+    names = ("answer", "next_token", "program", "same_procedure")
+    outcomes = {name: getattr(exchange, name) for name in names}
     shown = {name: None if outcome is None else outcome.as_dict() for name, outcome in outcomes.items()}
     return {"carrier": exchange.carrier.name, "kind": exchange.carrier.kind, "key": exchange.key, **shown}
 
@@ -87,12 +89,14 @@ class Inspection:
         options: of the task.
         pairs: of problems in each stage.
         stages: what was found.
+        sharing: the units that each of the stages needs, if that was asked for.
     """
 
     task: str
     options: dict[str, Any]
     pairs: int
     stages: tuple[StageInspection, ...]
+    sharing: tuple[StageUnits, ...] = ()
 
     def stage(self, name: str) -> StageInspection:
         """One stage by its name."""
@@ -101,7 +105,8 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; the same for the same agent and machine."""
         stages = [stage.as_dict() for stage in self.stages]
-        return {"task": self.task, "options": self.options, "pairs": self.pairs, "stages": stages}
+        found = {"task": self.task, "options": self.options, "pairs": self.pairs, "stages": stages}
+        return {**found, "sharing": [units.as_dict() for units in self.sharing]}
 
 
 @standard_settings()
@@ -113,6 +118,7 @@ def inspect(
     stages: Sequence[str] | None = None,
     pairs: int = PAIRS,
     probes: bool = True,
+    units: bool = False,
     untrained: nn.Module | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inspection:
@@ -124,6 +130,7 @@ def inspect(
         stages: names; all by default.
         pairs: of problems in each stage.
         probes: also ask what is known in advance; with four times as many problems.
+        units: also ask which units of the hidden state each stage needs, and whether the other stages need them.
         untrained: the same network with random weights, for a control; by default the weights are put in random places.
         progress: is called with a line before each stage.
 
@@ -143,10 +150,13 @@ def inspect(
             if progress is not None:
                 progress(f"{task.spec.stages[index]}: {pairs} pairs")
             found.append(_stage(policy, task, index, pairs, probes, untrained))
+        if units and progress is not None:
+            progress("units that stages share")
+        shared = sharing(policy, task, names, pairs) if units else ()
     finally:
         torch.set_num_threads(threads)
         policy.train(training)
-    return Inspection(task.spec.name, task.options(), pairs, tuple(found))
+    return Inspection(task.spec.name, task.options(), pairs, tuple(found), shared)
 
 
 def _stage(

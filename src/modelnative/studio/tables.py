@@ -291,6 +291,7 @@ def task_list() -> Table:
     shown = table("task", "description")
     for name, entry in task_entries().items():
         shown.add_row(Text(name, "bold"), entry.summary)
+    shown.add_row(Text("NAME+NAME", "bold"), "several of these for one network, such as arithmetic+recall+hops")
     shown.add_row(Text("gymnasium:ID", "bold"), "any environment of Gymnasium, such as gymnasium:CartPole-v1")
     return shown
 

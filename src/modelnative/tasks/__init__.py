@@ -2,7 +2,7 @@
 
 A task has a name in `TASKS`, the name of an entry point in the group `modelnative.tasks`, a name of the form
 `package.module:name` for a subclass of `Task`, a function that returns a task, or a task; or a name in another library,
-such as `gymnasium:CartPole-v1` (`LIBRARIES`).
+such as `gymnasium:CartPole-v1`, or the names of several tasks joined by `+` (`libraries`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from modelnative.errors import UserError, choose, in_words, shown
 from modelnative.tasks.importing import imported, module_name, script_path
-from modelnative.tasks.libraries import LIBRARIES, library_of
+from modelnative.tasks.libraries import maker_of
 
 if TYPE_CHECKING:
     from modelnative.tasks.contract.task import AnyTask
@@ -194,8 +194,8 @@ def _maker(name: str) -> Callable[..., Any] | AnyTask:
     """Return what the name of a task refers to: a class, a function that returns a task, or a task."""
     from modelnative.tasks.contract.task import Task
 
-    if library := library_of(name):
-        return functools.partial(imported(LIBRARIES[library]), name.partition(":")[2])
+    if maker := maker_of(name):
+        return functools.partial(imported(maker[0]), maker[1])
     target = _target(name)
     try:
         found = imported(target)

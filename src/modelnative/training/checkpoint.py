@@ -23,7 +23,7 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         names = _trained_names(trainer)
         tensors |= {f"optimizer.{name}.{key}": value for name, value in zip(names, moments, strict=True)}
     if trainer.practice is not None:
-        tensors |= {f"practice.{i}": value for i, value in enumerate(trainer.practice.fields())}
+        tensors |= {f"practice.{i}": value for i, value in enumerate(trainer.practice.tensors())}
     return tensors, {**{name: getattr(trainer, name) for name in COUNTERS}, "computed_by": trainer.computed_by}
 
 
@@ -46,9 +46,13 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], counters: dict[str, An
     trainer.policy.load_state_dict(part("policy."))
     trainer.curriculum.load_state_dict(part("curriculum."))
     trainer.optimizer.load({key: [moments[f"{name}.{key}"] for name in names] for key in MOMENTS} if moments else {})
-    kind = type(trainer.task.sample(torch.zeros(1, dtype=torch.int64), torch.Generator()))
-    device = trainer.config.device
-    trainer.practice = kind(*(practice[str(i)].to(device) for i in range(len(practice)))) if practice else None
+    trainer.practice = None
+    if practice:
+        like = trainer.task.sample(torch.zeros(1, dtype=torch.int64), torch.Generator())
+        if len(practice) != len(like.tensors()):
+            raise ValueError(f"practice: {len(practice)} tensors; expected {len(like.tensors())}")
+        kept = (practice[str(i)].to(trainer.config.device) for i in range(len(practice)))
+        trainer.practice = like.map(lambda _: next(kept))
     for name in COUNTERS:
         setattr(trainer, name, int(counters[name]))
     earlier = counters.get("computed_by", trainer.computed_by)  # older checkpoints do not say

@@ -105,7 +105,7 @@ class TrainConfig(ConfigModel):
     """One training. The defaults are those of the default recipe; `recipe` returns the defaults for other choices."""
 
     task: str = Field(default="arithmetic", min_length=1)
-    """Name of a task (see `modelnative tasks`), module:Class, or gymnasium:ID, such as gymnasium:CartPole-v1."""
+    """Name of a task (see `modelnative tasks`), several joined by +, module:Class, or gymnasium:ID (CartPole-v1)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the task."""
     core: CoreName = Field(

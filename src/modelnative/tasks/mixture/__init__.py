@@ -1,0 +1,1 @@
+"""Several tasks as one, for one network."""
