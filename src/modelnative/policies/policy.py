@@ -152,4 +152,3 @@ class TokenPolicy(Policy):
         shown = feedback if self.spec.feedback_width else None
         rows = InputRows(tokens, stage, shown, self.first_place, vocabulary, end)
         return self.core.read(state.table, rows, state.core, lengths)
-

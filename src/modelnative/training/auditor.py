@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from modelnative.training.trainer import Trainer
 
 FIRST, EVERY = (1, 2, 10, 30), 100  # updates that are audited, and then every so manyth
-EPISODES, ALONE = 64, 2  # that are read, and that are read one by one
+EPISODES, ALONE, PARTED = 64, 2, 16  # that are read, that are read one by one, and whose gradient is taken
 
 
 def audit_due(update: int) -> bool:
@@ -61,6 +62,7 @@ def audit_update(trainer: Trainer, state: UpdateState) -> Audit:
     running = some.running[:, : len(alone)]
     difference = (torch.cat(alone, 1) - log_prob[:, : len(alone)])[running].abs()
     readings["row_alone"] = (float(difference.max()), int(running.sum()))
+    readings |= _unread(trainer, some, log_prob) | _paid(trainer, some) | _parts(trainer, state, rows[:PARTED])
     return Audit(readings | _replayed(trainer, some))
 
 
@@ -69,6 +71,51 @@ def _log_probs(trainer: Trainer, rollout: Rollout) -> Tensor:
     output = forward_rollout(trainer.policy, rollout.problems, rollout.token, rollout.feedback, None, None)
     log_probs = output.logits.float().log_softmax(-1)
     return log_probs.gather(-1, rollout.action.flatten()[:, None])[:, 0].view_as(rollout.action)
+
+
+def _unread(trainer: Trainer, rollout: Rollout, log_prob: Tensor) -> Readings:
+    """How much the log-probabilities change if each episode is given another problem of its stage."""
+    problems = rollout.problems
+    order = problems.stage.sort(stable=True).indices
+    other = torch.empty_like(order).index_copy(0, order, order.roll(1))
+    differs = (problems.context != problems.context[other]).any(1) & (problems.stage == problems.stage[other])
+    if not bool(differs.any()):
+        return {}
+    exchanged = _log_probs(trainer, replace(rollout, problems=problems[other]))
+    seen = rollout.running & differs
+    return {"problem_unread": (float((exchanged - log_prob)[seen].abs().max()), int(seen.sum()))}
+
+
+def _paid(trainer: Trainer, rollout: Rollout) -> Readings:
+    """What failed episodes are paid, as a share of what the oracle is paid for the same problems."""
+    failed = ~rollout.success
+    if not bool(failed.any()) or not trainer.task.has_oracle:
+        return {}
+    paid, count = rollout.reward.sum(0)[failed], int(failed.sum())
+    if not bool((paid > 0).any()):
+        return {"paid_without_success": (0.0, count)}
+    problems = rollout.problems[failed]
+    state, reward, success = trainer.task.begin(problems), torch.zeros_like(paid), torch.zeros_like(failed[failed])
+    for action in trainer.task.oracle(problems).t():
+        step = trainer.task.step(state, action)
+        state, reward, success = step.state, reward + step.reward, success | step.success
+    if not bool(success.any()) or float(reward[success].mean()) <= 0:
+        return {}
+    return {"paid_without_success": (float(paid[success].mean() / reward[success].mean()), int(success.sum()))}
+
+
+def _parts(trainer: Trainer, state: UpdateState, rows: Tensor) -> Readings:
+    """How far the gradient of some episodes, as the trainer accumulates it, is from the sum of two halves."""
+    if trainer.group.size > 1:  # the parts are in other processes
+        return {}
+    with torch.enable_grad():
+        whole = trainer.gradient(state, rows)[0]
+        halves = [trainer.part_gradient(state, rows[offset::2], rows)[:-1] for offset in range(2)]
+    scale = torch.stack(torch._foreach_norm(whole)).norm()
+    if not float(scale) > 0:
+        return {}
+    difference = torch._foreach_sub(whole, torch._foreach_add(*halves))
+    return {"gradient_of_parts": (float(torch.stack(torch._foreach_norm(difference)).norm() / scale), len(rows))}
 
 
 def _replayed(trainer: Trainer, rollout: Rollout) -> Readings:
