@@ -23,7 +23,7 @@ from modelnative.runs.training import Training
 from modelnative.studio.live import LiveView
 from modelnative.studio.report import write_report
 from modelnative.training.audit import CHECKS
-from modelnative.training.auditor import audit_due, audit_update
+from modelnative.training.auditor import audit_due, audit_update, audited_whole
 from modelnative.training.registry import ALGORITHMS
 from modelnative.training.rollout import Rollout
 from modelnative.training.trainer import Trainer
@@ -195,7 +195,28 @@ def test_tensors_that_do_not_fit_are_refused(change: dict[str, Tensor], message:
 
 
 def test_updates_that_are_audited() -> None:
-    assert [update for update in range(1, 302) if audit_due(update)] == [1, 2, 10, 30, 100, 200, 300]
+    assert [update for update in range(1, 42) if audit_due(update)] == [1, 2, 10, 20, 30, 40]
+    assert [update for update in range(1, 302) if audited_whole(update)] == [1, 2, 10, 100, 200, 300]
+
+
+def test_an_audit_that_is_not_whole_reads_what_may_change_during_a_training() -> None:
+    trained = trainer(algorithm="grpo")
+    with torch.no_grad():
+        state = trained.prepare(*trained.collect(), 0.0)
+    few, whole = (audit_update(trained, state, whole=whole).readings for whole in (False, True))
+    assert {"log_prob_gap_mean", "effective_sample_size", "last_actions_left_out"} <= set(few)
+    assert set(few) < set(whole)
+    assert {"row_alone", "gradient_of_parts", "replayed_differently", "problem_unread"} <= set(whole)
+
+
+def test_a_score_that_pays_for_failure_is_named() -> None:
+    """The published tutorial's score, by itself; a reward for milestones is no such score."""
+    for task, options, sick in (("tutorial", {}, True), ("arithmetic", {"reward": "milestone"}, False)):
+        config = mn.with_fields(mn.recipe(task), {"task": task, "options": options, "episodes": 256})
+        trained = Trainer(mn.make(task, **options), config)
+        for _ in range(10):
+            trained.update()
+        assert ("paid_without_success" in [alarm.check for alarm in trained.alarms]) == sick
 
 
 def test_auditing_changes_no_number() -> None:

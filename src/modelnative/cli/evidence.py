@@ -50,7 +50,7 @@ A difference is claimed only if both intervals support it, for all groups togeth
 """
 
 CLINIC = """\
-Twelve faults that people met in recipes for reinforcement learning, each planted in a training of its own. A healthy
+Fifteen faults that people met in recipes for reinforcement learning, each planted in a training of its own. A healthy
 and a sick twin are audited for two updates: does the audit see the fault, and does it stay silent on the healthy twin?
 
     modelnative clinic "length bias" --curves

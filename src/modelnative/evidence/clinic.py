@@ -27,7 +27,7 @@ from modelnative.training.update_state import UpdateState
 
 MOST_SEEDS = 100_000
 UPDATES, CURVES = 2, 120  # audited updates of every twin, and updates of a learning curve
-NOISE, TEMPERATURE, STALE, OTHER_TOKENS = 0.05, 1.3, 4, 0.01
+NOISE, TEMPERATURE, STALE, OTHER_TOKENS, PARTS = 0.05, 1.3, 4, 0.01, 4
 
 Spoil = Callable[[Trainer], None]
 
@@ -252,6 +252,36 @@ def _by_length(trainer: Trainer, rollout: Rollout, advantage: Tensor) -> Tensor:
     return advantage * length.float().mean() / length
 
 
+def _mean_of_means(trainer: Trainer) -> None:
+    """Accumulate the gradient over four parts of a minibatch, each divided by its own tokens."""
+    gradient = trainer.gradient
+
+    def averaged(state: UpdateState, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+        found = [gradient(state, part) for part in rows.tensor_split(PARTS)]
+        gradients = [torch.stack(each).mean(0) for each in zip(*(part for part, _ in found), strict=True)]
+        return gradients, torch.stack([terms for _, terms in found]).mean(0)
+
+    trainer.gradient = averaged  # type: ignore[method-assign]
+
+
+def _unread(trainer: Trainer) -> None:
+    """Give the network the first problem's context in every episode."""
+    policy: Any = trainer.policy
+    begin, context = policy.initial_state, list[Tensor]()
+
+    def initial_state(problems: Problems) -> Any:
+        context[:] = context or [problems.context[:1].clone()]
+        return begin(replace(problems, context=context[0].expand_as(problems.context).contiguous()))
+
+    policy.initial_state = initial_state
+
+
+def _paid_at_the_end(rollout: Rollout) -> dict[str, Tensor]:
+    """The last action of every episode is paid as success is."""
+    last = rollout.running & ~torch.cat([rollout.running[1:], torch.zeros_like(rollout.running[:1])])
+    return {"reward": torch.where(last, 1.0, rollout.reward)}
+
+
 def _at_the_start(change: Callable[[Tensor, Tensor | None], Tensor]) -> Spoil:
     """Change the core's state before the first token; the second argument is its last state of an earlier call."""
 
@@ -354,6 +384,27 @@ CASES: dict[str, Case] = {
             "rllm #272, prime-rl #1334, verl #6719",
             ("replayed_differently",),
             _after_play(_other_tokens),
+        ),
+        Case(
+            "mean of means",
+            "the gradient is accumulated over parts of a batch, each divided by its own tokens",
+            "TRL #3021, verl #906, SkyRL #925, open-instruct #1161",
+            ("gradient_of_parts",),
+            _mean_of_means,
+        ),
+        Case(
+            "problem unread",
+            "the network is given the same problem in every episode, as by a prompt that is cut off",
+            "RAGEN-2 (arXiv 2604.06268), on templates that ignore the input",
+            ("problem_unread",),
+            _unread,
+        ),
+        Case(
+            "proxy reward",
+            "an episode that ends is paid, whether it succeeds or not",
+            "spurious rewards (arXiv 2506.10947); the published tutorial's score",
+            ("paid_without_success",),
+            _after_play(_paid_at_the_end),
         ),
         Case(
             "wrong sign",

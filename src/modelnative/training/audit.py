@@ -13,6 +13,8 @@ from torch import Tensor
 from modelnative.errors import UserError
 
 MEAN_GAP, MAX_GAP = 1e-4, 1e-2  # of log-probabilities; rounding gives 2e-7 and 3e-6 in float32
+LEAST_READ = 1e-9  # change of a log-probability with another problem's context; 0 if nothing of it is read
+PAID = 0.9  # what failed episodes may be paid, of what successful ones are
 LEAST_SAMPLE = 0.99  # effective sample size as a share of the tokens
 MOST_SHARE = 1e-3  # of the advantages' root mean square
 
@@ -81,6 +83,22 @@ CHECKS: dict[str, Check] = {
         MAX_GAP,
         "the prediction for an episode depends on the rest of the batch",
         "Look for a mean over the batch, batch normalization, padding that is attended to, or a state carried over.",
+    ),
+    "problem_unread": Check(
+        LEAST_READ,
+        "the network predicts the same for every problem",
+        "Look at what the network is given: a prompt that is cut off, or a template without the problem.",
+        least=True,
+    ),
+    "paid_without_success": Check(
+        PAID,
+        "failed episodes are paid as if they had succeeded",
+        "Make the reward the verifier's verdict, or let no sum of other rewards come near it.",
+    ),
+    "gradient_of_parts": Check(
+        MOST_SHARE,
+        "the gradient of a batch changes with the parts that it is accumulated from",
+        "Divide the sums of all parts by the tokens of the whole batch, instead of averaging the parts' means.",
     ),
     "replayed_differently": Check(
         0.0,

@@ -237,23 +237,23 @@ class Trainer:
 
     def gradient(self, state: UpdateState, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of every parameter on some episodes, and the loss's terms, float [6]."""
-        tokens = state.tokens.index_select(0, rows).sum()
-        count = float(self.algorithm.loss_denominator(tokens, len(rows), self.task.spec.horizon))
-        weights = LossWeights.of(self.config.loss, state.entropy_weight, count)
-
-        def part_gradient(part: Tensor) -> list[Tensor]:
-            if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
-                none = torch.zeros(len(LossTerms._fields), device=rows.device)
-                return [*map(torch.zeros_like, self.parameters), none]
-            return policy_gradient(self.policy, self.parameters, state, part, weights)
-
         mine = self.group.shard(rows)
         parts = self.parts(len(mine), LEARNED_AT_ONCE)  # each has every so manyth episode, so long ones and short ones
-        first, *others = self.pool.map(part_gradient, [mine[offset::parts] for offset in range(parts)])
+        split = [mine[offset::parts] for offset in range(parts)]
+        first, *others = self.pool.map(lambda part: self.part_gradient(state, part, rows), split)
         for other in others:
             torch._foreach_add_(first, other)
         *gradients, terms = self.group.add(first)
         return gradients, terms
+
+    def part_gradient(self, state: UpdateState, part: Tensor, rows: Tensor) -> list[Tensor]:
+        """What some of these episodes add to the gradient, and to the loss's terms."""
+        if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
+            return [*map(torch.zeros_like, self.parameters), torch.zeros(len(LossTerms._fields), device=rows.device)]
+        tokens = state.tokens.index_select(0, rows).sum()
+        count = float(self.algorithm.loss_denominator(tokens, len(rows), self.task.spec.horizon))
+        weights = LossWeights.of(self.config.loss, state.entropy_weight, count)
+        return policy_gradient(self.policy, self.parameters, state, part, weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimizer, with the gradient clipped to `max_grad_norm`."""
