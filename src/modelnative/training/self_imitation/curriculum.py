@@ -15,8 +15,10 @@ from modelnative.training.rollout import Rollout
 from modelnative.training.self_imitation.search import ProblemSearch
 from modelnative.training.self_imitation.solutions import Solutions
 
-REPLAYED, TRIED = 0.25, 0.25  # shares of the episodes of a stage that imitate, and that try unsolved problems
-BLIND = 0.1  # probability that an action of the latter is drawn blindly
+REPLAYED, TRIED = 0.25, 0.25  # most shares of a stage's episodes that imitate, and that try what was not solved
+FAILING = 4  # times the share of problems that the policy fails is how much of them is used
+POOLED = 0.5  # share of the other episodes whose problem is one of the table, too
+BLIND = 0.05  # probability that an action of the latter is drawn blindly
 
 
 class SelfImitation(Threshold):
@@ -33,7 +35,7 @@ class SelfImitation(Threshold):
         actions: int64 [S], actions that the search has played at each stage; they are not among the training's steps.
     """
 
-    recipe: ClassVar[dict[str, Any]] = {"curricula": {"threshold": 0.9}, "loss": {"hint_weight": 1.0}}
+    recipe: ClassVar[dict[str, Any]] = {"curricula": {"threshold": 0.8}, "loss": {"hint_weight": 1.0}}
     reads_rollouts: ClassVar[bool] = True
     actions: Tensor
 
@@ -52,9 +54,10 @@ class SelfImitation(Threshold):
         stage = torch.multinomial(self.weights(progress), n, replacement=True, generator=generator)
         choice = torch.rand(n, generator=generator, device=stage.device)
         whole, none = torch.full_like(stage, self.horizon), torch.zeros_like(stage)
-        known = (self.solutions.length > 0).any(1).to(stage.device)[stage]
-        replayed = (choice < REPLAYED) & known
-        tried = ~replayed & (choice < REPLAYED + TRIED)
+        known, failed = self.solutions.rates()
+        # Where the policy succeeds in its own way it should go on so: what is imitated gets less.
+        replayed = choice < (REPLAYED * (FAILING * known * failed).clamp_max(1.0)).to(stage.device)[stage]
+        tried = choice >= 1 - (TRIED * (FAILING * failed).clamp_max(1.0)).to(stage.device)[stage]
         return Draw(
             stage=stage,
             own_tokens=torch.where(replayed, none, whole),
@@ -73,16 +76,16 @@ class SelfImitation(Threshold):
         stage = int(torch.multinomial(opened, 1, generator=generator))
         self.actions[stage] += self._search(task, stage).turn(generator)
         for stage in range(int(self.opened)):
-            here, known, unknown = draw.stage == stage, table.known(stage), table.unknown(stage)
+            here, known, unknown = draw.stage.cpu() == stage, table.known(stage), table.unknown(stage)
             failed = known[table.failed[stage, known]]
-            for chosen, pool in ((draw.own_tokens == 0, known), (draw.explore > 0, unknown)):
+            unsolved, pooled = torch.cat([unknown, failed]), torch.rand(len(draw), generator=generator) < POOLED
+            replayed, tried = (draw.own_tokens == 0).cpu(), (draw.explore > 0).cpu()
+            every = torch.arange(len(table.pools[stage]))
+            for chosen, pool in ((replayed, failed), (tried, unsolved), (~replayed & ~tried & pooled, every)):
                 rows = (here & chosen).nonzero()[:, 0]
                 if len(rows) and len(pool):
-                    which = _drawn(pool, len(rows), generator)
-                    if pool is known and len(failed):
-                        first = torch.rand(len(rows), generator=generator) < 0.5
-                        which = torch.where(first, _drawn(failed, len(rows), generator), which)
-                    problems = problems.put(rows, table.pools[stage][which].to(device))
+                    which = pool[torch.randint(len(pool), (len(rows),), generator=generator)]
+                    problems = problems.put(rows.to(device), table.pools[stage][which].to(device))
         return problems
 
     def program(self, task: AnyTask, problems: Problems) -> Tensor:
@@ -106,14 +109,14 @@ class SelfImitation(Threshold):
 
     def describe(self) -> list[str]:
         words = super().describe()
-        for stage in range(min(int(self.opened), len(self.solutions.pools))):
+        for stage in range(int(self.opened)):
             total, own, searched = self.solutions.counts(stage)
             words[stage] = f"{own}+{searched}/{total} known"
         return words
 
     def summary(self, task: AnyTask) -> dict[str, Any]:
         names = ("problems", "found_by_policy", "found_by_search")
-        counts = [dict(zip(names, self.solutions.counts(s), strict=True)) for s in range(len(self.solutions.pools))]
+        counts = [dict(zip(names, self.solutions.counts(s), strict=True)) for s in range(len(self.lengths))]
         return {
             stage: {**count, "search_actions": actions}
             for stage, count, actions in zip(task.spec.stages, counts, self.actions.tolist(), strict=False)
@@ -123,7 +126,3 @@ class SelfImitation(Threshold):
         if stage not in self._searches:
             self._searches[stage] = ProblemSearch(task, self.solutions, stage)
         return self._searches[stage]
-
-
-def _drawn(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    return rows[torch.randint(len(rows), (n,), generator=generator)]

@@ -13,9 +13,9 @@ from modelnative.training.self_imitation.variation import lift, play_varied
 
 EPISODES = 2048  # that are varied in a turn
 SAMPLE = 128  # problems on which the support of a procedure is measured
-WINNERS = 16  # procedures of a turn that are tried on more problems
-TARGETS = 512  # on how many
-OWN = 32  # of the policy's successes in an update that are looked at
+WINNERS = 8  # procedures of a turn that are tried on more problems
+TARGETS = 128  # on how many
+OWN = 16  # of the policy's successes in an update that are looked at
 
 
 class ProblemSearch:

@@ -12,6 +12,7 @@ from modelnative.tasks.contract.task import AnyTask, Problems, Split, program_le
 
 MOST = 4096  # problems of a stage
 NUMBERS = 1 << 24  # in all programs together, whatever the horizon
+TOLD_APART = 8  # first tokens by which equally good programs are told apart
 NOBODY, POLICY, SEARCH = range(3)  # who found a program
 
 
@@ -28,8 +29,9 @@ class Solutions(nn.Module):
         programs: int16 [S, P, horizon], padded with the task's `end`.
         length: int16 [S, P], actions of each program; 0 where none is known.
         support: int16 [S, P], how many of a sample of the stage's problems the procedure behind each program solves.
-        found_by: int8 [S, P], `NOBODY`, `POLICY` (an episode of its own succeeded) or `SEARCH`.
+        found_by: int8 [S, P], who solved each problem first: `NOBODY`, `POLICY` (by an episode of its own) or `SEARCH`.
         failed: bool [S, P], the policy failed when it tried the problem last, or has not tried it.
+        size: int64 [S], problems of each stage; P until `fill`.
         pools: for each stage the distinct problems, at most P; filled by `fill`.
     """
 
@@ -38,6 +40,7 @@ class Solutions(nn.Module):
     support: Tensor
     found_by: Tensor
     failed: Tensor
+    size: Tensor
 
     def __init__(self, stages: int, horizon: int) -> None:
         super().__init__()
@@ -46,6 +49,7 @@ class Solutions(nn.Module):
         for name, dtype in (("length", torch.int16), ("support", torch.int16), ("found_by", torch.int8)):
             self.register_buffer(name, torch.zeros(stages, each, dtype=dtype))
         self.register_buffer("failed", torch.ones(stages, each, dtype=torch.bool))
+        self.register_buffer("size", torch.full((stages,), each))
         self.pools: list[Problems] = []
         self._sorted: list[tuple[Tensor, Tensor]] = []  # the keys of each pool, and their rows
 
@@ -64,6 +68,7 @@ class Solutions(nn.Module):
             new[1:] = key[1:] != key[:-1]
             pool = drawn[order[new].sort()[0][:each]]
             self.pools.append(pool)
+            self.size[stage] = len(pool)
             self._sorted.append((pool.key.sort()[0], pool.key.argsort()))
 
     def rows(self, problems: Problems) -> Tensor:
@@ -86,22 +91,27 @@ class Solutions(nn.Module):
 
     def known(self, stage: int) -> Tensor:
         """Rows of a stage that have a program, int64 [m]."""
-        return (self.length[stage, : len(self.pools[stage])] > 0).nonzero()[:, 0]
+        return (self.length[stage, : self.size[stage]] > 0).nonzero()[:, 0]
 
     def unknown(self, stage: int) -> Tensor:
         """Rows of a stage that have none, int64 [m]."""
-        return (self.length[stage, : len(self.pools[stage])] == 0).nonzero()[:, 0]
+        return (self.length[stage, : self.size[stage]] == 0).nonzero()[:, 0]
+
+    def rates(self) -> tuple[Tensor, Tensor]:
+        """Of each stage's problems, the share that has a program and the share that the policy fails: float [S]."""
+        place = torch.arange(self.length.shape[1])
+        return (self.length > 0).sum(1) / self.size, (self.failed & (place < self.size[:, None])).sum(1) / self.size
 
     def counts(self, stage: int) -> tuple[int, int, int]:
-        """Problems of a stage; those whose program the policy found; those whose program the search found."""
+        """Problems of a stage; those that the policy solved first; those that the search solved first."""
         found_by = self.found_by[stage]
-        return len(self.pools[stage]), int((found_by == POLICY).sum()), int((found_by == SEARCH).sum())
+        return int(self.size[stage]), int((found_by == POLICY).sum()), int((found_by == SEARCH).sum())
 
     def store(self, stage: int, rows: Tensor, programs: Tensor, support: Tensor, end: int, found_by: int) -> None:
         """Keep successful programs that are better than those known.
 
         A program is better if the procedure behind it solves more problems, as one that solves few may succeed by
-        coincidence; of equal ones the shorter is.
+        coincidence; of equal ones the shorter is; of equally short ones always the same.
 
         Args:
             stage: index.
@@ -111,18 +121,26 @@ class Solutions(nn.Module):
             end: of the task.
             found_by: `POLICY` or `SEARCH`.
         """
-        horizon = programs.shape[1]
         length = program_length(programs, end)
-        worth = support * (horizon + 1) + horizon - length
+        worth = self._worth(programs, support, length)
         order = worth.argsort(stable=True)  # of several for one problem the best is written last
         rows, programs, support, length, worth = (x[order] for x in (rows, programs, support, length, worth))
         last = torch.full((self.length.shape[1],), -1).scatter_reduce(0, rows, torch.arange(len(rows)), "amax")
-        known = self.support[stage].long() * (horizon + 1) + horizon - self.length[stage].long()
-        known = torch.where(self.length[stage] > 0, known, -1)
         better = last[last >= 0]
-        better = better[worth[better] > known[rows[better]]]
+        at = rows[better]
+        before = self._worth(self.programs[stage, at].long(), self.support[stage, at], self.length[stage, at])
+        better = better[(worth[better] > before) | (self.length[stage, at] == 0)]
         at = rows[better]
         self.programs[stage, at] = programs[better].short()
         self.length[stage, at] = length[better].short()
         self.support[stage, at] = support[better].short()
-        self.found_by[stage, at] = found_by
+        first = self.found_by[stage, at] == NOBODY
+        self.found_by[stage, at[first]] = found_by
+
+    def _worth(self, programs: Tensor, support: Tensor, length: Tensor) -> Tensor:
+        """How good programs are: float64 [n]."""
+        horizon = programs.shape[1]
+        # Like problems should have like programs: of equal ones those are taken whose first tokens have small numbers.
+        weight = 2.0 ** (-15 - 5 * torch.arange(TOLD_APART, dtype=torch.float64))
+        first = (programs[:, :TOLD_APART] * weight[:horizon]).sum(1)
+        return support.double() * (horizon + 1) + horizon - length - first
