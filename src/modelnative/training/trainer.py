@@ -175,8 +175,7 @@ class Trainer:
             draw, problems = draw[same], problems[same]
         plan = Plan.sampled(problems, task.spec.horizon, self.generator)
         plan.explore, plan.delay, plan.reach = draw.explore, draw.delay, draw.reach
-        program = self.curriculum.program(task, problems)
-        if program is not None:
+        if (program := self.curriculum.program(task, problems)) is not None:
             plan.program = program
             plan.hints = (program_length(plan.program, task.spec.end) - draw.own_tokens).clamp_min(0)
         return draw, problems, plan
@@ -193,7 +192,7 @@ class Trainer:
             return len(play(self.policy, self.task, problems[rows], plan[rows], final=False, into=into).action)
 
         parts = torch.arange(len(mine)).tensor_split(self.parts(len(mine), PLAYED_AT_ONCE))
-        # Where episodes are replaced, another process may learn from them.
+        # Where episodes are replaced, another process may learn from them; and some curricula read them.
         private = PRIVATE if self.algorithm.rounds == 1 and not self.curriculum.reads_rollouts else ()
         return gather_rollout(columns, problems, max(self.pool.map(play_part, parts)), self.group, private)
 

@@ -35,7 +35,7 @@ class SelfImitation(Threshold):
         actions: int64 [S], actions that the search has played at each stage; they are not among the training's steps.
     """
 
-    recipe: ClassVar[dict[str, Any]] = {"curricula": {"threshold": 0.8}, "loss": {"hint_weight": 1.0}}
+    recipe: ClassVar[dict[str, Any]] = {"curricula": {"threshold": 0.6}, "loss": {"hint_weight": 1.0}}
     reads_rollouts: ClassVar[bool] = True
     actions: Tensor
 
@@ -95,7 +95,7 @@ class SelfImitation(Threshold):
         table, problems = self.solutions, rollout.problems.to("cpu")
         rows, success = table.rows(problems), rollout.success.cpu()
         own = (rows >= 0) & rollout.loss_mask[0].cpu()
-        table.failed[problems.stage[own], rows[own]] = ~success[own]
+        table.tried(problems.stage[own], rows[own], success[own])
         won = (own & success).nonzero()[:, 0]
         actions = rollout.action.cpu()[:, won]
         programs = torch.full((len(won), self.horizon), task.spec.end)

@@ -13,6 +13,7 @@ from modelnative.tasks.contract.task import AnyTask, Problems, Split, program_le
 MOST = 4096  # problems of a stage
 NUMBERS = 1 << 24  # in all programs together, whatever the horizon
 TOLD_APART = 8  # first tokens by which equally good programs are told apart
+MISSES = 2  # failures in a row after which the policy counts as failing a problem
 NOBODY, POLICY, SEARCH = range(3)  # who found a program
 
 
@@ -30,7 +31,7 @@ class Solutions(nn.Module):
         length: int16 [S, P], actions of each program; 0 where none is known.
         support: int16 [S, P], how many of a sample of the stage's problems the procedure behind each program solves.
         found_by: int8 [S, P], who solved each problem first: `NOBODY`, `POLICY` (by an episode of its own) or `SEARCH`.
-        failed: bool [S, P], the policy failed when it tried the problem last, or has not tried it.
+        misses: int8 [S, P], how often in a row the policy failed when it tried the problem; `MISSES` before it tried.
         size: int64 [S], problems of each stage; P until `fill`.
         pools: for each stage the distinct problems, at most P; filled by `fill`.
     """
@@ -39,7 +40,7 @@ class Solutions(nn.Module):
     length: Tensor
     support: Tensor
     found_by: Tensor
-    failed: Tensor
+    misses: Tensor
     size: Tensor
 
     def __init__(self, stages: int, horizon: int) -> None:
@@ -48,7 +49,7 @@ class Solutions(nn.Module):
         self.register_buffer("programs", torch.zeros(stages, each, horizon, dtype=torch.int16))
         for name, dtype in (("length", torch.int16), ("support", torch.int16), ("found_by", torch.int8)):
             self.register_buffer(name, torch.zeros(stages, each, dtype=dtype))
-        self.register_buffer("failed", torch.ones(stages, each, dtype=torch.bool))
+        self.register_buffer("misses", torch.full((stages, each), MISSES, dtype=torch.int8))
         self.register_buffer("size", torch.full((stages,), each))
         self.pools: list[Problems] = []
         self._sorted: list[tuple[Tensor, Tensor]] = []  # the keys of each pool, and their rows
@@ -96,6 +97,17 @@ class Solutions(nn.Module):
     def unknown(self, stage: int) -> Tensor:
         """Rows of a stage that have none, int64 [m]."""
         return (self.length[stage, : self.size[stage]] == 0).nonzero()[:, 0]
+
+    @property
+    def failed(self) -> Tensor:
+        """Which problems the policy fails, bool [S, P]. One failure is often the chance of a sampled action."""
+        return self.misses >= MISSES
+
+    def tried(self, stage: Tensor, rows: Tensor, success: Tensor) -> None:
+        """The policy tried problems, int64 [n] each; bool [n], whether it succeeded."""
+        self.misses[stage, rows] = torch.where(success, 0, (self.misses[stage, rows] + 1).clamp_max(MISSES)).to(
+            torch.int8
+        )
 
     def rates(self) -> tuple[Tensor, Tensor]:
         """Of each stage's problems, the share that has a program and the share that the policy fails: float [S]."""
