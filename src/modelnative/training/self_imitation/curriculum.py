@@ -35,7 +35,7 @@ class SelfImitation(Threshold):
         actions: int64 [S], actions that the search has played at each stage; they are not among the training's steps.
     """
 
-    recipe: ClassVar[dict[str, Any]] = {"curricula": {"threshold": 0.6}, "loss": {"hint_weight": 1.0}}
+    recipe: ClassVar[dict[str, Any]] = {"curricula": {"threshold": 0.75}, "loss": {"hint_weight": 1.0}}
     reads_rollouts: ClassVar[bool] = True
     actions: Tensor
 

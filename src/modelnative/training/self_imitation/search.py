@@ -14,7 +14,7 @@ from modelnative.training.self_imitation.variation import lift, play_varied
 EPISODES = 2048  # that are varied in a turn
 SAMPLE = 128  # problems on which the support of a procedure is measured
 WINNERS = 8  # procedures of a turn that are tried on more problems
-TARGETS = 128  # on how many
+TARGETS = 1024  # at most on how many
 OWN = 16  # of the policy's successes in an update that are looked at
 
 
@@ -39,9 +39,10 @@ class ProblemSearch:
         played = play_varied(self.task, self._parents(generator), self.pool[targets], self.weights, generator)
         self.machines.steps += played.steps
         order = torch.randperm(len(played.rows), generator=generator)
-        winners = distinct(played.procedures[order])[:WINNERS]
-        if len(winners):
-            self._spread(winners, generator)
+        rows, procedures = targets[played.rows][order], played.procedures[order]
+        new = self.table.length[self.stage, rows] == 0
+        self._spread(distinct(procedures[new])[:WINNERS], self.table.unknown(self.stage)[:TARGETS])
+        self._spread(procedures[~new][:WINNERS], rows[~new][:WINNERS].unique())
         return self.machines.steps - before
 
     def offer(self, rows: Tensor, programs: Tensor, generator: torch.Generator) -> int:
@@ -68,8 +69,8 @@ class ProblemSearch:
         for size, (stage, rows) in zip((EPISODES - EPISODES // 4, EPISODES // 4), sources, strict=False):
             if len(sources) == 1:
                 size = EPISODES
-            # Every procedure has a chance, those that many problems share no more than others.
-            weight = 1.0 / (1.0 + table.support[stage, rows].float())
+            # Procedures that many problems share are drawn more often than others, but less than that many times.
+            weight = (1.0 + table.support[stage, rows].float()) ** -0.5
             rows = rows[torch.multinomial(weight, size, replacement=True, generator=generator)]
             programs, context = table.programs[stage, rows].long(), table.pools[stage][rows].context
             parts.append(lift(self.task, programs, context, self.weights, generator))
@@ -84,18 +85,17 @@ class ProblemSearch:
         chosen = unknown[torch.randint(len(unknown), (n,), generator=generator)]
         return torch.where(torch.rand(n, generator=generator) < 0.25, any_of_them, chosen)
 
-    def _spread(self, procedures: Tensor, generator: torch.Generator) -> None:
-        """Keep procedures for all of some problems that they solve."""
+    def _spread(self, procedures: Tensor, targets: Tensor) -> None:
+        """Keep procedures for all of some problems (rows, int64 [m]) that they solve."""
+        if not len(procedures) or not len(targets):
+            return
         support = self._support(procedures)
-        targets = self._targets(TARGETS, generator).unique()
         success, _ = self.machines.play(procedures, self.pool[targets])
-        worth = torch.where(success, support[:, None] + 1, 0)
-        best, which = worth.max(0)
+        best, which = torch.where(success, support[:, None] + 1, 0).max(0)
         solved = (best > 0).nonzero()[:, 0]
-        if len(solved):
-            programs, right = write_programs(self.task, procedures[which[solved]], self.pool[targets[solved]])
-            rows = right.nonzero()[:, 0]
-            self._store(targets[solved][rows], programs[rows], support[which[solved]][rows], SEARCH)
+        programs, right = write_programs(self.task, procedures[which[solved]], self.pool[targets[solved]])
+        rows = solved[right]
+        self._store(targets[rows], programs[right], support[which[rows]], SEARCH)
 
     def _support(self, procedures: Tensor) -> Tensor:
         """How many of a sample of the problems each procedure solves: int64 [n]."""
