@@ -144,15 +144,15 @@ def test_a_search_finds_programs_of_a_task_of_tools_that_most_problems_share(mon
     task, chance = TASKS["bill"], generator(1)
     table = filled(task)
     search = ProblemSearch(task, table, 0)
-    for _ in range(200):
-        steps = search.turn(chance)
-        assert steps > 0
-        if not len(table.unknown(0)):
-            break
-    pool = table.pools[0]
-    assert not len(table.unknown(0))
+    for _ in range(40):
+        assert search.turn(chance) > 0
+    known = table.known(0)
+    total, by_policy, by_search = table.counts(0)
+    assert (total, by_policy, by_search) == (len(table.pools[0]), 0, len(known))
+    assert len(known) > 0.2 * total
+    pool = table.pools[0][known]
     assert bool(write_successes(task, pool, table.lookup(pool, task.spec.end))[0].all())
-    assert table.counts(0) == (len(pool), 0, len(pool))
+    assert int(table.support.max()) > 10, "procedures that many problems share"
 
 
 def double() -> ToolTask:
