@@ -25,6 +25,7 @@ UNSTAGED = ["--policy.no-stage-aware"]  # nothing is known of stages that were n
 FURTHER = ["--task", "hops", "--stages", "6", *UNSTAGED]
 LARGER = ["--optimizer.learning-rate", "0.01"]  # the steps that a GRU once took by default
 UNHINTED = ["--curriculum", "threshold", "--minutes", "3"]
+IMITATING = ["--curriculum", "self-imitation"]
 DISCOVER = ["--curriculum", "discover"]
 PAPER = ["--task", "expressions", "--options", "feedback=paper"]
 READER = ["--policy.reader", "gru", "--optimizer.anneal-below-failure", "0.5"]
@@ -85,6 +86,14 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "hops, discover": (["--task", "hops", *DISCOVER], "H6", []),
     "dictionary, store, discover": (["--task", "dictionary", "--options", "store=true", *DISCOVER], "K8", []),
     "own tools, discover": (["--task", "examples.own_tools:task", *DISCOVER, *IMITATED], "compare", []),
+    "expressions, paper, self-imitation": (
+        [*PAPER, *IMITATING, "--optimizer.learning-rate", "0.006", "--optimizer.anneal-below-failure", "0.5"],
+        "E5",
+        [],
+    ),
+    "expressions, self-imitation": ([*TEXT, *IMITATING], "E5", []),
+    "own tools, self-imitation": (["--task", "examples.own_tools:task", *IMITATING], "compare", []),
+    "bill, self-imitation": (["--task", "tests.helpers.bill:task", *IMITATING, *LARGER], "T0", []),
     "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),
     "recall, no hints": (["--task", "recall", *UNHINTED, *LARGER], "L100", []),
     "dictionary, no hints": (["--task", "dictionary", "--core", "transformer", *UNHINTED], "K8", []),

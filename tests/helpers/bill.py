@@ -51,3 +51,6 @@ def make(solve: bool = False) -> ToolTask:
     inputs = {"item": list(PRICES), "n": range(1, 11), "code": list(OFF), "currency": list(RATES)}
     tools = [price, times, discount, convert]
     return ToolTask(tools, inputs, total, solve=PROCEDURE if solve else None, calls=4)
+
+
+task = make()  # for the command line: --task tests.helpers.bill:task

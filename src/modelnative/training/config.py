@@ -118,8 +118,9 @@ class TrainConfig(ConfigModel):
     curriculum: CurriculumName = Field(
         default="hints",
         description="Curriculum: hints (reverse curriculum; the oracle writes the first tokens), discover (a program "
-        "search finds what hints write, without the oracle), or without hints: "
-        f"{', '.join(name for name in CURRICULA if name not in ('hints', 'discover'))}; or module:Class of your own.",
+        "search finds what hints write, without the oracle), self-imitation (imitates programs with which the "
+        "policy or a program search solved problems, without the oracle), or without any of this: "
+        f"{', '.join(list(CURRICULA)[3:])}; or module:Class of your own.",
     )
     stages: int = Field(default=0, ge=0, le=100_000)
     """Train on the first N stages of the task (0 = all). The others are only tested."""

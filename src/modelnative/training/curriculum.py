@@ -20,6 +20,7 @@ from modelnative.training.discovery.procedures import Map
 
 if TYPE_CHECKING:
     from modelnative.training.events import Searched
+    from modelnative.training.rollout import Rollout
 
 
 @dataclass
@@ -70,12 +71,14 @@ class Curriculum(nn.Module):
     Attributes:
         recipe: fields of `TrainConfig` that this curriculum needs, as nested dictionaries; see `recipe`.
         needs_oracle: whether it works only on tasks with an oracle.
+        reads_rollouts: whether `learn` needs all columns of the episodes of all processes.
         success: float [S], smoothed success of the episodes without a hint, measured without exploration.
         seen: bool [S], whether `success` has a measurement.
     """
 
     recipe: ClassVar[dict[str, Any]] = {}
     needs_oracle: ClassVar[bool] = False
+    reads_rollouts: ClassVar[bool] = False
     lengths: Tensor
     success: Tensor
     seen: Tensor
@@ -131,6 +134,14 @@ class Curriculum(nn.Module):
             delay=(place * self.horizon).long(),
             reach=1 + (3 * length).long(),
         )
+
+    def problems(self, task: AnyTask, draw: Draw, generator: torch.Generator, split: Split) -> Problems:
+        """The problems to play, one for each row of a draw; by default new ones."""
+        problems: Problems = task.sample(draw.stage, generator, split)
+        return problems
+
+    def learn(self, task: AnyTask, rollout: Rollout, generator: torch.Generator) -> None:
+        """Learn from whole episodes, after `observe`; of several processes, only with `reads_rollouts`."""
 
     def practice(self, stage: Tensor, generator: torch.Generator) -> Draw:
         """How to play problems that went wrong before: without a hint, exploring one token, anywhere."""

@@ -123,13 +123,15 @@ def _explained_variance(trainer: Trainer, state: UpdateState) -> float:
 
 
 def _excess(trainer: Trainer, state: UpdateState) -> float | None:
-    """Actions of a successful episode without a hint beyond the oracle's."""
+    """Actions of a successful episode without a hint beyond those of its problem's program."""
     rollout, task = state.rollout, trainer.task
     whole = rollout.success & rollout.loss_mask[0]
     program = trainer.curriculum.program(task, rollout.problems) if bool(whole.any()) else None
     if program is None:
         return None
-    return float((state.length - program_length(program, task.spec.end))[whole].float().mean())
+    length = program_length(program, task.spec.end)
+    whole &= length > 0  # else there is no program of the problem
+    return float((state.length - length)[whole].float().mean()) if bool(whole.any()) else None
 
 
 def stage_success(trainer: Trainer, episodes: int, sampled: bool = False) -> list[float]:

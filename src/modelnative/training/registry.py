@@ -12,6 +12,7 @@ ALGORITHMS: dict[str, str] = {
 CURRICULA: dict[str, str] = {
     "hints": "modelnative.training.curricula:Hints",
     "discover": "modelnative.training.discovery.curriculum:Discover",
+    "self-imitation": "modelnative.training.self_imitation.curriculum:SelfImitation",
     "uniform": "modelnative.training.curricula:Uniform",
     "threshold": "modelnative.training.curricula:Threshold",
     "learnability": "modelnative.training.curricula:Learnability",

@@ -164,7 +164,7 @@ class Trainer:
         """What to play; where the algorithm compares them, several episodes of each problem side by side."""
         config, task, generations = self.config, self.task, self.algorithm.num_generations
         draw = self.curriculum.draw(config.episodes // generations, self.generator, self.updates / config.updates)
-        problems: Problems = task.sample(draw.stage, self.generator, config.split)
+        problems: Problems = self.curriculum.problems(task, draw, self.generator, config.split)
         count = 0 if self.practice is None else min(len(draw) // 4, max(len(draw) // 16, len(self.practice)))
         if self.practice is not None and count:
             chosen = torch.randint(len(self.practice), (count,), generator=self.generator, device=draw.stage.device)
@@ -176,8 +176,7 @@ class Trainer:
             draw, problems = draw[same], problems[same]
         plan = Plan.sampled(problems, task.spec.horizon, self.generator)
         plan.explore, plan.delay, plan.reach = draw.explore, draw.delay, draw.reach
-        program = self.curriculum.program(task, problems)
-        if program is not None:
+        if (program := self.curriculum.program(task, problems)) is not None:
             plan.program = program
             plan.hints = (program_length(plan.program, task.spec.end) - draw.own_tokens).clamp_min(0)
         return draw, problems, plan
@@ -194,8 +193,8 @@ class Trainer:
             return len(play(self.policy, self.task, problems[rows], plan[rows], final=False, into=into).action)
 
         parts = torch.arange(len(mine)).tensor_split(self.parts(len(mine), PLAYED_AT_ONCE))
-        # Where episodes are replaced, another process may learn from them.
-        private = PRIVATE if self.algorithm.rounds == 1 else ()
+        # Where episodes are replaced, another process may learn from them; and some curricula read them.
+        private = PRIVATE if self.algorithm.rounds == 1 and not self.curriculum.reads_rollouts else ()
         return gather_rollout(columns, problems, max(self.pool.map(play_part, parts)), self.group, private)
 
     def parts(self, n: int, most: int) -> int:
@@ -264,6 +263,7 @@ class Trainer:
         """Update the curriculum and the counters, and measure."""
         for draw, success in state.played:
             self.curriculum.observe(draw, success)
+        self.curriculum.learn(self.task, state.rollout, self.generator)
         self.updates += 1
         self.episodes += sum(len(success) for _, success in state.played)
         self.steps += state.steps
