@@ -36,6 +36,7 @@ ASSETS = {
 KEPT = 32  # curves in memory
 STREAMS = 64  # curves that are followed at the same time
 PERIOD, SILENCE = 0.5, 15.0  # seconds between looks at a file, and between signs of life
+PAUSE = 0.02  # seconds between strides through a long file
 LARGEST = 1 << 25  # bytes of a report
 # A report may be somebody else's. It gets no origin: its scripts can ask nothing of the studio or of the network.
 REPORT_POLICY = (
@@ -115,8 +116,6 @@ class Studio:
             notes.append(str(error))
         curves = self._curves(name)
         curves.refresh()
-        if curves.damaged:
-            notes.append(f"metrics.jsonl: {curves.damaged} damaged lines are left out")
         return {
             **self.library.one(name),
             "stages": self.library.stages(path),
@@ -139,8 +138,9 @@ class Studio:
         with curves.lock:
             epoch, count = seen
             start = max(0, count - 1) if epoch == curves.epoch else 0
-            seen = (curves.epoch, len(curves.groups))
-            return {"from": start, "points": curves.points(start), "seen": seen}
+            seen = (curves.epoch, len(curves.shown))
+            damaged, preview = curves.damaged, bool(curves.preview)
+            return {"from": start, "points": curves.points(start), "seen": seen, "damaged": damaged, "preview": preview}
 
     async def events(self, request: Request) -> Response:
         """The curves of a run as they grow, as server-sent events."""
@@ -168,7 +168,9 @@ class Studio:
                 except GoneError as error:
                     yield f"event: gone\ndata: {json.dumps(str(error))}\n\n"
                     return
-                await anyio.to_thread.run_sync(curves.refresh)
+                if await anyio.to_thread.run_sync(curves.refresh):  # others may ask in between
+                    await anyio.sleep(PAUSE)
+                    continue
                 if curves.last is not last:
                     last, waited = curves.last, 0.0
                     news = self._points(curves, seen)

@@ -126,12 +126,18 @@
       facts.append(make("span", { className: state === "training" ? "live" : "", role: "status" }, state));
       if (run.report) facts.append(make("a", { href: `/report?${new URLSearchParams({ id })}`, target: "_blank", rel: "noopener" }, "report"));
     }
+    const reading = make("p", { className: "soft", role: "status" });
+    function read(news) {
+      const lines = news.damaged ? `metrics.jsonl: ${news.damaged} damaged line${news.damaged > 1 ? "s are" : " is"} left out. ` : "";
+      reading.textContent = lines + (news.preview ? "A long file: single updates are shown until all of it is read." : "");
+    }
     const notes = [...(run.problem ? [run.problem] : []), ...run.notes].map(message);
     const alarms = run.alarms.length ? [make("h2", {}, "Alarms"), make("ul", {}, ...run.alarms.map((text) => make("li", {}, text)))] : [];
     const solve = make("section"), curves = new Curves(plots, run.stages);
     main.replaceChildren(make("p", { className: "soft" }, make("a", { href: "#/" }, "← all runs")), make("h1", {}, id), facts, ...notes, solve,
-      make("h2", {}, "Learning curves"), plots, ...alarms);
+      make("h2", {}, "Learning curves"), reading, plots, ...alarms);
     curves.add(run.from, run.points);
+    read(run);
     tell(run.state, run.points);
     if (!run.points.update) plots.replaceChildren(make("p", { className: "soft" }, "No update yet."));
     const events = new EventSource(`/api/events?${new URLSearchParams({ id, seen: run.seen.join(",") })}`);
@@ -141,6 +147,7 @@
       if (!run.points.update) plots.replaceChildren();
       run.points = news.points;
       curves.add(news.from, news.points);
+      read(news);
       tell(first ? run.state : "training", curves.points);
       first = false;
     };
