@@ -101,7 +101,7 @@ def test_an_episode_is_what_explain_says(app: Any, root: Path) -> None:
     [
         ({"problem": "3 7"}, "problem: "),
         ({"problem": "x" * 2001}, "problem: "),
-        ({"problem": 3}, "texts for run, weights, stage and problem"),
+        ({"problem": 3}, "problem: 3 is not allowed; expected a text"),
         ({"stage": "T9"}, "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
         ({"weights": "999"}, "weights: unknown value '999'"),
         ({"weights": "../a"}, "weights: unknown value"),

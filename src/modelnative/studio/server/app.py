@@ -21,6 +21,7 @@ from modelnative.studio.player import WEB
 from modelnative.studio.server.agents import Agents
 from modelnative.studio.server.curves import Curves
 from modelnative.studio.server.guard import LOOPBACK, App, Guard
+from modelnative.studio.server.inside import Asked, Inside
 from modelnative.studio.server.library import GoneError, Library
 
 ASSETS = {
@@ -61,7 +62,7 @@ def make_app(root: Path, hosts: tuple[str, ...] = LOOPBACK, addresses: bool = Fa
         Route("/report", studio.report),
         *(Route(f"/api/{name}", _json(answer)) for name, answer in studio.answers.items()),
         Route("/api/events", studio.events),
-        Route("/api/episode", studio.episode, methods=["POST"]),
+        *(Route(f"/api/{name}", _post(answer), methods=["POST"]) for name, answer in studio.posts.items()),
     ]
     return Guard(Starlette(routes=routes), hosts, addresses)
 
@@ -72,6 +73,7 @@ class Studio:
     def __init__(self, library: Library) -> None:
         self.library, self.agents = library, Agents(library)
         self.curves: OrderedDict[str, Curves] = OrderedDict()
+        inside = Inside(self.agents)
         self.streams = 0
         self.answers: dict[str, Callable[[Request], Any]] = {
             "runs": lambda request: {"folder": str(library.root), "runs": library.summaries()},
@@ -80,6 +82,15 @@ class Studio:
             "problem": lambda request: {
                 "problem": self.agents.problem(_run(request), _text(request, "stage"), _seed(_text(request, "seed")))
             },
+            "inspection": lambda request: inside.inspection(_run(request)),
+        }
+        self.posts: dict[str, Callable[[Asked], Any]] = {
+            "episode": self.episode,
+            "choices": inside.choices,
+            "switch": inside.switched,
+            "inspect": inside.inspect,
+            "through": inside.through,
+            "find": inside.find,
         }
 
     def page(self, request: Request) -> Response:
@@ -184,23 +195,21 @@ class Studio:
         finally:
             self.streams -= 1
 
-    async def episode(self, request: Request) -> Response:
+    def episode(self, asked: Asked) -> dict[str, Any]:
         """Play a problem that was typed."""
+        run, weights, stage, problem = map(asked.text, ("run", "weights", "stage", "problem"))
+        temperature, seed = asked.number("temperature", 0.0), asked.whole("seed")
+        return self.agents.episode(run, weights, stage, problem, temperature, seed)
+
+
+def _post(answer: Callable[[Asked], Any]) -> Callable[[Request], Any]:
+    """An endpoint that answers a JSON object in JSON, in a thread."""
+
+    async def answered(request: Request) -> Response:
         body = await request.body()
+        return await anyio.to_thread.run_sync(lambda: _answered(lambda: answer(Asked.of(json.loads(body)))))
 
-        def play() -> dict[str, Any]:
-            asked = json.loads(body)
-            require(isinstance(asked, dict), "request", "not an object", "a JSON object")
-            texts = [asked.get(name) for name in ("run", "weights", "stage", "problem")]
-            for text in texts:
-                require(isinstance(text, str), "request", text, "texts for run, weights, stage and problem")
-            run, weights, stage, problem = map(str, texts)
-            temperature = asked.get("temperature", 0)
-            require(type(temperature) in (int, float), "temperature", temperature, "a number")
-            seed = _seed(asked.get("seed", 0))
-            return self.agents.episode(run, weights, stage, problem, float(temperature), seed)
-
-        return await anyio.to_thread.run_sync(lambda: _answered(play))
+    return answered
 
 
 def _json(answer: Callable[[Request], Any]) -> Callable[[Request], Response]:

@@ -29,6 +29,8 @@ FILES = (
     "report.html",
     "alarms.jsonl",
     "weights.safetensors",
+    "inspect.json",
+    "certificate.json",
 )
 
 
