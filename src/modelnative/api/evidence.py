@@ -11,7 +11,8 @@ from torch import nn
 
 from modelnative.api.training import Agent, load
 from modelnative.errors import UserError, require_path
-from modelnative.evidence.certify import certify as certify
+from modelnative.evidence.certificate import Certificate
+from modelnative.evidence.certify import certify as certify_task
 from modelnative.evidence.clinic import clinic as clinic
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
@@ -27,11 +28,64 @@ from modelnative.studio.plot import write_plot
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.tasks import require_task
+from modelnative.tasks import require_task, task_entries
 from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
+
+
+def certify(
+    task: str | Path | AnyTask,
+    stage: str | Sequence[str] | None = None,
+    *,
+    options: dict[str, Any] | None = None,
+    problems: int = 100_000,
+    seconds: float = 20.0,
+    train: bool = True,
+    file: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Certificate:
+    """Measure how far agents get on a task that should fail on it, whether its oracle always succeeds, and its faults.
+
+    Args:
+        task: a name, `package.module:Class`, a task itself, or a run folder: the task and options of that run. Without
+            an oracle, the figures `oracle` and `same_answer` are left out.
+        stage: a stage's name, or several; all by default.
+        options: of a task that is given by name.
+        problems: stages with at most so many are counted whole; of others so many are drawn. The search for a procedure
+            plays 200 times as many actions for a stage.
+        seconds: of training a stage, shared by the memoryless network and the one that cannot see the problem.
+        train: whether to train them.
+        file: write the result there, as JSON; of a run folder, `certificate.json` in it by default, which the report
+            and the studio show.
+        progress: is called with a line before everything that takes time.
+
+    Returns:
+        The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so, and no file is
+        written.
+
+    Raises:
+        UserError: an unknown task, option or stage, a number that is not allowed, a class that cannot be made, or a
+            file that cannot be written.
+
+    Example:
+        >>> import modelnative as mn
+        >>> certificate = mn.certify("tutorial", "T0", problems=1000, train=False)
+        >>> certificate.sound, certificate.stages[0].figures["constant"].how
+        (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
+    """
+    target: str | AnyTask = str(task) if isinstance(task, Path) else task
+    if isinstance(target, str) and target not in task_entries() and Run.exists(Path(target)):
+        run = Run.open(Path(target))
+        require(not options, "options", options, "none for a run folder, which has its own")
+        target, options, file = run.config.task, run.config.options, file or run.certificate_path
+    found = certify_task(
+        target, stage, options=options, problems=problems, seconds=seconds, train=train, progress=progress
+    )
+    if file is not None and not found.interrupted:
+        write_json(Path(file), {"format": FORMAT, **found.as_dict()})
+    return found
 
 
 def evaluate(

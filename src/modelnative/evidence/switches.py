@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from modelnative.errors import UserError, choose, require
 from modelnative.evidence.carriers import (
     HIDDEN,

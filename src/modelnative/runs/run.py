@@ -6,6 +6,8 @@ RUN/metrics.jsonl           a line an update; all but its `timing` is reproducib
 RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest `keep_checkpoints`
 RUN/weights.safetensors     the best verified policy
 RUN/result.json             the verdict on it, and what the training cost
+RUN/inspect.json            what `modelnative inspect RUN` found, if it was called
+RUN/certificate.json        what `modelnative certify RUN` measured of the task, if it was called
 RUN/report.html             learning curves and results, for people
 RUN/run.lock                held by the process that trains
 """
@@ -207,6 +209,11 @@ class Run:
     def inspection_path(self) -> Path:
         """Where `modelnative inspect` writes what it found."""
         return self.path / "inspect.json"
+
+    @property
+    def certificate_path(self) -> Path:
+        """Where `modelnative certify RUN` writes what it measured of the task."""
+        return self.path / "certificate.json"
 
     # Metrics
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,24 +17,22 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from modelnative.errors import UserError, in_words, require
+from modelnative.evidence.certificate import Certificate
 from modelnative.runs.files import read_lines
+from modelnative.studio import certificate as pictures
 from modelnative.studio.player import WEB
 from modelnative.studio.server.agents import Agents
 from modelnative.studio.server.curves import Curves
 from modelnative.studio.server.guard import LOOPBACK, App, Guard
 from modelnative.studio.server.inside import Asked, Inside
-from modelnative.studio.server.library import GoneError, Library
+from modelnative.studio.server.library import GoneError, Library, bounded_json
+from modelnative.studio.server.sweeps import Sweeps
 
-ASSETS = {
-    "page.css": "text/css",
-    "player.css": "text/css",
-    "studio.css": "text/css",
-    "uPlot.min.css": "text/css",
-    "player.js": "text/javascript",
-    "curves.js": "text/javascript",
-    "studio.js": "text/javascript",
-    "uPlot.iife.min.js": "text/javascript",
-}
+STYLES = ("page.css", "player.css", "studio.css", "uPlot.min.css")
+SCRIPTS = tuple(
+    f"{name}.js" for name in "uPlot.iife.min player curves common inside through find solve sweep studio".split()
+)
+ASSETS = {**dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 KEPT = 32  # curves in memory
 STREAMS = 64  # curves that are followed at the same time
 PERIOD, SILENCE = 0.5, 15.0  # seconds between looks at a file, and between signs of life
@@ -73,10 +72,16 @@ class Studio:
     def __init__(self, library: Library) -> None:
         self.library, self.agents = library, Agents(library)
         self.curves: OrderedDict[str, Curves] = OrderedDict()
-        inside = Inside(self.agents)
+        inside, sweeps = Inside(self.agents), Sweeps(library)
         self.streams = 0
         self.answers: dict[str, Callable[[Request], Any]] = {
-            "runs": lambda request: {"folder": str(library.root), "runs": library.summaries()},
+            "runs": lambda request: {
+                "folder": str(library.root),
+                "runs": library.summaries(),
+                "sweeps": library.sweeps(),
+            },
+            "sweep": lambda request: sweeps.one(_run(request)),
+            "certificate": lambda request: self.certificate(_run(request)),
             "run": lambda request: self.run(_run(request)),
             "agent": lambda request: self.agents.about(_run(request)),
             "problem": lambda request: {
@@ -134,6 +139,24 @@ class Studio:
             "notes": notes,
             "report": (path / "report.html").is_file(),
             **self._points(curves, (0, 0)),
+        }
+
+    def certificate(self, name: str) -> dict[str, Any]:
+        """What `modelnative certify` measured of a run's task, and the command that measures it."""
+        path = self.library.folder(name)
+        command = f"modelnative certify {shlex.quote(str(path))}"
+        if not (path / "certificate.json").exists():
+            return {"command": command}
+        found = Certificate.of(bounded_json(path / "certificate.json"))
+        head, rows = pictures.grid(found)
+        return {
+            "command": command,
+            "title": pictures.title(found),
+            "head": head,
+            "rows": rows,
+            "details": [*pictures.details(found)],
+            "findings": [finding.line() for finding in found.findings],
+            "conclusion": pictures.conclusion(found),
         }
 
     def _curves(self, name: str) -> Curves:
