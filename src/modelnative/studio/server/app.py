@@ -29,9 +29,8 @@ from modelnative.studio.server.library import GoneError, Library, bounded_json
 from modelnative.studio.server.sweeps import Sweeps
 
 STYLES = ("page.css", "player.css", "studio.css", "uPlot.min.css")
-SCRIPTS = tuple(
-    f"{name}.js" for name in "uPlot.iife.min player curves common inside through find solve sweep studio".split()
-)
+PARTS = ("player", "curves", "common", "inside", "through", "find", "solve", "sweep", "studio")
+SCRIPTS = ("uPlot.iife.min.js", *(f"{name}.js" for name in PARTS))
 ASSETS = {**dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 KEPT = 32  # curves in memory
 STREAMS = 64  # curves that are followed at the same time

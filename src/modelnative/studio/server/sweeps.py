@@ -8,10 +8,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from modelnative.errors import UserError
+from modelnative.errors import UserError, shown
 from modelnative.evidence.comparison import group_score
 from modelnative.evidence.statistics import median_interval
-from modelnative.studio.server.library import Library, bounded_json
+from modelnative.studio.server.library import GoneError, Library, bounded_json
 from modelnative.sweeps.comparison import compare_groups
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.groups import RATES, Group
@@ -48,19 +48,22 @@ class Sweeps:
             except UserError as error:
                 notes.append(str(error))
         groups = cells(rows)
-        shown = {metric: _pairs(groups, metric) for metric in METRICS}
+        against = {metric: _pairs(groups, metric) for metric in METRICS}
         return {
             "id": name,
             "groups": [_group(cell) for cell in groups],
-            "against": {metric: pairs for metric, (pairs, _) in shown.items()},
+            "against": {metric: pairs for metric, (pairs, _) in against.items()},
             "trials": [self._trial(name, row) for row in rows],
-            "notes": list(dict.fromkeys([*notes, *(note for _, more in shown.values() for note in more)]))[:MOST_NOTES],
+            "notes": list(dict.fromkeys([*notes, *(note for _, more in against.values() for note in more)]))[
+                :MOST_NOTES
+            ],
             "resume": sweep.resume_command,
         }
 
     def _row(self, name: str, sweep: Sweep, trial: Trial) -> Row:
         """The result of a trial; what sweep.json calls it must not lead out of the folder."""
-        self.library.inside(f"{name}/trials/{trial.name}")
+        if self.library.inside(f"{name}/trials/{trial.name}") != sweep.run(trial).path:  # such as an absolute name
+            raise GoneError(f"trial: {shown(trial.name)} is not in this folder")
         if not (sweep.run(trial).path / "config.json").is_file():
             return Row(trial.name, trial.fields, trial.config.seed, "unfinished")
         self.library.folder(f"{name}/trials/{trial.name}")

@@ -4,7 +4,7 @@
 const Through = (() => {
   const { make, ask, work } = Studio;
 
-  // How many of the first tokens are the oracle's, or of the last checkpoint's program where there is no oracle.
+  // How many of the first tokens are those of a program.
   function agreed(episode, program) {
     const same = episode.tokens.findIndex((token, i) => token.token !== program[i]);
     return same < 0 ? Math.min(episode.tokens.length, program.length) : same;
@@ -17,7 +17,9 @@ const Through = (() => {
     async function load() {
       const found = await ask("/api/through", {}, asked()), stored = found.checkpoints;
       if (!stored.length) return make("p", {}, found.notes.join(" ") || "There are no checkpoints.");
-      const last = stored[stored.length - 1].episode, program = last.oracle.length ? last.oracle : last.tokens.map((token) => token.token);
+      // The plan that the training arrived at; where that is wrong, the oracle's.
+      const last = stored[stored.length - 1].episode, own = last.success || !last.oracle.length;
+      const program = own ? last.tokens.map((token) => token.token) : last.oracle;
       const slider = make("input", { type: "range", min: "0", max: String(stored.length - 1), step: "1", "aria-label": "Checkpoint" });
       const status = make("p", { className: "words", role: "status" }), rows = [];
       const player = make("section", { className: "player" });
@@ -27,7 +29,8 @@ const Through = (() => {
         slider.value = String(index);
         slider.setAttribute("aria-valuetext", `update ${update}`);
         status.textContent = `Update ${update.toLocaleString("en")}: ${episode.success ? "✓ right" : "✗ wrong"}; ${agreed(episode, program)} of ${program.length} tokens as ${
-          last.oracle.length ? "the oracle" : "the last checkpoint"} writes them.`;
+          own ? "the last checkpoint" : "the oracle"} writes them.`;
+        holder.scrollTop = rows[index].offsetTop - holder.clientHeight / 2;
         rows.forEach((row, i) => row.classList.toggle("now", i === index));
         if (mounted) mounted.show(episode, at);
         else mounted = mountPlayer(player, [episode], { label: "Episode of the checkpoint" });
@@ -39,13 +42,13 @@ const Through = (() => {
         rows.push(row);
         return row;
       }));
+      const holder = make("div", { className: "scroll tall through", tabIndex: 0, role: "region", "aria-label": "Tokens of every checkpoint" }, make("table", {}, make("thead", {}, make("tr", {},
+        make("th", { scope: "col", className: "n" }, "update"), make("th", { scope: "col" }, "right"), make("th", { scope: "col" }, "tokens; framed: as in that program"))), body));
       slider.addEventListener("input", () => go(Number(slider.value)));
       const right = stored.findIndex((_, i) => stored.slice(i).every(({ episode }) => episode.success));
       const since = right < 0 ? "The newest checkpoint does not solve it." : right ? `Right since update ${stored[right].update.toLocaleString("en")}.` : "Every stored checkpoint solves it.";
       go(stored.length - 1);
-      return [make("p", {}, since), ...found.notes.map((text) => make("p", { className: "soft" }, text)), make("div", { className: "scrub" }, slider), status,
-        make("div", { className: "scroll tall through", tabIndex: 0, role: "region", "aria-label": "Tokens of every checkpoint" }, make("table", {}, make("thead", {}, make("tr", {},
-          make("th", { scope: "col", className: "n" }, "update"), make("th", { scope: "col" }, "right"), make("th", { scope: "col" }, "tokens; framed: as in the program"))), body)), player];
+      return [make("p", {}, since), ...found.notes.map((text) => make("p", { className: "soft" }, text)), make("div", { className: "scrub" }, slider), status, holder, player];
     }
     start.addEventListener("click", () => work(start, box, load));
     const root = make("details", { className: "panel" }, make("summary", {}, "Through the training: when did the plan appear?"), make("p", { className: "soft" }, hint), make("p", {}, start), box);
