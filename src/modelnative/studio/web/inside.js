@@ -19,7 +19,7 @@ const Inside = (() => {
     const look = make("button", { type: "button" }, "Inspect this stage"), box = make("div"), told = make("div");
     const donorField = field("Donor problem", donor, "wide");
     const form = make("form", { className: "tools" }, field("Replace", carrier), field("by", source), field("before action", key), donorField, draw, send);
-    let carriers = [], drawn = 1000, turn = 0;
+    let carriers = [], drawn = 1000, turn = 0, waiting = 0;
 
     function sources() {
       const chosen = source.value, found = (carriers.find((c) => c.name === carrier.value) || { sources: [] }).sources;
@@ -30,11 +30,19 @@ const Inside = (() => {
     async function drawDonor() {
       donor.value = (await ask("/api/problem", { id: asked().run, stage: asked().stage, seed: drawn++ })).problem;
     }
-    async function refresh(length) {
-      const mine = ++turn;
+    // Of a new episode of some actions; its choices are asked for once they are seen.
+    function refresh(length) {
+      turn++;
+      waiting = length;
       send.disabled = true;
       box.replaceChildren();
       told.replaceChildren();
+      return root.open ? load() : null;
+    }
+    async function load() {
+      const mine = turn, length = waiting;
+      if (!length) return;
+      waiting = 0;
       const chosen = [carrier.value, key.value];
       try {
         const found = (await ask("/api/choices", {}, asked())).carriers;
@@ -84,7 +92,9 @@ const Inside = (() => {
     const root = make("details", { className: "panel" }, make("summary", {}, "Inside: what is carried, and what happens without it"),
       make("p", { className: "soft" }, "Replace something that the agent has before an action, and see the rest of the episode change. One episode shows that it can matter; how often it does, over many pairs of problems, is what an inspection says."),
       form, box, make("p", {}, look), told);
-    return { root, refresh, choose: (name, at) => {
+    root.addEventListener("toggle", () => root.open && load());
+    return { root, refresh, choose: async (name, at) => {
+      await load();
       root.open = true;
       carrier.value = name;
       sources();
