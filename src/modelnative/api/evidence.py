@@ -20,6 +20,7 @@ from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
 from modelnative.evidence.inspect import PAIRS, Inspection
 from modelnative.evidence.inspect import inspect as inspect_policy
+from modelnative.evidence.switches import Switch, SwitchedEpisode, switched
 from modelnative.evidence.tutorial_comparison import compare_tutorial
 from modelnative.policies.registry import make_policy
 from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
@@ -183,6 +184,44 @@ def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanati
     agent = agent if isinstance(agent, Agent) else load(agent)
     task = agent.task
     return explain_policy(agent.policy, task, task.parse(task.spec.stage_index(stage), problem))
+
+
+def intervene(
+    agent: Agent | str | Path,
+    *,
+    stage: str,
+    problem: str,
+    carrier: str,
+    source: str,
+    key: int,
+    donor: str | None = None,
+) -> SwitchedEpisode:
+    """Play one problem with something removed or exchanged, beside the same episode undisturbed.
+
+    Args:
+        agent: an agent or a run folder.
+        stage, problem: as they are typed.
+        carrier: what is replaced, such as `hidden state`, `context`, `last token`, `feedback`, or the name of registers
+            of the tools; a wrong one is refused with those that there are.
+        source: by what: `donor` (what another problem's episode has there), `zero` or `mean` (hidden state), `blank`
+            (last token, feedback), `start` (registers).
+        key: before which action, from 1; 0 for every action.
+        donor: the other problem, of the same stage.
+
+    Raises:
+        UserError: an unknown stage, carrier or source, a problem that is not of the stage, or an exchange that makes no
+            sense there.
+
+    Example:
+        >>> import modelnative as mn
+        >>> found = mn.intervene("runs/first", stage="T2", problem="4 7 2 4 5", carrier="hidden state", source="donor",
+        ...                      key=5, donor="6 3 9 1 8")  # doctest: +SKIP
+        >>> found.words()  # doctest: +SKIP
+    """
+    agent = agent if isinstance(agent, Agent) else load(agent)
+    task, index = agent.task, agent.task.spec.stage_index(stage)
+    other = None if donor is None else task.parse(index, donor)
+    return switched(agent.policy, task, task.parse(index, problem), Switch(carrier, source, key), other)
 
 
 def inspect(

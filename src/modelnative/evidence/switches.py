@@ -27,6 +27,7 @@ from modelnative.evidence.carriers import (
 )
 from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.interventions import Hook, Moment, begin, get_field, moments, playback, replay
+from modelnative.evidence.notebook import html_table
 from modelnative.policies.contract import Policy
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems
@@ -75,11 +76,14 @@ class SwitchedEpisode:
 
     def words(self) -> str:
         """What became of the episode, in two or three sentences."""
+        changed = _answer(self.changed) != _answer(self.own)
         answers = [f"Undisturbed it answers {_answer(self.own)}, now {_answer(self.changed)}."]
         if self.donor is not None:
             answers.append(f"The donor answers {_answer(self.donor)}.")
         if self.departure is None:
-            return " ".join([*answers, "It writes the same tokens: here it does not look at what was replaced."])
+            same = "It writes the same tokens: here it does not look at what was replaced"
+            tools = ", and the answer differs because the tools hold something else" if changed else ""
+            return " ".join([*answers, f"{same}{tools}."])
         answers.append(f"Token {self.departure + 1} is the first that differs.")
         if self.donor is not None and self.switch.key:
             tail = slice(self.switch.key - 1, None)
@@ -101,6 +105,19 @@ class SwitchedEpisode:
             "departure": self.departure,
             "words": self.words(),
         }
+
+    def _repr_html_(self) -> str:
+        names = ["undisturbed", "changed", *(["donor"] if self.donor else [])]
+        episodes = [self.own, self.changed, *([self.donor] if self.donor else [])]
+        length = max(len(episode.rows) for episode in episodes)
+        rows = []
+        for name, episode in zip(names, episodes, strict=True):
+            tokens = [row.token for row in episode.rows]
+            rows.append([name, *tokens, *[""] * (length - len(tokens)), _answer(episode)])
+        keys = [f"⇄ {t}" if self.switch.key in (EVERY, t) else str(t) for t in range(1, length + 1)]
+        before = "every action" if self.switch.key == EVERY else f"action {self.switch.key}"
+        title = f"{self.own.stage}: {self.own.problem}; {self.switch.carrier} before {before}: {self.switch.source}"
+        return html_table(title, ["", *keys, "answer"], rows, [self.words()])
 
 
 def choices(policy: Policy, task: AnyTask, problems: Problems) -> list[tuple[str, tuple[str, ...]]]:
