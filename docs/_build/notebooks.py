@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parents[2] / "examples" / "notebooks"
 SOURCE = Path(__file__).parents[2] / "src"
 SECONDS = 300  # for a cell
+LONGEST = 200  # characters of the plain form of what is shown as a table
 
 
 def executed(path: Path) -> Any:
@@ -35,6 +36,10 @@ def executed(path: Path) -> Any:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata = {}
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data and len(data.get("text/plain", "")) > LONGEST:
+                data["text/plain"] = f"{data['text/plain'][:LONGEST]} …"
     return notebook
 
 

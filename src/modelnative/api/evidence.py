@@ -160,19 +160,23 @@ def report(folder: str | Path) -> tuple[list[Path], list[str]]:
     return [*paths, *write_sweep_reports(sweep, rows)], missing
 
 
-def plot(run: str | Path, file: str | Path | None = None, *, curve: str | None = None) -> Path:
-    """Draw the learning curves of a run, finished or not, into a file.
+def plot(
+    run: str | Path, file: str | Path | None = None, *, figure: str | None = None, curve: str | None = None
+) -> Path:
+    """Draw a figure of a run, finished or not, or of a sweep, into a file.
 
     Args:
-        run: the folder.
-        file: PNG, SVG or PDF, by its suffix; by default `curves.svg` in the folder.
-        curve: the title of the only one to draw, such as `Success`; all by default.
+        run: the folder of a run or of a sweep.
+        file: PNG, SVG or PDF, by its suffix; by default `FIGURE.svg` in the folder.
+        figure: of a run `curves` (the default), `inside` (after `inspect`) or `certificate` (after `certify`); of a
+            sweep `comparison` (the default) or `seeds`.
+        curve: the title of the only curve to draw, such as `Success`; all by default.
 
     Raises:
-        UserError: it is no run, has no update yet or no such curve, or the file cannot be written.
+        UserError: it is neither, has nothing to draw yet, no such figure or curve, or the file cannot be written.
     """
     path = Path(run)
-    return write_plot(Run.open(path), path / "curves.svg" if file is None else Path(file), curve)
+    return write_plot(path, None if file is None else Path(file), curve, figure)
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:
