@@ -166,6 +166,7 @@ def _seeds(axes: Any, seeds: Sequence[Sequence[tuple[int, float | None]]], s: in
     axes.set_xlabel("update")
     axes.grid(alpha=0.15)
     if not known:
+        axes.text(0.5, 0.5, "not measured yet", ha="center", transform=axes.transAxes)
         return
     color = STAGE_COLORS[s % len(STAGE_COLORS)]
     first, last = max(curve[0][0] for curve in known), max(curve[-1][0] for curve in known)
