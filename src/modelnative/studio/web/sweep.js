@@ -43,7 +43,7 @@ const Sweeps = (() => {
     });
     if (!rows.length) return "";
     return make("figure", {}, make("figcaption", {}, `${metric} `, make("small", {}, `${UNITS[metric]}; a dot for each seed, the interquartile mean with its 95% interval`)),
-      dots(sweep.groups, metric), scroll(`${metric} of the groups`, table(["group", "median [95% bootstrap]", "IQM [95%]", "against the first"], rows, "groups")));
+      dots(sweep.groups, metric), scroll(`${metric} of the groups`, table(["group", "median [95% bootstrap, from 6 seeds on]", "IQM [95%]", "against the first"], rows, "groups")));
   }
 
   async function show(main, id) {

@@ -48,6 +48,7 @@ const Through = (() => {
       const right = stored.findIndex((_, i) => stored.slice(i).every(({ episode }) => episode.success));
       const since = right < 0 ? "The newest checkpoint does not solve it." : right ? `Right since update ${stored[right].update.toLocaleString("en")}.` : "Every stored checkpoint solves it.";
       go(stored.length - 1);
+      requestAnimationFrame(() => go(stored.length - 1)); // once it has a size to scroll in
       return [make("p", {}, since), ...found.notes.map((text) => make("p", { className: "soft" }, text)), make("div", { className: "scrub" }, slider), status, holder, player];
     }
     start.addEventListener("click", () => work(start, box, load));
