@@ -116,7 +116,7 @@ def test_every_choice_can_be_played(core: Any) -> None:
             assert (found.donor is not None) == (source == DONOR)
 
 
-@pytest.mark.parametrize("name", ["hops", "dictionary", "recall", "countdown", "expressions"])
+@pytest.mark.parametrize("name", ["hops", "dictionary", "recall", pytest.param("expressions", marks=pytest.mark.slow)])
 def test_families(name: str) -> None:
     task = make_task(name)
     policy = TokenPolicy(task.spec, PolicyConfig(width=16))

@@ -70,10 +70,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("figure", [*OF_RUN, *OF_SWEEP])
 def test_every_figure(whole: Path, tmp_path: Path, figure: str) -> None:
     folder = whole if figure in OF_SWEEP else Sweep.open(whole).run(Sweep.open(whole).trials[0]).path
-    for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
-        files = [mn.plot(folder, tmp_path / f"{name}{suffix}", figure=figure) for name in "ab"]
-        assert files[0].read_bytes().startswith(start)
-        assert files[0].read_bytes() == files[1].read_bytes()
+    files = [mn.plot(folder, tmp_path / f"{name}.svg", figure=figure) for name in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert mn.plot(folder, tmp_path / "a.png", figure=figure).read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "a.svg").read_text()
     told = {
         "inside": "hidden state",
@@ -83,7 +82,6 @@ def test_every_figure(whole: Path, tmp_path: Path, figure: str) -> None:
         "curves": "Entropy",
     }
     assert told[figure] in text
-    assert mn.plot(folder, figure=figure) == folder / f"{figure}.svg"
 
 
 def test_figures_that_cannot_be_drawn(run: Run, whole: Path, tmp_path: Path) -> None:
