@@ -285,6 +285,9 @@ def test_what_is_carried_is_shown_and_leads_to_a_switch(visitor: Visitor, addres
     page.get_by_role("button", name="hidden state, action 2:").first.click()
     page.locator(".panel .words").wait_for()
     assert page.get_by_role("combobox", name="before action").input_value() == "2"
+    page.get_by_role("combobox", name="Agent").select_option(index=1)
+    visitor.wait("document.querySelector('.side h3').textContent.includes('checkpoint')")
+    assert page.locator(".side > div > .player .carried").count() == 0, "what was found is of other weights"
 
 
 def test_one_problem_through_the_training(visitor: Visitor, address: str) -> None:

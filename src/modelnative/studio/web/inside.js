@@ -11,8 +11,8 @@ const Inside = (() => {
     return Object.fromEntries(found.stages.map((stage) => [stage.stage, stage]));
   }
 
-  // asked: () -> { run, weights, stage, problem } of the episode; inspected: gets what was found on demand.
-  function panel({ asked, id, inspected }) {
+  // asked: () -> { run, weights, stage, problem } of the episode; inspected: gets the weights and what was found in them.
+  function panel({ asked, inspected }) {
     const carrier = make("select", {}), source = make("select", {}), key = make("select", {});
     const donor = make("input", { type: "text", maxLength: 2000, autocomplete: "off", spellcheck: false });
     const draw = make("button", { type: "button" }, "Draw a donor"), send = make("button", { type: "submit", className: "main" }, "Replace");
@@ -84,13 +84,13 @@ const Inside = (() => {
       work(send, box, replace);
     });
     look.addEventListener("click", () => work(look, told, async () => {
-      const found = await ask("/api/inspect", {}, asked());
-      inspected(Object.fromEntries(found.stages.map((stage) => [stage.stage, stage])));
+      const which = asked().weights, found = await ask("/api/inspect", {}, asked());
+      inspected(which, Object.fromEntries(found.stages.map((stage) => [stage.stage, stage])));
       return [make("p", { className: "soft" }, `From ${found.pairs} pairs of problems, without probes; the table is beside the player. More, with probes: modelnative inspect RUN.`),
         ...found.stages.flatMap((stage) => stage.words.map((text) => make("p", {}, text)))];
     }));
     const root = make("details", { className: "panel" }, make("summary", {}, "Inside: what is carried, and what happens without it"),
-      make("p", { className: "soft" }, "Replace something that the agent has before an action, and see the rest of the episode change. One episode shows that it can matter; how often it does, over many pairs of problems, is what an inspection says."),
+      make("p", { className: "soft" }, "Replace something that the agent has before an action, and see the rest of the episode change. Episodes are greedy here. One shows that it can matter; how often it does, over many pairs of problems, is what an inspection says."),
       form, box, make("p", {}, look), told);
     root.addEventListener("toggle", () => root.open && load());
     return { root, refresh, choose: async (name, at) => {

@@ -21,8 +21,9 @@ const Solve = (() => {
     stage.value = agent.stages[agent.stages.length - 1];
 
     const asked = () => ({ run: id, weights: weights.value, stage: stage.value, problem: problem.value });
-    const carried = await Inside.carried(id);
-    const inside = Inside.panel({ asked, id, inspected: (found) => { Object.assign(carried, found); place(); } });
+    // By weights: the run's own inspection is of the best ones.
+    const carried = { best: await Inside.carried(id) };
+    const inside = Inside.panel({ asked, inspected: (which, found) => { carried[which] = { ...carried[which], ...found }; place(); } });
     const panels = [inside, Through.panel({ asked, agent }), Find.panel({ asked, agent, open: (text) => { problem.value = text; solve(); side.scrollIntoView({ block: "nearest" }); } })];
 
     async function fill() {
@@ -44,7 +45,7 @@ const Solve = (() => {
         const box = make("section", { className: "player" }), parts = [make("h3", {}, title)];
         if (answer.error) return make("div", {}, ...parts, message(answer.error));
         parts.push(...answer.notes.map((text) => make("p", { className: "soft" }, text)));
-        const inner = i === 0 ? { carried, onCell: inside.choose } : {};
+        const inner = i === 0 ? { carried: carried[which] || {}, onCell: inside.choose } : {};
         players.push(mountPlayer(box, [answer], { label: title, onStep: (at) => together.checked && players.forEach((p) => p.root !== box && p.go(at)), ...inner }));
         return make("div", {}, ...parts, box);
       }));
