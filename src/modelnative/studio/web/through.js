@@ -26,11 +26,12 @@ const Through = (() => {
       let mounted = null;
       function go(index) {
         const { update, episode } = stored[index], at = mounted ? mounted.at : 0;
+        const top = rows[index].offsetTop, height = holder.clientHeight; // read before anything changes the layout
         slider.value = String(index);
         slider.setAttribute("aria-valuetext", `update ${update}`);
         status.textContent = `Update ${update.toLocaleString("en")}: ${episode.success ? "✓ right" : "✗ wrong"}; ${agreed(episode, program)} of ${program.length} tokens as ${
           own ? "the last checkpoint" : "the oracle"} writes them.`;
-        holder.scrollTop = rows[index].offsetTop - holder.clientHeight / 2;
+        holder.scrollTop = top - height / 2;
         rows.forEach((row, i) => row.classList.toggle("now", i === index));
         if (mounted) mounted.show(episode, at);
         else mounted = mountPlayer(player, [episode], { label: "Episode of the checkpoint" });
