@@ -4,6 +4,7 @@
 #   make test                      the whole check, as CI runs it; pytest's flags go in PYTEST_ARGS
 #   make docs                      build the documentation into site/; a warning is an error
 #   make browser-test              the studio and the report in a real Chromium, which must be installed
+#   make browser-install           install the Chromium of Playwright, with the system's libraries that it needs
 #   make nightly                   every test, the slow ones and Ray included, with coverage
 #   make conformance               the bridges against the packages themselves, one virtual environment for each group
 #   make lowest-test               the tests with the lowest versions that pyproject.toml declares
@@ -23,7 +24,7 @@ PIP    = $(BIN)/python -m pip --disable-pip-version-check install -qq --constrai
 CPP    = src/modelnative/native/kernels/*.cpp src/modelnative/native/kernels/*.h
 
 .DEFAULT_GOAL := help
-.PHONY: help train test browser-test docs nightly conformance lowest-test wheel-test format clean
+.PHONY: help train test browser-test browser-install docs nightly conformance lowest-test wheel-test format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,11 +60,16 @@ test: $(READY)
 	@echo "[test 6/6] pytest: tests, doctests, examples"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Playwright drives the Chromium that is installed (CHROMIUM names another); axe-core comes from npm where that is there.
+# Playwright drives the Chromium that is installed, or its own (CHROMIUM names another); axe-core comes from npm where
+# that is there.
 browser-test: $(READY)
 	@$(PIP) playwright
 	@mkdir -p build/axe && cd build/axe && { test -f package/axe.min.js || { npm pack --silent axe-core@4.14.1 && tar xzf axe-core-*.tgz; } } || true
 	@AXE=build/axe/package/axe.min.js $(BIN)/python -m pytest -m slow --numprocesses=0 tests/studio/test_browser.py
+
+browser-install: $(READY)
+	@$(PIP) playwright
+	@$(BIN)/python -m playwright install --with-deps chromium
 
 nightly: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,ray]'

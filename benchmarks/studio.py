@@ -1,5 +1,6 @@
 """How long a visitor of the studio waits: 200 runs, a run of 50,000 updates, and scrubbing, in a real Chromium.
 
+    modelnative train --checkpoint-every 2 --keep-checkpoints 100 --out RUN
     pip install playwright; python benchmarks/studio.py RUN      # RUN: a finished run; Chromium is installed
 
 A folder gets 200 copies of the run, and one whose metrics are repeated until there are 50,000 updates. A studio serves
@@ -43,6 +44,8 @@ MOVE = """async (act) => {
 }""".replace("FRAMES", str(FRAMES))
 SLIDE = """const s = document.querySelector('.transport input');
 s.value = 1 + i % Number(s.max); s.dispatchEvent(new Event('input'));"""
+SCRUB = """const s = document.querySelector('.scrub input');
+s.value = i % (Number(s.max) + 1); s.dispatchEvent(new Event('input'));"""
 HOVER = """const o = document.querySelector('.plot .u-over'), r = o.getBoundingClientRect();
 o.dispatchEvent(new MouseEvent('mousemove', { clientX: r.left + i % r.width, clientY: r.top + 20, bubbles: true }));"""
 
@@ -103,10 +106,19 @@ def visit(browser: Any, address: str, pid: int) -> list[tuple[str, str]]:
         rows.append((f"long run, {name} visit: curves there, ms", f"{1000 * (time.perf_counter() - start):.0f}"))
         page.wait_for_selector(".player .program li")
         rows.append((f"long run, {name} visit: an episode there, ms", f"{1000 * (time.perf_counter() - start):.0f}"))
+        page.get_by_text("single updates are shown until").wait_for(state="hidden", timeout=60_000)
+        rows.append((f"long run, {name} visit: all updates read, ms", f"{1000 * (time.perf_counter() - start):.0f}"))
     unit = "ms between frames: median (95%, longest); longer than 34 ms"
     page.wait_for_timeout(500)
     rows.append((f"nothing moves, {unit}", frames(page, "")))
     rows.append((f"stepping through an episode, {unit}", frames(page, SLIDE)))
+    page.get_by_text("Through the training").click()
+    start = time.perf_counter()
+    page.get_by_role("button", name="Play it by every checkpoint").click()
+    page.wait_for_selector(".scrub input")
+    count = page.locator(".through tbody tr").count()
+    rows.append((f"one problem by {count} checkpoints, ms", f"{1000 * (time.perf_counter() - start):.0f}"))
+    rows.append((f"scrubbing through {count} checkpoints, {unit}", frames(page, SCRUB)))
     page.locator(".plot").first.scroll_into_view_if_needed()
     rows.append((f"cursor over a curve, {unit}", frames(page, HOVER)))
     rows.append(("server, memory", memory(pid)))

@@ -14,6 +14,7 @@ from modelnative import extras
 from modelnative.bridges import hub, inspect, mcp, reasoning_gym, reasoning_gym_task, trl, trl_audit, verl
 from modelnative.errors import UserError
 from modelnative.runs.loggers import make_loggers
+from modelnative.studio.notebook_view import NotebookView
 from modelnative.training.registry import LOGGERS
 
 
@@ -34,6 +35,7 @@ USES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "verl": ("verl", "verl", lambda: verl.EpisodeTool),
     "inspect": ("inspect_ai", "inspect", lambda: inspect.inspect_task("hops")),
     "sb3": ("stable_baselines3", "sb3", lambda: imported("sb3")),
+    "notebook": ("IPython", "notebook", lambda: NotebookView()),
     "hub": ("huggingface_hub", "hub", lambda: hub.fetch("hf:user/name")),
     **{name: (name, name, lambda name=name: make_loggers(name)) for name in LOGGERS},
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.evidence import evaluate as evaluate
     from modelnative.api.evidence import explain as explain
     from modelnative.api.evidence import inspect as inspect
+    from modelnative.api.evidence import intervene as intervene
     from modelnative.api.evidence import plot as plot
     from modelnative.api.evidence import report as report
     from modelnative.api.evidence import tutorial as tutorial
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.evidence.inspect import Inspection as Inspection
     from modelnative.evidence.inspect import StageInspection as StageInspection
     from modelnative.evidence.sharing import StageUnits as StageUnits
+    from modelnative.evidence.switches import SwitchedEpisode as SwitchedEpisode
     from modelnative.policies.config import PolicyConfig as PolicyConfig
     from modelnative.policies.contract import Policy as Policy
     from modelnative.policies.contract import PolicyOutput as PolicyOutput
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.runs.events import Finished as Finished
     from modelnative.runs.events import Interrupted as Interrupted
     from modelnative.runs.events import Verified as Verified
+    from modelnative.studio.notebook_view import NotebookView as NotebookView
     from modelnative.studio.server.serve import serve as serve
     from modelnative.sweeps.comparison import Comparison as Comparison
     from modelnative.tasks.contract.board import BoardField as BoardField
@@ -89,7 +92,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "api": "make",
-    "api.evidence": "certify clinic evaluate explain inspect plot report tutorial",
+    "api.evidence": "certify clinic evaluate explain inspect intervene plot report tutorial",
     "api.sharing": "export push transcripts",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult compare sweep",
@@ -99,12 +102,14 @@ _MODULES = {
     "errors": "UserError",
     "evidence.inspect": "Inspection StageInspection",
     "evidence.sharing": "StageUnits",
+    "evidence.switches": "SwitchedEpisode",
     "policies.config": "PolicyConfig",
     "policies.contract": "Policy PolicyOutput",
     "policies.core": "Core",
     "policies.policy": "TokenPolicy",
     "runs.events": "Checkpointed Finished Interrupted Verified",
     "sweeps.comparison": "Comparison",
+    "studio.notebook_view": "NotebookView",
     "studio.server.serve": "serve",
     "tasks.contract.board": "BoardField",
     "tasks.contract.calls": "Argument Call Refusal",

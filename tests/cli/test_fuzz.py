@@ -178,6 +178,8 @@ class Lines:
                 yield from self.valued(name, values)
         if self.random.random() < 0.3:
             yield from self.valued("--options", tuple(self.assignments()))
+        if self.random.random() < 0.2:
+            yield from self.valued("--out", (*TEXTS, "x.json", "/nowhere/x.json"))
         yield from self.some("--no-train", "--json", "--markdown")
 
     def clinic(self) -> Iterator[str]:
@@ -194,7 +196,8 @@ class Lines:
 
     def plot(self) -> Iterator[str]:
         yield self.run()
-        for name, values in (("--out", (*TEXTS, "x.png", "x.svg", "/nowhere/x.pdf")), ("--curve", ("Success", *TEXTS))):
+        files, figures = (*TEXTS, "x.png", "x.svg", "/nowhere/x.pdf"), ("curves", "inside", "seeds", *TEXTS)
+        for name, values in (("--out", files), ("--figure", figures), ("--curve", ("Success", *TEXTS))):
             if self.random.random() < 0.4:
                 yield from self.valued(name, values)
 

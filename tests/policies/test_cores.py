@@ -4,11 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from modelnative.policies.config import PolicyConfig
 from modelnative.policies.core import InputRows
+from modelnative.policies.cores import attention as module
 from modelnative.policies.cores.gru import GRU
 from modelnative.policies.cores.memoryless import Memoryless
 from modelnative.policies.cores.mingru import MinGRU, scan
 from modelnative.policies.cores.transformer import Transformer
+from modelnative.policies.policy import TokenPolicy
+from modelnative.tasks import make_task
 
 
 def same(left: Tensor, right: Tensor) -> None:
@@ -189,3 +193,48 @@ def test_the_transformer_knows_where_it_is() -> None:
     moved = core(x, after)[0]
     core.position.weight.data[1, 0] -= 1.0
     assert (core(x, after)[0] - moved).abs().max() > 1e-3
+
+
+def test_attention_weights_are_those_that_the_layer_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighted sums of the values are what torch's attention gives; step by step and at once they are the same."""
+    mixed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    attend = module.scaled_dot_product_attention
+
+    def watched(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: torch.Tensor) -> torch.Tensor:
+        mixed.append((value, attend(query, key, value, causal)))
+        return mixed[-1][1]
+
+    monkeypatch.setattr(module, "scaled_dot_product_attention", watched)
+    task = make_task("arithmetic")
+    policy = TokenPolicy(task.spec, PolicyConfig(width=16, heads=2, layers=2), Transformer)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        problems = task.sample(torch.tensor([0, 2, 1]), torch.Generator().manual_seed(0))
+        tokens = torch.randint(0, 10, (5, 3), generator=torch.Generator().manual_seed(2))
+        feedback = torch.randint(0, 10, (5, 3, task.spec.feedback_width), generator=torch.Generator().manual_seed(3))
+        state = policy.initial_state(problems)
+        weights = policy.attention(tokens, feedback, state)
+        places = task.spec.context_length
+        assert weights is not None
+        assert weights.shape == (5, 3, 2, 2, places + 5)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(5, 3, 2, 2))
+        for layer, (value, output) in enumerate(mixed):
+            found = torch.einsum("tnhs,nhsd->nhtd", weights[:, :, layer], value)
+            torch.testing.assert_close(found, output[:, :, places:])
+        for t in range(5):
+            step = policy.attention(tokens[t : t + 1], feedback[t : t + 1], state)
+            assert step is not None
+            torch.testing.assert_close(step[0], weights[t, ..., : places + t + 1])
+            before = policy(tokens[t : t + 1], feedback[t : t + 1], state)
+            again = policy(tokens[t : t + 1], feedback[t : t + 1], state)
+            assert torch.equal(before.logits, again.logits), "looking changes nothing"
+            state = again.state
+
+
+def test_other_cores_have_no_attention() -> None:
+    task = make_task("arithmetic")
+    problems = task.sample(torch.tensor([0]), torch.Generator().manual_seed(0))
+    policy = TokenPolicy(task.spec, PolicyConfig(width=8))
+    first = torch.full((1, 1), task.spec.start), task.feedback(task.begin(problems))[None]
+    assert policy.attention(*first, policy.initial_state(problems)) is None

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from modelnative.errors import UserError
 from modelnative.runs.files import FORMAT, read_tensors, write_tensors
-from modelnative.runs.run import KEPT, Run
+from modelnative.runs.run import Run
 from modelnative.tasks import make_task
 from modelnative.training.checkpoint import state_of
 from modelnative.training.config import TrainConfig, with_fields
@@ -83,14 +83,15 @@ def test_what_is_not_a_run(tmp_path: Path, content: str | None, message: str) ->
         Run.open(tmp_path)
 
 
-def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    run, trainer = begin(tmp_path / "run")
+@pytest.mark.parametrize("kept", [1, 3, 7])
+def test_the_newest_checkpoints_are_kept(tmp_path: Path, kept: int) -> None:
+    run, trainer = begin(tmp_path / "run", keep_checkpoints=kept)
     (run.path / "checkpoints" / "notes.safetensors").write_text("not ours")
-    for update in range(1, KEPT + 3):
+    for update in range(1, kept + 3):
         trainer.updates = update
         run.save(trainer, {"elapsed": float(update)})
-    assert [int(path.stem) for path in run.checkpoints()] == list(range(3, KEPT + 3))
-    assert run.restore(trainer) == {"elapsed": float(KEPT + 2)}
+    assert [int(path.stem) for path in run.checkpoints()] == list(range(3, kept + 3))
+    assert run.restore(trainer) == {"elapsed": float(kept + 2)}
 
 
 def test_a_checkpoint_holds_all_that_the_trainer_is(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import pytest
 import modelnative as mn
 from modelnative.runs.run import Run
 from modelnative.runs.training import Training
-from modelnative.studio.plot import KINDS, write_plot
+from modelnative.studio.figures import KINDS
+from modelnative.studio.plot import OF_RUN, OF_SWEEP, write_plot
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.spec import parse_spec
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
@@ -29,7 +32,7 @@ def test_every_kind_of_file(run: Run, tmp_path: Path, suffix: str, start: bytes)
     files = [mn.plot(run.path, tmp_path / f"{name}{suffix}", curve="Entropy") for name in "ab"]
     assert files[0].read_bytes().startswith(start)
     assert files[0].read_bytes() == files[1].read_bytes(), "equal runs give equal files"
-    assert suffix in KINDS
+    assert suffix[1:] in KINDS
 
 
 def test_all_curves(run: Run) -> None:
@@ -40,10 +43,60 @@ def test_all_curves(run: Run) -> None:
 
 def test_what_is_wrong_is_said(run: Run, tmp_path: Path) -> None:
     with pytest.raises(mn.UserError, match=r"out: 'x\.jpeg' is not allowed; expected a file that ends with \.png, "):
-        write_plot(run, Path("x.jpeg"))
+        write_plot(run.path, Path("x.jpeg"))
     with pytest.raises(mn.UserError, match="curve: unknown value 'Entrpy'; did you mean 'Entropy'"):
-        write_plot(run, tmp_path / "x.svg", "Entrpy")
+        write_plot(run.path, tmp_path / "x.svg", "Entrpy")
     empty = Run.create(tmp_path / "empty", run.config)
     with pytest.raises(mn.UserError, match="has no update yet; there is nothing to draw"):
-        write_plot(empty, tmp_path / "x.svg")
+        write_plot(empty.path, tmp_path / "x.svg")
     assert not (tmp_path / "x.svg").exists()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with two seeds, of which the first was inspected and its task certified."""
+    fields = {"task": "worlds:Small", "updates": 2, "episodes": 16, "policy": {"width": 8}, "threads": 1}
+    path = tmp_path_factory.mktemp("plots") / "sweep"
+    sweep = Sweep.planned(path, parse_spec({"name": "sweep", "base": fields, "seeds": [0, 1]}))
+    sweep.write()
+    for trial in sweep.trials:
+        list(Training.start(sweep.run(trial).path, trial.config).events())
+    run = sweep.run(sweep.trials[0]).path
+    mn.inspect(run, stages=["T0"], pairs=30, probes=False, file=run / "inspect.json")
+    mn.certify(run, "T0", problems=100, train=False)
+    return path
+
+
+@pytest.mark.parametrize("figure", [*OF_RUN, *OF_SWEEP])
+def test_every_figure(whole: Path, tmp_path: Path, figure: str) -> None:
+    folder = whole if figure in OF_SWEEP else Sweep.open(whole).run(Sweep.open(whole).trials[0]).path
+    files = [mn.plot(folder, tmp_path / f"{name}.svg", figure=figure) for name in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert mn.plot(folder, tmp_path / "a.png", figure=figure).read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "a.svg").read_text()
+    told = {
+        "inside": "hidden state",
+        "certificate": "oracle",
+        "seeds": "T2",
+        "comparison": "Wilson",
+        "curves": "Entropy",
+    }
+    assert told[figure] in text
+
+
+def test_figures_that_cannot_be_drawn(run: Run, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(mn.UserError, match=r"figure: unknown value 'seeds'\. Allowed: curves, inside, certificate"):
+        mn.plot(run.path, figure="seeds")
+    with pytest.raises(mn.UserError, match=r"figure: unknown value 'curves'\. Allowed: comparison, seeds"):
+        mn.plot(whole, figure="curves")
+    with pytest.raises(mn.UserError, match=r"inspect\.json: is missing; it is written by: modelnative inspect "):
+        mn.plot(run.path, figure="inside")
+    with pytest.raises(mn.UserError, match=r"certificate\.json: is missing; it is written by: modelnative certify "):
+        mn.plot(run.path, figure="certificate")
+    with pytest.raises(mn.UserError, match="curve: 'Success' is not allowed; expected none beside the figure seeds"):
+        mn.plot(whole, figure="seeds", curve="Success")
+    empty = Sweep.planned(tmp_path / "empty", parse_spec({"name": "empty", "seeds": [0, 1]}))
+    empty.write()
+    for figure in OF_SWEEP:
+        with pytest.raises(mn.UserError, match=r"no (result|update) yet"):
+            mn.plot(empty.path, figure=figure)

@@ -5,20 +5,22 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
-from worlds import SMALL
+from worlds import SMALL, Scripted
 
 from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Count, Evaluation
-from modelnative.evidence.explain import ExplainedToken, Explanation
+from modelnative.evidence.explain import ExplainedToken, Explanation, explain
+from modelnative.policies.contract import Policy
 from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.studio import tables
+from modelnative.tasks import make_task
 from modelnative.training.config import with_fields
 from modelnative.training.recipes import recipe
 
@@ -218,3 +220,21 @@ def test_a_stage_that_is_only_tested_does_not_count_as_unsolved() -> None:
     counts = Count("T0", "train", 4, 4), Count("T1", "train", 3, 4)
     assert "budget is used up" not in "\n".join(tables.finished(finished({"stages": 1}, *counts)))
     assert "budget is used up" in "\n".join(tables.finished(finished({}, *counts)))
+
+
+def test_an_explanation_in_colour_says_the_same_in_words() -> None:
+    """Green or red, copied or odd: each is also a word, so that nothing is said by colour alone."""
+    task = make_task("arithmetic")
+    texts = []
+    for problem in ("4 7 2", "3 7 2"):  # the second one is given up: its first operand is odd
+        explanation = explain(cast(Policy, Scripted(task)), task, task.parse(0, problem))
+        plain, coloured = io.StringIO(), io.StringIO()
+        for file, system in ((plain, None), (coloured, "truecolor")):
+            console = Console(file=file, width=200, color_system=system, force_terminal=system is not None)  # type: ignore[arg-type]
+            for part in tables.explanation_page(explanation):
+                console.print(part)
+        assert re.sub(r"\x1b\[[0-9;]*m", "", coloured.getvalue()) == plain.getvalue()
+        texts.append(coloured.getvalue())
+    assert "\x1b[1;32mRight" in texts[0]
+    assert "\x1b[1;31mWrong" in texts[1]
+    assert "differs" in texts[1]

@@ -35,6 +35,8 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("target_success", 0.0, {}),
     ("target_success", 1.5, {}),
     ("checkpoint_every", 0, {}),
+    ("keep_checkpoints", 0, {}),
+    ("keep_checkpoints", 10_001, {}),
     ("policy.width", 0, {}),
     ("policy.layers", 0, {}),
     ("policy.heads", 0, {"core": "transformer"}),

@@ -11,7 +11,8 @@ from torch import nn
 
 from modelnative.api.training import Agent, load
 from modelnative.errors import UserError, require_path
-from modelnative.evidence.certify import certify as certify
+from modelnative.evidence.certificate import Certificate
+from modelnative.evidence.certify import certify as certify_task
 from modelnative.evidence.clinic import clinic as clinic
 from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
@@ -19,6 +20,7 @@ from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
 from modelnative.evidence.inspect import PAIRS, Inspection
 from modelnative.evidence.inspect import inspect as inspect_policy
+from modelnative.evidence.switches import Switch, SwitchedEpisode, switched
 from modelnative.evidence.tutorial_comparison import compare_tutorial
 from modelnative.policies.registry import make_policy
 from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
@@ -27,11 +29,64 @@ from modelnative.studio.plot import write_plot
 from modelnative.studio.report import write_run_report, write_sweep_reports
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import read_row
-from modelnative.tasks import require_task
+from modelnative.tasks import require_task, task_entries
 from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
+
+
+def certify(
+    task: str | Path | AnyTask,
+    stage: str | Sequence[str] | None = None,
+    *,
+    options: dict[str, Any] | None = None,
+    problems: int = 100_000,
+    seconds: float = 20.0,
+    train: bool = True,
+    file: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Certificate:
+    """Measure how far agents get on a task that should fail on it, whether its oracle always succeeds, and its faults.
+
+    Args:
+        task: a name, `package.module:Class`, a task itself, or a run folder: the task and options of that run. Without
+            an oracle, the figures `oracle` and `same_answer` are left out.
+        stage: a stage's name, or several; all by default.
+        options: of a task that is given by name.
+        problems: stages with at most so many are counted whole; of others so many are drawn. The search for a procedure
+            plays 200 times as many actions for a stage.
+        seconds: of training a stage, shared by the memoryless network and the one that cannot see the problem.
+        train: whether to train them.
+        file: write the result there, as JSON; of a run folder, `certificate.json` in it by default, which the report
+            and the studio show.
+        progress: is called with a line before everything that takes time.
+
+    Returns:
+        The certificate. Ctrl-C ends it early, with what was measured so far; `interrupted` says so, and no file is
+        written.
+
+    Raises:
+        UserError: an unknown task, option or stage, a number that is not allowed, a class that cannot be made, or a
+            file that cannot be written.
+
+    Example:
+        >>> import modelnative as mn
+        >>> certificate = mn.certify("tutorial", "T0", problems=1000, train=False)
+        >>> certificate.sound, certificate.stages[0].figures["constant"].how
+        (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
+    """
+    target: str | AnyTask = str(task) if isinstance(task, Path) else task
+    if isinstance(target, str) and target not in task_entries() and Run.exists(Path(target)):
+        run = Run.open(Path(target))
+        require(not options, "options", options, "none for a run folder, which has its own")
+        target, options, file = run.config.task, run.config.options, file or run.certificate_path
+    found = certify_task(
+        target, stage, options=options, problems=problems, seconds=seconds, train=train, progress=progress
+    )
+    if file is not None and not found.interrupted:
+        write_json(Path(file), {"format": FORMAT, **found.as_dict()})
+    return found
 
 
 def evaluate(
@@ -105,19 +160,23 @@ def report(folder: str | Path) -> tuple[list[Path], list[str]]:
     return [*paths, *write_sweep_reports(sweep, rows)], missing
 
 
-def plot(run: str | Path, file: str | Path | None = None, *, curve: str | None = None) -> Path:
-    """Draw the learning curves of a run, finished or not, into a file.
+def plot(
+    run: str | Path, file: str | Path | None = None, *, figure: str | None = None, curve: str | None = None
+) -> Path:
+    """Draw a figure of a run, finished or not, or of a sweep, into a file.
 
     Args:
-        run: the folder.
-        file: PNG, SVG or PDF, by its suffix; by default `curves.svg` in the folder.
-        curve: the title of the only one to draw, such as `Success`; all by default.
+        run: the folder of a run or of a sweep.
+        file: PNG, SVG or PDF, by its suffix; by default `FIGURE.svg` in the folder.
+        figure: of a run `curves` (the default), `inside` (after `inspect`) or `certificate` (after `certify`); of a
+            sweep `comparison` (the default) or `seeds`.
+        curve: the title of the only curve to draw, such as `Success`; all by default.
 
     Raises:
-        UserError: it is no run, has no update yet or no such curve, or the file cannot be written.
+        UserError: it is neither, has nothing to draw yet, no such figure or curve, or the file cannot be written.
     """
     path = Path(run)
-    return write_plot(Run.open(path), path / "curves.svg" if file is None else Path(file), curve)
+    return write_plot(path, None if file is None else Path(file), curve, figure)
 
 
 def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanation:
@@ -129,6 +188,44 @@ def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanati
     agent = agent if isinstance(agent, Agent) else load(agent)
     task = agent.task
     return explain_policy(agent.policy, task, task.parse(task.spec.stage_index(stage), problem))
+
+
+def intervene(
+    agent: Agent | str | Path,
+    *,
+    stage: str,
+    problem: str,
+    carrier: str,
+    source: str,
+    key: int,
+    donor: str | None = None,
+) -> SwitchedEpisode:
+    """Play one problem with something removed or exchanged, beside the same episode undisturbed.
+
+    Args:
+        agent: an agent or a run folder.
+        stage, problem: as they are typed.
+        carrier: what is replaced, such as `hidden state`, `context`, `last token`, `feedback`, or the name of registers
+            of the tools; a wrong one is refused with those that there are.
+        source: by what: `donor` (what another problem's episode has there), `zero` or `mean` (hidden state), `blank`
+            (last token, feedback), `start` (registers).
+        key: before which action, from 1; 0 for every action.
+        donor: the other problem, of the same stage.
+
+    Raises:
+        UserError: an unknown stage, carrier or source, a problem that is not of the stage, or an exchange that makes no
+            sense there.
+
+    Example:
+        >>> import modelnative as mn
+        >>> found = mn.intervene("runs/first", stage="T2", problem="4 7 2 4 5", carrier="hidden state", source="donor",
+        ...                      key=5, donor="6 3 9 1 8")  # doctest: +SKIP
+        >>> found.words()  # doctest: +SKIP
+    """
+    agent = agent if isinstance(agent, Agent) else load(agent)
+    task, index = agent.task, agent.task.spec.stage_index(stage)
+    other = None if donor is None else task.parse(index, donor)
+    return switched(agent.policy, task, task.parse(index, problem), Switch(carrier, source, key), other)
 
 
 def inspect(

@@ -166,7 +166,7 @@ def certify(arguments: Sequence[str]) -> int:
     """`modelnative certify`."""
     parser = Parser("certify", CERTIFY)
     add = parser.add_argument
-    add("task", metavar="TASK", help="a task's name, or package.module:Class")
+    add("task", metavar="TASK", help="a task's name, package.module:Class, or a run folder: the task of that run")
     add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to measure, such as T2 (default: all)")
     add_options(parser, "options of the task")
     add("--problems", type=int, default=100_000, metavar="N", help="draw N of a stage with more (default: 100000)")
@@ -177,6 +177,9 @@ def certify(arguments: Sequence[str]) -> int:
         help="of training a stage, shared by the two networks; not of all (default: 20)",
     )
     add("--no-train", dest="train", action="store_false", help="do not train the two networks")
+    add(
+        "--out", type=Path, metavar="FILE", help="write the JSON to this file (of a run folder: certificate.json in it)"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
     form.add_argument("--markdown", action="store_true", help="print a section of a Markdown page")
@@ -191,6 +194,7 @@ def certify(arguments: Sequence[str]) -> int:
         problems=found.problems,
         seconds=found.seconds,
         train=found.train,
+        file=found.out,
         progress=print_progress,
     )
     if found.json:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import modelnative as mn
-from modelnative.cli.parser import Parser
+from modelnative.cli.parser import Once, Parser
 from modelnative.cli.parser import report as print_progress
 
 STUDIO = """\
@@ -18,6 +18,19 @@ that you type, token by token, also beside another checkpoint or run. Ctrl-C end
     modelnative studio runs
 
 A run that names a task of your own is listed; its agent plays only with --trust MODULE, because importing runs code.
+"""
+
+
+PLOT = """\
+Draws a figure of a run, which may be unfinished, or of a sweep. The picture depends on no setting of matplotlib.
+
+    of a run    curves       the learning curves (the default)
+                inside       what is carried where, after: modelnative inspect RUN
+                certificate  what agents without abilities reach, after: modelnative certify RUN
+    of a sweep  comparison   solved, success and seconds of every group, over seeds (the default)
+                seeds        success of every seed over the updates, with the median and the quartiles
+
+Groups of runs are compared, and drawn, by: modelnative compare RUN RUN --out FOLDER
 """
 
 
@@ -49,11 +62,12 @@ def studio(arguments: Sequence[str]) -> int:
 
 def plot(arguments: Sequence[str]) -> int:
     """`modelnative plot`."""
-    parser = Parser("plot", "The run may be unfinished. The picture depends on no setting of matplotlib.")
+    parser = Parser("plot", PLOT)
     add = parser.add_argument
-    add("folder", type=Path, metavar="RUN", help="the run folder")
-    add("--out", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: RUN/curves.svg)")
+    add("folder", type=Path, metavar="RUN", help="a run folder, or that of a sweep or of train --seeds")
+    add("--out", type=Path, metavar="FILE", help=".png, .svg or .pdf (default: RUN/FIGURE.svg)")
+    add("--figure", action=Once, metavar="FIGURE", help="one of the above (default: curves, or comparison of a sweep)")
     add("--curve", metavar="TITLE", help="draw only this one, such as Success (default: all)")
     found = parser.read(arguments)
-    print(mn.plot(found.folder, found.out, curve=found.curve))
+    print(mn.plot(found.folder, found.out, figure=found.figure, curve=found.curve))
     return 0

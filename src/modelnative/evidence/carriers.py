@@ -26,7 +26,7 @@ from modelnative.evidence.interventions import (
 )
 from modelnative.evidence.problem_set import unseen_problems
 from modelnative.policies.contract import Policy, PolicyOutput
-from modelnative.tasks.contract.task import AnyTask, Problems
+from modelnative.tasks.contract.task import AnyTask, Problems, State
 
 Kind = Literal["policy", "observation", "tools"]
 HIDDEN, CONTEXT, MODE, DEFAULT = "hidden state", "context", "mode", "registers"
@@ -171,10 +171,14 @@ def record(policy: nn.Module, task: AnyTask, problems: Problems, features: bool 
     length = len(playback(policy, task, problems).action)
     wanted = set(chosen_keys(length))
     played = playback(policy, task, problems, watch=lambda t, *rest: watch(t, *rest) if t in wanted else None)
+    return Episodes(problems, played, kept, after, changing_fields(task, problems, played.final))
+
+
+def changing_fields(task: AnyTask, problems: Problems, final: State) -> tuple[str, ...]:
+    """The fields of the task's state that are not what they were at the start of these episodes."""
     first = dict(leaves(task.begin(problems)))
-    changed = {path for path, tensor in leaves(played.final) if not torch.equal(tensor, first[path])}
-    changing = tuple(path for path in first if path in changed and path != "done")
-    return Episodes(problems, played, kept, after, changing)
+    changed = {path for path, tensor in leaves(final) if not torch.equal(tensor, first[path])}
+    return tuple(path for path in first if path in changed and path != "done")
 
 
 def chosen_keys(length: int) -> list[int]:

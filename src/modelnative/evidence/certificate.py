@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
+from modelnative.errors import choose
 from modelnative.evidence.evaluate import floor
 from modelnative.evidence.notebook import html_table
 from modelnative.evidence.statistics import wilson
@@ -146,6 +147,30 @@ class Certificate:
         parts = {"stages": [s.as_dict() for s in self.stages], "findings": [vars(f) for f in self.findings]}
         return {**vars(self), **parts, "sound": self.sound, "conclusive": self.conclusive}
 
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Certificate:
+        """The inverse of `as_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not what `as_dict` returns.
+        """
+        stages = tuple(
+            StageCertificate(
+                stage=str(stage["stage"]),
+                problems=int(stage["problems"]),
+                listed=bool(stage["listed"]),
+                figures={name: _rate(stage[name]) for name in AGENTS if stage[name] is not None},
+                overlap=None if stage["overlap"] is None else SplitOverlap(**stage["overlap"]),
+            )
+            for stage in found["stages"]
+        )
+        findings = tuple(
+            Finding(cast(Level, choose("level", f["level"], LEVELS)), f["stage"], str(f["words"]), str(f["remedy"]))
+            for f in found["findings"]
+        )
+        seconds, interrupted = float(found["seconds"]), bool(found["interrupted"])
+        return cls(str(found["task"]), dict(found["options"]), stages, findings, seconds, interrupted)
+
     def _repr_html_(self) -> str:
         names = [name for name in AGENTS if any(name in stage.figures for stage in self.stages)]
         rows = []
@@ -156,3 +181,12 @@ class Certificate:
         head = ["stage", "problems", *(name.replace("_", " ") for name in names)]
         after = [*(finding.line() for finding in self.findings), "Sound." if self.sound else "There is a defect."]
         return html_table(f"certificate of {self.task}", head, rows, after)
+
+
+def _rate(found: dict[str, Any]) -> SuccessRate:
+    """The inverse of `SuccessRate.as_dict`."""
+    successes, problems = int(found["successes"]), int(found["problems"])
+    if not 0 <= successes <= problems or not problems:
+        raise ValueError(f"{successes} of {problems} is no success rate")
+    how, conclusive = str(found["how"]), bool(found["conclusive"])
+    return SuccessRate(successes, problems, bool(found["exact"]), bool(found["best"]), how, conclusive)

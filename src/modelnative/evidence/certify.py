@@ -64,12 +64,6 @@ def certify(
 
     Raises:
         UserError: an unknown task, option or stage, a number that is not allowed, or a class that cannot be made.
-
-    Example:
-        >>> import modelnative as mn
-        >>> certificate = mn.certify("tutorial", "T0", problems=1000, train=False)
-        >>> certificate.sound, certificate.stages[0].figures["constant"].how
-        (False, 'MUL ADD ANS (exact search, up to 3 tokens)')
     """
     require(1 <= problems <= 10**9, "problems", problems, "from 1 to 1000000000")
     allowed = "more than 0, at most 1000000; to train nothing: --no-train"

@@ -1,16 +1,22 @@
-"""Which episodes of a stage are worth a look: one that succeeds, one that fails, and the longest."""
+"""Which episodes of a stage are worth a look: some that succeed, fail, take longest, waste actions, or depart."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from modelnative.errors import choose
 from modelnative.evidence.evaluate import DRAWN, LISTED
 from modelnative.evidence.problem_set import ProblemSet, unseen_problems
 from modelnative.policies.contract import Policy
-from modelnative.tasks.contract.task import AnyTask, Problems
-from modelnative.training.rollout import play
+from modelnative.tasks.contract.task import AnyTask, Problems, program_length, require
+from modelnative.training.rollout import Rollout, play
 
 PLAYED = 256  # episodes of a stage among which right, wrong and longest are chosen
+KINDS = ("wrong", "right", "longest", "invalid", "departs")
+FOUND, SEARCHED = 50, 1 << 16  # episodes that are listed, and problems that are played for them at most
 
 
 def choose_episodes(policy: Policy, task: AnyTask, stage: int, *, failures: bool) -> list[tuple[str, Problems]]:
@@ -50,3 +56,82 @@ def _failure(policy: Policy, task: AnyTask, stage: int) -> list[Problems]:
         if bool(failed.any()):
             return [problems[failed][:1]]
     return []
+
+
+@dataclass(frozen=True)
+class FoundEpisode:
+    """A greedy episode, in short.
+
+    Attributes:
+        problem: a batch of that problem.
+        success: the verifier's verdict.
+        length: actions.
+        invalid: of these, those without effect.
+        departure: the number of the first action that is not the oracle's, from 1; None if there is none, or no oracle.
+    """
+
+    problem: Problems
+    success: bool
+    length: int
+    invalid: int
+    departure: int | None
+
+
+def find_episodes(policy: Policy, task: AnyTask, stage: int, kind: str) -> tuple[list[FoundEpisode], int]:
+    """Greedy episodes of one kind, of the whole stage or of its first `SEARCHED` problems.
+
+    Args:
+        policy: plays.
+        task: the task that it plays.
+        stage: its index.
+        kind: `right`, `wrong`, `longest` (the longest first), `invalid` (with actions without effect) or `departs`
+            (from the oracle's program).
+
+    Returns:
+        At most `FOUND` of them, in the order in which problems are listed, and how many problems were played.
+
+    Raises:
+        UserError: there is no such kind, or the task has no oracle to depart from.
+    """
+    choose("kind", kind, KINDS)
+    require(kind != "departs" or task.has_oracle, "kind", kind, "another one; this task has no oracle")
+    found: list[FoundEpisode] = []
+    played = 0
+    problems: Problems
+    for problems in ProblemSet.of(task, stage, "all", LISTED, min(DRAWN, task.evaluation_size)).chunks():
+        rollout = play(policy, task, problems)
+        played += len(problems)
+        departures = _departures(task, rollout)
+        invalid = (rollout.invalid & rollout.running).sum(0)
+        chosen = {
+            "right": rollout.success,
+            "wrong": ~rollout.success,
+            "longest": torch.ones_like(rollout.success),
+            "invalid": invalid > 0,
+            "departs": departures > 0,
+        }[kind].nonzero()[:, 0]
+        if kind == "longest":
+            chosen = chosen[rollout.length[chosen].argsort(descending=True, stable=True)]
+        for row in chosen[:FOUND].tolist():
+            numbers = (int(rollout.length[row]), int(invalid[row]), int(departures[row]) or None)
+            found.append(FoundEpisode(problems[row : row + 1], bool(rollout.success[row]), *numbers))
+        if kind == "longest":
+            found = sorted(found, key=lambda episode: -episode.length)[:FOUND]
+        elif len(found) >= FOUND:
+            break
+        if played >= SEARCHED:
+            break
+    return found[:FOUND], played
+
+
+def _departures(task: AnyTask, rollout: Rollout) -> Tensor:
+    """The number of the first action of each episode that is not the oracle's, from 1; 0 for none: int64 [n]."""
+    if not task.has_oracle:
+        return torch.zeros_like(rollout.length)
+    program = task.oracle(rollout.problems).t()
+    steps = len(rollout.action)
+    ends = program_length(program.t(), task.spec.end)
+    program = torch.nn.functional.pad(program, (0, 0, 0, max(0, steps - len(program))))[:steps]
+    after = torch.arange(steps, device=program.device)[:, None] >= ends
+    differs = rollout.running & ((rollout.action != program) | after)
+    return torch.where(differs.any(0), differs.int().argmax(0) + 1, 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from modelnative.evidence.interventions import Hook, Moment, begin
 from modelnative.evidence.notebook import html_table
 from modelnative.evidence.problem_set import problem_text
 from modelnative.policies.contract import Policy
@@ -38,6 +39,8 @@ class ExplainedToken:
             `Explanation.context` has; empty without a copy head.
         board: what the task shows of its tools after the token.
         reward: of the token.
+        attention: for each of `Explanation.heads`, the weights of the places of `Explanation.context`, then of the
+            start and of the tokens written before this one; empty for a policy without attention.
     """
 
     token: str
@@ -53,6 +56,7 @@ class ExplainedToken:
     weights: tuple[float, ...] = ()
     board: tuple[BoardField, ...] = ()
     reward: float = 0.0
+    attention: tuple[tuple[float, ...], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready. Numbers are rounded to five digits after the point; one that is not finite is None."""
@@ -69,6 +73,7 @@ class ExplainedToken:
             "top": [[token, _rounded(probability)] for token, probability in self.top],
             "weights": [_rounded(weight) for weight in self.weights],
             "board": [field.as_dict() for field in self.board],
+            "attention": [[round(weight, 3) for weight in head] for head in self.attention],
         }
 
 
@@ -88,6 +93,7 @@ class Explanation:
             name of a mark that ends a short context is empty.
         board: what the task shows of its tools before the first token.
         temperature: of the distribution that tokens were drawn from; 0 for the most probable tokens.
+        heads: names of the heads of attention; empty without attention.
     """
 
     stage: str
@@ -100,6 +106,7 @@ class Explanation:
     context: tuple[tuple[str, str], ...] = ()
     board: tuple[BoardField, ...] = ()
     temperature: float = 0.0
+    heads: tuple[str, ...] = ()
 
     @property
     def departure(self) -> int | None:
@@ -122,6 +129,7 @@ class Explanation:
             "board": [field.as_dict() for field in self.board],
             "oracle": list(self.oracle),
             "departure": self.departure,
+            "heads": list(self.heads),
             "tokens": [row.as_dict() for row in self.rows],
         }
 
@@ -147,6 +155,7 @@ def explain(
     *,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
+    hook: Hook | None = None,
 ) -> Explanation:
     """Play one problem and describe every token.
 
@@ -156,6 +165,7 @@ def explain(
         problems: a batch of one problem.
         temperature: logits are divided by it before a token is drawn; 0 takes the most probable token.
         generator: of the CPU, draws the tokens; none is needed at temperature 0.
+        hook: returns what is to be used in place of a moment, before each token; see `interventions.playback`.
 
     Raises:
         UserError: the temperature is out of range.
@@ -164,27 +174,30 @@ def explain(
     spec = task.spec
     problems = problems.to(next(policy.parameters()).device)
     oracle, context = oracle_tokens(task, problems), _context(spec, problems)
-    state, memory = task.begin(problems), policy.initial_state(problems)
-    board = tuple(task.board(state, 0))
-    token = torch.full_like(problems.stage, spec.start)
-    feedback = task.feedback(state)
+    now = begin(policy, task, problems)
+    board = tuple(task.board(now.state, 0))
     rows: list[ExplainedToken] = []
+    heads: tuple[str, ...] = ()
     success = False
     for t in range(spec.horizon):
-        output = policy(token[None], feedback[None], memory)
-        memory, log_probs, value = output.state, output.log_probs[0, 0], output.value[0, 0]
+        now = now if hook is None else hook(t, now)
+        attention = _attention(policy, now, spec.context_length, len(context))
+        heads = tuple(attention)
+        output = policy(now.token[None], now.feedback[None], now.memory)
+        log_probs, value = output.log_probs[0, 0], output.value[0, 0]
         probabilities = log_probs.exp()
         if temperature > 0:
             drawn = (log_probs / temperature).softmax(-1).cpu()
-            token = torch.multinomial(drawn, 1, generator=generator).to(token.device)
+            token = torch.multinomial(drawn, 1, generator=generator).to(now.token.device)
         else:
             token = log_probs.argmax(-1, keepdim=True)
-        step = task.step(state, token)
-        state, feedback, success = step.state, step.feedback, success or bool(step.success[0])
+        step = task.step(now.state, token)
+        now, success = Moment(step.state, output.state, token, step.feedback), success or bool(step.success[0])
         source, copied_share, weights = "", 0.0, ()
         if output.copied is not None and output.copied.numel():
             weights = tuple(output.copied[0, 0, : len(context)].tolist())
-            by_position = torch.where(problems.context[0] == token, output.copied[0, 0], 0.0)
+            read = getattr(output.state, "context", problems.context)  # the own one, unless it was exchanged
+            by_position = torch.where(read[0] == token, output.copied[0, 0], 0.0)
             copied_share = float(by_position.sum() / probabilities[token])
             source = _position_name(spec, problems, int(by_position.argmax())) if copied_share > 0.5 else ""
         best = probabilities.topk(min(TOP, len(probabilities)))
@@ -197,12 +210,13 @@ def explain(
                 entropy=float(-(probabilities * log_probs).sum()),
                 source=source,
                 copied=copied_share,
-                registers=task.registers(state, 0),
+                registers=task.registers(now.state, 0),
                 valid=not bool(step.invalid[0]),
                 top=tuple((spec.vocabulary[i], p) for i, p in zip(*(x.tolist() for x in best[::-1]), strict=True)),
                 weights=weights,
-                board=tuple(task.board(state, 0)),
+                board=tuple(task.board(now.state, 0)),
                 reward=float(step.reward[0]),
+                attention=tuple(attention.values()),
             )
         )
         if bool(step.done[0]):
@@ -210,14 +224,15 @@ def explain(
     return Explanation(
         stage=spec.stages[int(problems.stage[0])],
         problem=problem_text(task, problems, 0),
-        record=task.records(problems, state)[0],
+        record=task.records(problems, now.state)[0],
         rows=tuple(rows),
         success=success,
-        truncated=not bool(state.done[0]),
+        truncated=not bool(now.state.done[0]),
         oracle=oracle,
         context=context,
         board=board,
         temperature=temperature,
+        heads=heads,
     )
 
 
@@ -228,6 +243,18 @@ def oracle_tokens(task: AnyTask, problems: Problems) -> tuple[str, ...]:
     program = task.oracle(problems)
     length = int(program_length(program, task.spec.end)[0])
     return tuple(task.spec.vocabulary[token] for token in program[0, :length].tolist())
+
+
+def _attention(policy: Policy, now: Moment, length: int, places: int) -> dict[str, tuple[float, ...]]:
+    """For each head by its name, the weights of the first places of the context, and of the tokens so far."""
+    method = getattr(policy, "attention", None)
+    found = None if method is None else method(now.token[None], now.feedback[None], now.memory)
+    if found is None:
+        return {}
+    layers, heads = found.shape[2:4]
+    names = [f"layer {layer + 1}, head {head + 1}" for layer in range(layers) for head in range(heads)]
+    rows = found[0, 0].flatten(0, 1).tolist()
+    return {name: (*row[:places], *row[length:]) for name, row in zip(names, rows, strict=True)}
 
 
 def _context(spec: TaskSpec, problems: Problems) -> tuple[tuple[str, str], ...]:

@@ -13,6 +13,7 @@ from modelnative.evidence.carriers import LEAST, problems_of, record
 from modelnative.evidence.decoding import Decoding, decode
 from modelnative.evidence.donors import Exchange, StageTransfer, exchange_all, transfer_stage
 from modelnative.evidence.interventions import Answers
+from modelnative.evidence.notebook import html_table
 from modelnative.evidence.removals import Removal, remove_all
 from modelnative.evidence.sensitivity import Sensitivity, sensitivity
 from modelnative.evidence.sharing import StageUnits, sharing
@@ -107,6 +108,22 @@ class Inspection:
         stages = [stage.as_dict() for stage in self.stages]
         found = {"task": self.task, "options": self.options, "pairs": self.pairs, "stages": stages}
         return {**found, "sharing": [units.as_dict() for units in self.sharing]}
+
+    def _repr_html_(self) -> str:
+        return "".join(map(_html, self.stages))
+
+
+def _html(stage: StageInspection) -> str:
+    """Carriers by keys: the share of comparable pairs that followed an exchange, and the verdicts."""
+    followed = {
+        (e.carrier.name, e.key): max(outcome.followed for outcome in e.outcomes) for e in stage.exchanges if e.outcomes
+    }
+    rows = []
+    for verdict in stage.verdicts:
+        shares = [followed.get((verdict.carrier, key)) for key in stage.keys]
+        rows.append([verdict.carrier, *("·" if share is None else f"{share:.2f}" for share in shares), verdict.word])
+    head = ["exchanged before action", *map(str, stage.keys), "verdict"]
+    return html_table(f"{stage.stage}: share of pairs that follow an exchange", head, rows, stage.words)
 
 
 @standard_settings()

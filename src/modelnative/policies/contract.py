@@ -87,6 +87,18 @@ class Policy(nn.Module):
         """
         raise NotImplementedError
 
+    def attention(self, tokens: Tensor, feedback: Tensor, state: Any) -> Tensor | None:
+        """Return what `forward` attends to, for a look inside; by default None, of a policy without attention.
+
+        Args:
+            tokens, feedback, state: as of `forward`.
+
+        Returns:
+            float [T, n, layers, heads, C + S]: weights that sum to 1 over the C places of the context and the S tokens
+            of the episode so far, of which the first is `TaskSpec.start`.
+        """
+        return None
+
     def forward_rollout(
         self, problems: Problems, tokens: Tensor, feedback: Tensor, lengths: Tensor | None, selected: Tensor | None
     ) -> PolicyOutput:

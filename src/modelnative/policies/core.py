@@ -100,6 +100,10 @@ class Core(nn.Module):
         """
         return self(rows.sum(table), state)
 
+    def attention(self, x: Tensor, state: Any) -> Tensor | None:
+        """What inputs x, float [T, n, width], attend to; see `Policy.attention`. By default None: to nothing."""
+        return None
+
 
 def sum_rows(rows: Tensor, table: Tensor, padding: int | None = None) -> Tensor:
     """Sums of rows of a table: int64 [n, K], float [R, width] -> float [n, width]. The row `padding` counts as zero."""

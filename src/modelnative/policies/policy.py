@@ -146,12 +146,18 @@ class TokenPolicy(Policy):
         log_probs, value, copied = self.heads(hidden, state.context, state.keys, selected)
         return PolicyOutput(log_probs, value, copied=copied)
 
+    def attention(self, tokens: Tensor, feedback: Tensor, state: TokenState) -> Tensor | None:
+        return self.core.attention(self._rows(tokens, feedback, state).sum(state.table), state.core)
+
     def _read(
         self, tokens: Tensor, feedback: Tensor, state: TokenState, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Hidden states float [T, n, width], and the core's state after the last."""
+        return self.core.read(state.table, self._rows(tokens, feedback, state), state.core, lengths)
+
+    def _rows(self, tokens: Tensor, feedback: Tensor, state: TokenState) -> InputRows:
+        """The rows of the table whose sums are the inputs."""
         vocabulary, end = len(self.spec.vocabulary), self.spec.end
         stage = state.stage + vocabulary if self.stage_aware else None
         shown = feedback if self.spec.feedback_width else None
-        rows = InputRows(tokens, stage, shown, self.first_place, vocabulary, end)
-        return self.core.read(state.table, rows, state.core, lengths)
+        return InputRows(tokens, stage, shown, self.first_place, vocabulary, end)

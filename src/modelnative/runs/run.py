@@ -3,9 +3,11 @@
 RUN/config.json             every field of the training; written last when a run is made
 RUN/task.json               what identifies the task, so that a later edit is noticed
 RUN/metrics.jsonl           a line an update; all but its `timing` is reproducible
-RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest three
+RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest `keep_checkpoints`
 RUN/weights.safetensors     the best verified policy
 RUN/result.json             the verdict on it, and what the training cost
+RUN/inspect.json            what `modelnative inspect RUN` found, if it was called
+RUN/certificate.json        what `modelnative certify RUN` measured of the task, if it was called
 RUN/report.html             learning curves and results, for people
 RUN/run.lock                held by the process that trains
 """
@@ -53,7 +55,6 @@ from modelnative.training.checkpoint import restore, state_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.trainer import Trainer
 
-KEPT = 3  # checkpoints
 # What a training leaves that was killed before its configuration was written: nothing is lost with it.
 UNBEGUN = re.compile(r"run\.lock|config\.json\.partial|task\.json(\.partial)?|checkpoints|0+\.safetensors(\.partial)?")
 PASS_AGAIN = "a policy or curriculum that was passed as an object must be passed again: policy=..., curriculum=..."
@@ -209,6 +210,11 @@ class Run:
         """Where `modelnative inspect` writes what it found."""
         return self.path / "inspect.json"
 
+    @property
+    def certificate_path(self) -> Path:
+        """Where `modelnative certify RUN` writes what it measured of the task."""
+        return self.path / "certificate.json"
+
     # Metrics
 
     @property
@@ -271,7 +277,7 @@ class Run:
         write_tensors(path, tensors, {**self._about("checkpoint"), "counters": counters, "progress": progress})
         if not self.fingerprint_path.exists():
             write_json(self.fingerprint_path, fingerprint(trainer.task))
-        for old in self.checkpoints()[:-KEPT]:
+        for old in self.checkpoints()[: -self.config.keep_checkpoints]:
             old.unlink(missing_ok=True)
         return path
 

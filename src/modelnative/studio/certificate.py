@@ -39,7 +39,7 @@ def page(certificate: Certificate) -> Iterator[RenderableType]:
     yield _table(certificate)
     yield Text(LEGEND, "dim")
     yield ""
-    yield from map(Text, _details(certificate))  # as text, because brackets would be markup
+    yield from map(Text, details(certificate))  # as text, because brackets would be markup
     yield ""
     for finding in certificate.findings:
         yield Text(finding.line(), STYLES[finding.level])
@@ -60,15 +60,19 @@ def _table(certificate: Certificate) -> Fitted:
 
 def markdown(certificate: Certificate) -> str:
     """A section of Markdown: the table of the terminal, and a list of details and findings."""
-    header = ["stage", "problems", *COLUMNS, "overlap"]
-    rows = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for stage in certificate.stages:
-        _, *cells = _row(stage, " ")
-        rows.append([_escaped(stage.stage), *(cell.plain for cell in cells)])
-    lines = [f"## {_escaped(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    lines += [f"- {_escaped(line)}" for line in _details(certificate)]
+    header, rows = grid(certificate)
+    marks = ["---", *["---:"] * (len(header) - 1)]
+    table = [header, marks, *([_escaped(name), *cells] for name, *cells in rows)]
+    lines = [f"## {_escaped(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
+    lines += [f"- {_escaped(line)}" for line in details(certificate)]
     lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
     return "\n".join([*lines, "", conclusion(certificate)])
+
+
+def grid(certificate: Certificate) -> tuple[list[str], list[list[str]]]:
+    """The table: its head, and a row for each stage."""
+    header = ["stage", "problems", *COLUMNS, "overlap"]
+    return header, [[cell.plain for cell in _row(stage, " ")] for stage in certificate.stages]
 
 
 def title(certificate: Certificate) -> str:
@@ -115,7 +119,7 @@ def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
     return Text(text, STYLES[level] if should_fail and level != "note" else "", justify="right")
 
 
-def _details(certificate: Certificate) -> Iterator[str]:
+def details(certificate: Certificate) -> Iterator[str]:
     """The programs, and how the networks were trained."""
     for stage in certificate.stages:
         for name, agents in COLUMNS.items():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from modelnative.evidence.comparison import Estimate
-from modelnative.studio.figures import figures
+from modelnative.studio.figures import figures, saved
 from modelnative.studio.tables import table
 from modelnative.sweeps.comparison import THRESHOLDS, Comparison
 from modelnative.sweeps.groups import RATES
@@ -85,6 +84,4 @@ def draw(found: Comparison, kind: str) -> bytes:
             axes.legend(fontsize=8, frameon=False)
         for axes in (left, *right):
             axes.grid(alpha=0.2, linewidth=0.6)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+        return saved(figure, kind, dpi=120)

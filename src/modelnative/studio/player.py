@@ -59,10 +59,18 @@ def data(stages: list[tuple[str, list[Episode]]]) -> Markup:
             text = json.dumps(episode.as_dict(), allow_nan=False, separators=(",", ":"))
             left -= len(text)
             texts += [text] if left >= 0 else []
-    listed = f"[{','.join(texts)}]"
+    return _in_script(f"[{','.join(texts)}]")
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that may stand in a `script` element, whatever its texts are."""
+    return _in_script(json.dumps(value, allow_nan=False, separators=(",", ":")))
+
+
+def _in_script(text: str) -> Markup:
     for character in "<>&":
-        listed = listed.replace(character, f"\\u{ord(character):04x}")
-    return Markup(listed)
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 @functools.cache

@@ -1,25 +1,26 @@
-"""The learning curves of a run as a picture."""
+"""Pictures of a run or a sweep: learning curves, what is carried where, certificates, seeds, comparisons."""
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modelnative.errors import UserError, choose, require, require_path
-from modelnative.runs.files import write
+from modelnative.evidence.certificate import AGENTS, Certificate
+from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
-from modelnative.studio.figures import figures
-from modelnative.studio.report import curves, thin
+from modelnative.studio import sweep_plot
+from modelnative.studio.figures import KINDS, figures, saved
+from modelnative.studio.inspection import sections
+from modelnative.studio.report import STAGE_COLORS, curves, thin
+from modelnative.sweeps.folder import Sweep
+from modelnative.sweeps.results import cells, read_row
 
 COLUMNS = 3
-# Kinds of files, and what is left out of them so that equal runs give equal files.
-KINDS: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Creator": None, "Date": None},
-    ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-}
 STYLE = {
     "svg.hashsalt": "modelnative",
     "font.size": 9,
@@ -30,19 +31,47 @@ STYLE = {
 }
 
 
-def write_plot(run: Run, file: Path, title: str | None = None) -> Path:
-    """Draw the learning curves of a run, finished or not, into a file.
+# What can be drawn, of a run and of a sweep; the first is the default.
+OF_RUN = {
+    "curves": "the learning curves",
+    "inside": "what is carried where, from inspect.json (modelnative inspect RUN)",
+    "certificate": "what agents without abilities reach, from certificate.json (modelnative certify RUN)",
+}
+OF_SWEEP = {
+    "comparison": "solved, success and seconds of every group, over seeds",
+    "seeds": "success of every seed over the updates, the median and the quartiles",
+}
+
+
+def write_plot(folder: Path, file: Path | None = None, title: str | None = None, figure: str | None = None) -> Path:
+    """Draw a figure of a run, finished or not, or of a sweep, into a file.
 
     Args:
-        run: the run.
-        file: PNG, SVG or PDF, by its suffix; replaced if it exists.
+        folder: of the run or sweep.
+        file: PNG, SVG or PDF, by its suffix; replaced if it exists. By default FIGURE.svg in the folder.
         title: of the only curve to draw, such as `Success`; all by default.
+        figure: one of `OF_RUN` or `OF_SWEEP`; by default the first.
 
     Raises:
-        UserError: another suffix, no update yet, no such curve, or the file cannot be written.
+        UserError: another suffix or figure, nothing to draw yet, no such curve, or the file cannot be written.
     """
+    names = OF_SWEEP if Sweep.exists(folder) else OF_RUN
+    figure = choose("figure", figure or next(iter(names)), list(names))
+    require(title is None or figure == "curves", "curve", title, f"none beside the figure {figure}")
+    file = folder / f"{figure}.svg" if file is None else file
     require_path("out", file)
-    require(file.suffix in KINDS, "out", str(file), f"a file that ends with {', '.join(KINDS)}")
+    require(file.suffix[1:] in KINDS, "out", str(file), f"a file that ends with {', '.join(f'.{k}' for k in KINDS)}")
+    kind = file.suffix[1:]
+    if names is OF_SWEEP:
+        content = _of_sweep(Sweep.open(folder), figure, kind)
+    else:
+        run = Run.open(folder)
+        content = {"curves": _curves, "inside": _inside, "certificate": _certificate}[figure](run, kind, title)
+    write(file, content)
+    return file
+
+
+def _curves(run: Run, kind: str, title: str | None) -> bytes:
     task = run.task()
     drawn = curves(run.metrics(), task.spec.stages, hints=run.config.curriculum in ("hints", "discover"))
     if not drawn:
@@ -66,7 +95,101 @@ def write_plot(run: Run, file: Path, title: str | None = None) -> Path:
                 axes.legend(fontsize=7, frameon=False, ncols=math.ceil(len(lines) / 12))
             axes.grid(alpha=0.15)
             axes.set_xlabel("update")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=file.suffix[1:], dpi=150, metadata=KINDS[file.suffix])
-    write(file, buffer.getvalue())
-    return file
+        return saved(figure, kind)
+
+
+def _inside(run: Run, kind: str, title: str | None) -> bytes:
+    """A heat map for each stage that was inspected."""
+    stages = sections(read_json(_needed(run.inspection_path, run.command("inspect"))))
+    heights = [0.9 + 0.3 * len(stage.rows) for stage in stages]
+    with figures(STYLE) as figure_class:
+        figure = figure_class(figsize=(9, sum(heights)))
+        for axes, stage in zip(_column(figure, heights), stages, strict=True):
+            shares = [[np.nan if cell.followed is None else cell.followed for cell in row[2]] for row in stage.rows]
+            axes.imshow(np.array(shares), vmin=0, vmax=1, cmap="Blues", aspect="auto")
+            for y, row in enumerate(shares):
+                for x, share in enumerate(row):
+                    text, color = ("·", "#5f6b73") if math.isnan(share) else (f"{share:.2f}", "#1d2327")
+                    axes.text(x, y, text, ha="center", va="center", fontsize=7, color="#fff" if share > 0.6 else color)
+            axes.set_xticks(range(len(stage.keys)), [str(key) for key in stage.keys])
+            axes.set_yticks(range(len(stage.rows)), [_plain(name) for name, *_ in stage.rows])
+            axes.set_title(
+                f"{_plain(stage.stage)}: share of pairs that follow an exchange before each action", loc="left"
+            )
+        return saved(figure, kind)
+
+
+def _certificate(run: Run, kind: str, title: str | None) -> bytes:
+    """The success of every agent on every stage, with the 95% interval where problems were drawn."""
+    found = Certificate.of(read_json(_needed(run.certificate_path, run.command("certify"))))
+    with figures(STYLE) as figure_class:
+        figure = figure_class(figsize=(7, 0.6 + 1.9 * len(found.stages)))
+        for axes, stage in zip(_column(figure, [1.0] * len(found.stages)), found.stages, strict=True):
+            names = [name for name in AGENTS if name in stage.figures]
+            for place, name in enumerate(names):
+                rate = stage.figures[name]
+                axes.barh(place, rate.rate, color=STAGE_COLORS[0 if name == "oracle" else 3], height=0.6)
+                axes.text(1.02, place, f"{'' if rate.best else '≥ '}{rate.rate:.3f}", va="center", fontsize=7)
+                if rate.interval is not None:
+                    axes.plot(rate.interval, [place, place], color="#1d2327", linewidth=1)
+            axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+            axes.invert_yaxis()
+            axes.set_xlim(0, 1)
+            axes.set_title(f"{_plain(found.task)} {_plain(stage.stage)}: success without the abilities", loc="left")
+        return saved(figure, kind)
+
+
+def _of_sweep(sweep: Sweep, figure: str, kind: str) -> bytes:
+    if figure == "comparison":
+        groups = cells([read_row(sweep, trial) for trial in sweep.trials])
+        if not groups:
+            raise UserError(f"sweep: {str(sweep.path)!r} has no result yet; finish it with: {sweep.resume_command}")
+        return sweep_plot.draw(sweep.spec.name, groups, kind)
+    runs = [run for run in map(sweep.run, sweep.trials) if run.metrics_path.exists()]
+    lines = [metrics for run in runs if (metrics := run.metrics())]
+    if not lines:
+        raise UserError(f"sweep: {str(sweep.path)!r} has no update yet; there is nothing to draw")
+    stages = runs[0].task().spec.stages
+    with figures(STYLE) as figure_class:
+        figure_ = figure_class(figsize=(4 * min(COLUMNS, len(stages)), 2.6 * math.ceil(len(stages) / COLUMNS)))
+        for s, stage in enumerate(stages):
+            axes = figure_.add_subplot(math.ceil(len(stages) / COLUMNS), min(COLUMNS, len(stages)), s + 1)
+            _seeds(axes, [[(x["update"], x["success"][s]) for x in metrics] for metrics in lines], s)
+            axes.set_title(_plain(stage), loc="left", fontweight="bold")
+        return saved(figure_, kind)
+
+
+def _seeds(axes: Any, seeds: Sequence[Sequence[tuple[int, float | None]]], s: int) -> None:
+    """Each seed thin, the median over it, the band between the quartiles. A seed that ended keeps its last value."""
+    known = [curve for seed in seeds if (curve := [(x, y) for x, y in seed if y is not None])]
+    axes.set_ylim(-0.02, 1.05)
+    axes.set_xlabel("update")
+    axes.grid(alpha=0.15)
+    if not known:
+        axes.text(0.5, 0.5, "not measured yet", ha="center", transform=axes.transAxes)
+        return
+    color = STAGE_COLORS[s % len(STAGE_COLORS)]
+    first, last = max(curve[0][0] for curve in known), max(curve[-1][0] for curve in known)
+    update = np.unique(np.linspace(first, max(first, last), 400).astype(int))
+    table = np.array([np.interp(update, [x for x, _ in curve], [y for _, y in curve]) for curve in known])
+    for row in table:
+        axes.plot(update, row, color=color, alpha=0.3, linewidth=0.8)
+    low, middle, high = np.quantile(table, (0.25, 0.5, 0.75), axis=0)
+    axes.fill_between(update, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(update, middle, color=color, linewidth=1.8)
+
+
+def _needed(path: Path, command: str) -> Path:
+    if not path.exists():
+        raise UserError(f"{path}: is missing; it is written by: {command}")
+    return path
+
+
+def _column(figure: Any, heights: Sequence[float]) -> list[Any]:
+    """Axes below each other."""
+    return list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")

@@ -9,6 +9,7 @@ import re
 import shlex
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from modelnative.errors import UserError, in_words
+from modelnative.evidence.certificate import Certificate
 from modelnative.evidence.evaluate import floor
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
+from modelnative.studio import certificate as certificates
 from modelnative.studio import inspection, player, tables
 from modelnative.studio.figures import figures
 from modelnative.studio.live import HINT, clock
@@ -93,9 +96,13 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
         charts=part(run.metrics_path, lambda: charts(run.metrics(), stages, hints=hints)),
         episodes=part("episodes", lambda: player.chosen(policy, task, result)) if task and policy else None,
         example=part("episodes", lambda: tables.example(task, stages[-1])) if task else None,
-        inside=part(run.inspection_path, lambda: _inside(run)),
+        inside=(inside := part(run.inspection_path, lambda: _inside(run))),
+        carried=player.script_json({section.stage: asdict(section) for section in inside or []}),
+        certificate=part(run.certificate_path, lambda: _certificate(run)),
+        certify=run.command("certify"),
         faults=faults,
         show=tables,
+        floors=certificates,
         data=player.data,
         clock=clock,
         again=f"modelnative train --config {_config_of(run)} --out NEW{trust_flags([vars(run.config)])}",
@@ -109,6 +116,11 @@ def write_run_report(run: Run) -> tuple[Path, list[str]]:
 def _inside(run: Run) -> list[inspection.Section]:
     """What `modelnative inspect` found, if it was called."""
     return inspection.sections(read_json(run.inspection_path)) if run.inspection_path.exists() else []
+
+
+def _certificate(run: Run) -> Certificate | None:
+    """What `modelnative certify` measured of the task, if it was called."""
+    return Certificate.of(read_json(run.certificate_path)) if run.certificate_path.exists() else None
 
 
 def _require_result(run: Run) -> None:

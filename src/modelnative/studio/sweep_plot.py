@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from modelnative.runs.files import write
-from modelnative.studio.figures import figures
+from modelnative.studio.figures import figures, saved
 from modelnative.sweeps.results import MIN_SEEDS, Cell
 
 DOT, BAR = "#5b7fd1", "#d1495b"
@@ -60,9 +59,7 @@ def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
             f" – {few} seed{'s' * (few != 1)} in the smallest group, too few for a claim" if few < MIN_SEEDS else ""
         )
         figure.suptitle(f"{title}{warning}", fontsize=10)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+        return saved(figure, kind, dpi=120)
 
 
 def _interval(axes: Any, place: int, middle: float | None, ends: tuple[float, float] | None) -> None:

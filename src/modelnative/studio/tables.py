@@ -257,7 +257,7 @@ def explanation_page(explanation: Explanation) -> Iterator[RenderableType]:
     """The problem, the trajectory and the verdict."""
     yield Text(f"{explanation.stage}: {explanation.problem}", "bold")
     yield trajectory(explanation)
-    yield Text(verdict(explanation))
+    yield Text(verdict(explanation), "bold green" if explanation.success else "bold red")
 
 
 def trajectory(explanation: Explanation) -> Fitted:
@@ -275,9 +275,10 @@ def _trajectory(explanation: Explanation, with_numbers: bool, joined: bool) -> T
         registers = list(row.registers.values())
         if joined:
             registers = [", ".join(f"{name} {value}" for name, value in row.registers.items() if value)]
-        start = (str(step), Text(row.token, "bold"), f"{row.probability:.3f}", *values, copied(row))
+        written = Text(row.token, "bold cyan" if row.source else "bold")
+        start = (str(step), written, f"{row.probability:.3f}", *values, Text(copied(row), "cyan"))
         end = (row.oracle or "", ", ".join(marks(row)))
-        shown.add_row(*start, *registers, *end, style="yellow" if marks(row) else None)
+        shown.add_row(*start, *registers, *end, style="yellow" if differs(row) else "" if row.valid else "red")
     for step, token in enumerate(explanation.oracle[len(explanation.rows) :], len(explanation.rows) + 1):
         shown.add_row(str(step), *[""] * (len(columns) - 3), token, "", style="dim")
     return shown

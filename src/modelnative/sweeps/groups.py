@@ -17,7 +17,18 @@ from modelnative.sweeps.spec import Fields
 METRICS = ("success", "heldout", "sampled", *COSTS)
 RATES = METRICS[:3]  # in these, more is better
 # What does not change what is trained.
-APART = ("seed", "task", "threads", "device", "updates", "minutes", "checkpoint_every", "log", "alarms")
+APART = (
+    "seed",
+    "task",
+    "threads",
+    "device",
+    "updates",
+    "minutes",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log",
+    "alarms",
+)
 
 
 @dataclass(frozen=True)

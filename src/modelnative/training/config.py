@@ -147,6 +147,8 @@ class TrainConfig(ConfigModel):
     greedily."""
     checkpoint_every: Updates = 25
     """Updates between checkpoints."""
+    keep_checkpoints: int = Field(default=3, ge=1, le=10_000)
+    """Number of checkpoints to keep, the newest. The studio plays one problem by all of them."""
     alarms: Literal["off", "warn", "stop"] = "warn"
     """Audits of updates 1, 2 and every tenth: off, warn (say what is wrong and go on) or stop (end the training)."""
     log: str = ""

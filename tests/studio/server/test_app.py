@@ -61,7 +61,7 @@ def test_the_page_and_its_parts(app: Any) -> None:
 def test_scripts_set_no_html() -> None:
     from modelnative.studio.player import WEB
 
-    for name in ("player.js", "curves.js", "studio.js"):
+    for name in sorted(name for name in ASSETS if name.endswith(".js") and not name.startswith("uPlot")):
         text = (WEB / name).read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text)
 
@@ -101,7 +101,7 @@ def test_an_episode_is_what_explain_says(app: Any, root: Path) -> None:
     [
         ({"problem": "3 7"}, "problem: "),
         ({"problem": "x" * 2001}, "problem: "),
-        ({"problem": 3}, "texts for run, weights, stage and problem"),
+        ({"problem": 3}, "problem: 3 is not allowed; expected a text"),
         ({"stage": "T9"}, "stage: unknown value 'T9'. Allowed: T0, T1, T2"),
         ({"weights": "999"}, "weights: unknown value '999'"),
         ({"weights": "../a"}, "weights: unknown value"),
@@ -193,6 +193,6 @@ def test_damaged_lines_are_told(root: Path) -> None:
     (path / "alarms.jsonl").write_text("{broken\n")
     run = request(make_app(root), "/api/run", {"id": "damaged"}).json()
     assert run["points"]["update"] == [1, 2, 4, 5, 6]
-    assert any("1 damaged line" in note for note in run["notes"])
+    assert run["damaged"] == 1
     assert any("alarms.jsonl" in note for note in run["notes"])
     shutil.rmtree(path)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelnative.studio.server import curves as module
-from modelnative.studio.server.curves import Curves
+from modelnative.studio.server.curves import Curves, numbers
 
 
 def line(update: int, **changes: Any) -> bytes:
@@ -62,7 +62,16 @@ def test_memory_is_bounded_and_means_are_kept(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "damage",
-    [b"{\n", b"\xff\n", b"[]\n", b"3\n", b'{"update": "x"}\n', b'{"update": 1, "timing": 3}\n', b"[" * 20_000 + b"\n"],
+    [
+        b"{\n",
+        b"{}\n",
+        b"\xff\n",
+        b"[]\n",
+        b"3\n",
+        b'{"update": "x"}\n',
+        b'{"update": 1, "timing": 3}\n',
+        b"[" * 20_000 + b"\n",
+    ],
 )
 def test_damaged_lines_are_skipped_and_counted(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
@@ -106,3 +115,81 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     read = Curves(path)
     read.refresh()
     assert read.points() == {"update": [1.0], "success 0": [1.0], "success 1": [0.5]}
+
+
+def long_file(path: Path, updates: int = 2000) -> None:
+    path.write_bytes(b"".join(line(update) for update in range(1, updates + 1)))
+
+
+def test_a_long_file_is_shown_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines from all over it at first, as they are; then what a file that grew would show."""
+    monkeypatch.setattr(module, "STRIDE", 10_000)
+    monkeypatch.setattr(module, "PREVIEW", 50)
+    path = tmp_path / "metrics.jsonl"
+    long_file(path)
+    size = path.stat().st_size
+    with open(path, "ab") as file:
+        file.write(line(2001)[:20])  # half a line
+    parsed: list[Any] = []
+    monkeypatch.setattr(module, "numbers", lambda metrics: (parsed.append(metrics), numbers(metrics))[1])
+    read = Curves(path)
+    assert read.refresh()
+    assert len(parsed) <= 51, "no more lines than the preview has"
+    seen = read.points()
+    assert 45 <= len(seen["update"]) <= 51
+    assert (seen["update"][0], seen["update"][-1]) == (1, 2000)
+    assert seen["entropy"] == seen["update"], "single updates, not means"
+    steps = [b - a for a, b in zip(seen["update"], seen["update"][1:], strict=False) if a is not None and b is not None]
+    assert max(steps) <= 2 * 2000 / 50
+    before, strides = read.epoch, 0
+    while read.refresh():
+        strides += 1
+        assert read.points() == seen, "nothing that is read by halves"
+    assert strides == size // 10_000
+    assert read.epoch > before, "readers get all points anew"
+    whole = Curves(path)
+    monkeypatch.setattr(module, "STRIDE", 1 << 30)
+    assert not whole.refresh()
+    assert whole.points() == read.points()
+    assert read.damaged == 0
+    with open(path, "ab") as file:
+        file.write(line(2001)[20:])
+    assert not read.refresh()
+    assert read.last["update"] == 2001
+
+
+def test_a_preview_of_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STRIDE", 1000)
+    monkeypatch.setattr(module, "AROUND", 500)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"x" * 5000 + b"\n{}\n[]\n" + b"\xff" * 2000)
+    read = Curves(path)
+    for _ in range(20):
+        if not read.refresh():
+            break
+        assert read.points() == {}
+    else:
+        pytest.fail("it is never read to its end")
+    assert (read.points(), read.damaged) == ({}, 3)
+
+
+def test_events_send_what_a_long_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("starlette", reason="needs the extra `studio`")
+    from asgi import request
+
+    from modelnative.studio.server.app import make_app
+
+    monkeypatch.setattr(module, "STRIDE", 10_000)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    long_file(run / "metrics.jsonl")
+    app = make_app(tmp_path)
+    first = request(app, "/api/run", {"id": "run"}).json()
+    assert first["preview"]
+    query = {"id": "run", "seen": ",".join(map(str, first["seen"]))}
+    answer = request(app, "/api/events", query, until=b"data:")
+    (news,) = [json.loads(text[6:]) for text in answer.text.splitlines() if text.startswith("data: ")]
+    assert not news["preview"]
+    assert news["from"] == 0
+    assert news["points"]["update"][-1] > 1990

@@ -72,7 +72,7 @@ def test_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         while not address:
             thread.join(0.01)
         with urllib.request.urlopen(f"{address[0]}api/runs", timeout=20) as answer:
-            assert answer.read() == f'{{"folder":"{tmp_path}","runs":[]}}'.encode()
+            assert answer.read() == f'{{"folder":"{tmp_path}","runs":[],"sweeps":[]}}'.encode()
     finally:
         while not servers:
             thread.join(0.01)

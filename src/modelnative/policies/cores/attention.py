@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -90,3 +91,22 @@ def continued_layer(x: Tensor, keys: Tensor, values: Tensor, past: int, weights:
     x = x + linear(mixed.permute(2, 0, 1, 3).flatten(2), weights.out, weights.out_bias)
     inner = linear(layer_norm(x, (width,), weights.second, weights.second_bias), weights.up, weights.up_bias)
     return x + linear(gelu(inner, approximate="tanh"), weights.down, weights.down_bias)
+
+
+def attention_weights(x: Tensor, keys: Tensor, past: int, weights: LayerWeights, heads: int) -> Tensor:
+    """What T tokens attend to in `continued_layer`, after it has written their keys.
+
+    Args:
+        x, keys, past, weights, heads: as of `continued_layer`.
+
+    Returns:
+        float [T, n, heads, past + T], which sum to 1.
+    """
+    steps, _, width = x.shape
+    normal = layer_norm(x, (width,), weights.norm, weights.norm_bias)
+    query = linear(normal, weights.qkv[:width], weights.qkv_bias[:width]).unflatten(-1, (heads, width // heads))
+    key = keys[:, : past + steps].unflatten(-1, (heads, width // heads))
+    scores = torch.einsum("tnhd,nshd->tnhs", query, key) / math.sqrt(width // heads)
+    age = torch.arange(past, past + steps, device=x.device)[:, None]
+    later = torch.arange(past + steps, device=x.device) > age
+    return scores.masked_fill(later[:, None, None], -torch.inf).softmax(-1)

@@ -13,6 +13,7 @@ from modelnative.policies.config import PolicyConfig
 from modelnative.policies.core import Core, InputRows
 from modelnative.policies.cores.attention import (
     LayerWeights,
+    attention_weights,
     cached_transformer_layer,
     continued_layer,
     transformer_layer,
@@ -128,6 +129,17 @@ class Transformer(Core):
         for weights in self._weights():
             tokens = transformer_layer(tokens, weights, self.heads, lengths)
         return self.last(tokens[self.context :]), state
+
+    def attention(self, x: Tensor, state: KeyValueCache) -> Tensor:
+        tokens, past = self._placed(x, state), state.tokens
+        limit = self.context + len(self.position.weight)
+        after = state.extended(len(self.qkv), len(tokens), limit, copied=True)
+        found = []
+        for weights, (keys, values) in zip(self._weights(), after.layers, strict=True):
+            before = tokens
+            tokens = continued_layer(tokens, keys, values, past, weights, self.heads)
+            found.append(attention_weights(before, keys, past, weights, self.heads)[-len(x) :])
+        return torch.stack(found, 2)
 
     def _placed(self, x: Tensor, state: KeyValueCache) -> Tensor:
         """Inputs with their positions, after the context if that was not read yet: float [T or C + T, n, width]."""

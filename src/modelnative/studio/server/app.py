@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,26 +17,25 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from modelnative.errors import UserError, in_words, require
+from modelnative.evidence.certificate import Certificate
 from modelnative.runs.files import read_lines
+from modelnative.studio import certificate as pictures
 from modelnative.studio.player import WEB
 from modelnative.studio.server.agents import Agents
 from modelnative.studio.server.curves import Curves
 from modelnative.studio.server.guard import LOOPBACK, App, Guard
-from modelnative.studio.server.library import GoneError, Library
+from modelnative.studio.server.inside import Asked, Inside
+from modelnative.studio.server.library import GoneError, Library, bounded_json
+from modelnative.studio.server.sweeps import Sweeps
 
-ASSETS = {
-    "page.css": "text/css",
-    "player.css": "text/css",
-    "studio.css": "text/css",
-    "uPlot.min.css": "text/css",
-    "player.js": "text/javascript",
-    "curves.js": "text/javascript",
-    "studio.js": "text/javascript",
-    "uPlot.iife.min.js": "text/javascript",
-}
+STYLES = ("page.css", "player.css", "studio.css", "uPlot.min.css")
+PARTS = ("player", "curves", "common", "inside", "through", "find", "solve", "sweep", "studio")
+SCRIPTS = ("uPlot.iife.min.js", *(f"{name}.js" for name in PARTS))
+ASSETS = {**dict.fromkeys(STYLES, "text/css"), **dict.fromkeys(SCRIPTS, "text/javascript")}
 KEPT = 32  # curves in memory
 STREAMS = 64  # curves that are followed at the same time
 PERIOD, SILENCE = 0.5, 15.0  # seconds between looks at a file, and between signs of life
+PAUSE = 0.02  # seconds between strides through a long file
 LARGEST = 1 << 25  # bytes of a report
 # A report may be somebody else's. It gets no origin: its scripts can ask nothing of the studio or of the network.
 REPORT_POLICY = (
@@ -60,7 +60,7 @@ def make_app(root: Path, hosts: tuple[str, ...] = LOOPBACK, addresses: bool = Fa
         Route("/report", studio.report),
         *(Route(f"/api/{name}", _json(answer)) for name, answer in studio.answers.items()),
         Route("/api/events", studio.events),
-        Route("/api/episode", studio.episode, methods=["POST"]),
+        *(Route(f"/api/{name}", _post(answer), methods=["POST"]) for name, answer in studio.posts.items()),
     ]
     return Guard(Starlette(routes=routes), hosts, addresses)
 
@@ -71,14 +71,30 @@ class Studio:
     def __init__(self, library: Library) -> None:
         self.library, self.agents = library, Agents(library)
         self.curves: OrderedDict[str, Curves] = OrderedDict()
+        inside, sweeps = Inside(self.agents), Sweeps(library)
         self.streams = 0
         self.answers: dict[str, Callable[[Request], Any]] = {
-            "runs": lambda request: {"folder": str(library.root), "runs": library.summaries()},
+            "runs": lambda request: {
+                "folder": str(library.root),
+                "runs": library.summaries(),
+                "sweeps": library.sweeps(),
+            },
+            "sweep": lambda request: sweeps.one(_run(request)),
+            "certificate": lambda request: self.certificate(_run(request)),
             "run": lambda request: self.run(_run(request)),
             "agent": lambda request: self.agents.about(_run(request)),
             "problem": lambda request: {
                 "problem": self.agents.problem(_run(request), _text(request, "stage"), _seed(_text(request, "seed")))
             },
+            "inspection": lambda request: inside.inspection(_run(request)),
+        }
+        self.posts: dict[str, Callable[[Asked], Any]] = {
+            "episode": self.episode,
+            "choices": inside.choices,
+            "switch": inside.switched,
+            "inspect": inside.inspect,
+            "through": inside.through,
+            "find": inside.find,
         }
 
     def page(self, request: Request) -> Response:
@@ -115,8 +131,6 @@ class Studio:
             notes.append(str(error))
         curves = self._curves(name)
         curves.refresh()
-        if curves.damaged:
-            notes.append(f"metrics.jsonl: {curves.damaged} damaged lines are left out")
         return {
             **self.library.one(name),
             "stages": self.library.stages(path),
@@ -124,6 +138,24 @@ class Studio:
             "notes": notes,
             "report": (path / "report.html").is_file(),
             **self._points(curves, (0, 0)),
+        }
+
+    def certificate(self, name: str) -> dict[str, Any]:
+        """What `modelnative certify` measured of a run's task, and the command that measures it."""
+        path = self.library.folder(name)
+        command = f"modelnative certify {shlex.quote(str(path))}"
+        if not (path / "certificate.json").exists():
+            return {"command": command}
+        found = Certificate.of(bounded_json(path / "certificate.json"))
+        head, rows = pictures.grid(found)
+        return {
+            "command": command,
+            "title": pictures.title(found),
+            "head": head,
+            "rows": rows,
+            "details": [*pictures.details(found)],
+            "findings": [finding.line() for finding in found.findings],
+            "conclusion": pictures.conclusion(found),
         }
 
     def _curves(self, name: str) -> Curves:
@@ -139,8 +171,9 @@ class Studio:
         with curves.lock:
             epoch, count = seen
             start = max(0, count - 1) if epoch == curves.epoch else 0
-            seen = (curves.epoch, len(curves.groups))
-            return {"from": start, "points": curves.points(start), "seen": seen}
+            seen = (curves.epoch, len(curves.shown))
+            damaged, preview = curves.damaged, bool(curves.preview)
+            return {"from": start, "points": curves.points(start), "seen": seen, "damaged": damaged, "preview": preview}
 
     async def events(self, request: Request) -> Response:
         """The curves of a run as they grow, as server-sent events."""
@@ -168,7 +201,9 @@ class Studio:
                 except GoneError as error:
                     yield f"event: gone\ndata: {json.dumps(str(error))}\n\n"
                     return
-                await anyio.to_thread.run_sync(curves.refresh)
+                if await anyio.to_thread.run_sync(curves.refresh):  # others may ask in between
+                    await anyio.sleep(PAUSE)
+                    continue
                 if curves.last is not last:
                     last, waited = curves.last, 0.0
                     news = self._points(curves, seen)
@@ -182,23 +217,21 @@ class Studio:
         finally:
             self.streams -= 1
 
-    async def episode(self, request: Request) -> Response:
+    def episode(self, asked: Asked) -> dict[str, Any]:
         """Play a problem that was typed."""
+        run, weights, stage, problem = map(asked.text, ("run", "weights", "stage", "problem"))
+        temperature, seed = asked.number("temperature", 0.0), asked.whole("seed")
+        return self.agents.episode(run, weights, stage, problem, temperature, seed)
+
+
+def _post(answer: Callable[[Asked], Any]) -> Callable[[Request], Any]:
+    """An endpoint that answers a JSON object in JSON, in a thread."""
+
+    async def answered(request: Request) -> Response:
         body = await request.body()
+        return await anyio.to_thread.run_sync(lambda: _answered(lambda: answer(Asked.of(json.loads(body)))))
 
-        def play() -> dict[str, Any]:
-            asked = json.loads(body)
-            require(isinstance(asked, dict), "request", "not an object", "a JSON object")
-            texts = [asked.get(name) for name in ("run", "weights", "stage", "problem")]
-            for text in texts:
-                require(isinstance(text, str), "request", text, "texts for run, weights, stage and problem")
-            run, weights, stage, problem = map(str, texts)
-            temperature = asked.get("temperature", 0)
-            require(type(temperature) in (int, float), "temperature", temperature, "a number")
-            seed = _seed(asked.get("seed", 0))
-            return self.agents.episode(run, weights, stage, problem, float(temperature), seed)
-
-        return await anyio.to_thread.run_sync(lambda: _answered(play))
+    return answered
 
 
 def _json(answer: Callable[[Request], Any]) -> Callable[[Request], Response]:

@@ -29,6 +29,8 @@ FILES = (
     "report.html",
     "alarms.jsonl",
     "weights.safetensors",
+    "inspect.json",
+    "certificate.json",
 )
 
 
@@ -50,38 +52,47 @@ class Library:
         self.root = self.root.resolve()
         self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
 
-    def folders(self) -> Iterator[tuple[str, Path]]:
-        """The names and folders of the runs. Links are not followed."""
+    def folders(self, file: str = "config.json") -> Iterator[tuple[str, Path]]:
+        """The names and folders of the runs, or of what else has a file of this name. Links are not followed."""
         found = 0
         for place, folders, files in os.walk(self.root):
             depth = len(Path(place).relative_to(self.root).parts)
-            if "config.json" in files:
-                folders.clear()
+            if file in files:
                 yield Path(place).relative_to(self.root).as_posix(), Path(place)
                 found += 1
                 if found >= MOST:
                     return
+            if "config.json" in files:
+                folders.clear()
             folders[:] = sorted(f for f in folders if not f.startswith(".")) if depth < DEPTH else []
 
-    def folder(self, name: str) -> Path:
-        """The folder of a run.
+    def inside(self, name: str) -> Path:
+        """The place of a name below the root, whether or not something is there.
+
+        Raises:
+            GoneError: it is not below the root.
+        """
+        parts = PurePosixPath(name).parts
+        path = self.root.joinpath(*parts)
+        try:
+            allowed = "\0" not in name and ".." not in parts and not PurePosixPath(name).is_absolute()
+            if allowed and path.resolve().is_relative_to(self.root):
+                return path
+        except (OSError, ValueError):  # such as a name that no file can have
+            pass
+        raise GoneError(f"run: {shown(name)} is not in this folder")
+
+    def folder(self, name: str, file: str = "config.json") -> Path:
+        """The folder of a run, or of what else has a file of this name.
 
         Raises:
             GoneError: there is none of this name below the root, or one of its files is a link that leads elsewhere.
         """
-        path = self.root
-        parts = PurePosixPath(name).parts
-        if "\0" in name or ".." in parts or PurePosixPath(name).is_absolute():
-            raise GoneError(f"run: {shown(name)} is not in this folder")
-        path = self.root.joinpath(*parts)
-        try:
-            here = path.resolve().is_relative_to(self.root) and (path / "config.json").is_file()
-        except (OSError, ValueError):  # such as a name that no file can have
-            here = False
-        if not here:
+        path = self.inside(name)
+        if not (path / file).is_file():
             raise GoneError(f"run: {shown(name)} is gone: its folder was deleted or moved")
-        for file in (*(path / file for file in FILES), *path.glob("checkpoints/*")):
-            self._require_inside(file)
+        for one in (path / file, *(path / other for other in FILES), *path.glob("checkpoints/*")):
+            self._require_inside(one)
         return path
 
     def _require_inside(self, file: Path) -> None:
@@ -93,6 +104,18 @@ class Library:
         names = [name for name, _ in self.folders()]
         listed = [self.one(name) for name in names]
         self._known = {name: self._known[name] for name in names if name in self._known}
+        return listed
+
+    def sweeps(self) -> list[dict[str, Any]]:
+        """The sweeps: their names, how many trials they have, and how many of these are finished."""
+        listed = []
+        for name, path in self.folders("sweep.json"):
+            inside = (path / "trials").resolve().is_relative_to(self.root)
+            trials = list(path.glob("trials/*/config.json")) if inside else []
+            done = sum((file.parent / "result.json").is_file() for file in trials)
+            listed.append(
+                {"id": name, "begun": len(trials), "finished": done, "changed": _stamp(path / "sweep.json")[0]}
+            )
         return listed
 
     def one(self, name: str) -> dict[str, Any]:
