@@ -4,7 +4,8 @@ import pytest
 
 import modelnative as mn
 from modelnative.evidence import clinic
-from modelnative.evidence.clinic import CASES, Case, diagnose
+from modelnative.evidence.clinic import diagnose
+from modelnative.evidence.faults import CASES, Case
 
 
 @pytest.mark.parametrize("name", CASES)

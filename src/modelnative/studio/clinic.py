@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from modelnative.evidence.clinic import CASES, Diagnosis
+from modelnative.evidence.clinic import Diagnosis
+from modelnative.evidence.faults import CASES
 from modelnative.studio.tables import Fitted, table
 from modelnative.training.audit import CHECKS
 
