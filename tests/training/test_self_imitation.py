@@ -149,7 +149,7 @@ def test_a_search_finds_programs_of_a_task_of_tools_that_most_problems_share(mon
     known = table.known(0)
     total, by_policy, by_search = table.counts(0)
     assert (total, by_policy, by_search) == (len(table.pools[0]), 0, len(known))
-    assert len(known) > 0.2 * total
+    assert len(known) >= 20, "the bills without discount in pounds are 39"
     pool = table.pools[0][known]
     assert bool(write_successes(task, pool, table.lookup(pool, task.spec.end))[0].all())
     assert int(table.support.max()) > 10, "procedures that many problems share"
