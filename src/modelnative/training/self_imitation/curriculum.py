@@ -24,9 +24,9 @@ BLIND = 0.05  # probability that an action of the latter is drawn blindly
 class SelfImitation(Threshold):
     """Stages as in `threshold`, and a table of training problems with the best program found so far for each.
 
-    A quarter of the episodes imitates programs of the table, first those that the policy fails (self-imitation
-    learning, Oh et al., 2018; priority queue training, Abolafia et al., 2018). A quarter tries problems of the table
-    that have no program, with blind actions in between; the others are new problems. The table grows by the policy's
+    Up to a quarter of the episodes imitates programs of problems that the policy fails (self-imitation learning, Oh et
+    al., 2018; priority queue training, Abolafia et al., 2018). Up to a quarter tries problems that have no program or
+    that the policy fails, with blind actions in between; the others are new problems. The table grows by the policy's
     own successes and by a program search, which varies known programs on other problems in every update (expert
     iteration, Anthony et al., 2017, with that search as the expert). Who found a program is kept apart.
 

@@ -14,7 +14,7 @@ from modelnative.training.self_imitation.variation import lift, play_varied
 EPISODES = 2048  # that are varied in a turn
 SAMPLE = 128  # problems on which the support of a procedure is measured
 WINNERS = 8  # procedures of a turn that are tried on more problems
-TARGETS = 1024  # at most on how many
+TARGETS = 1024  # at most on how many that nothing solves; and on a sample of any
 OWN = 16  # of the policy's successes in an update that are looked at
 
 
@@ -41,7 +41,9 @@ class ProblemSearch:
         order = torch.randperm(len(played.rows), generator=generator)
         rows, procedures = targets[played.rows][order], played.procedures[order]
         new = self.table.length[self.stage, rows] == 0
-        self._spread(distinct(procedures[new])[:WINNERS], self.table.unknown(self.stage)[:TARGETS])
+        others = torch.randint(len(self.pool), (SAMPLE,), generator=generator)
+        targets = torch.cat([self.table.unknown(self.stage)[:TARGETS], others]).unique()
+        self._spread(distinct(procedures[new])[:WINNERS], targets)
         self._spread(procedures[~new][:WINNERS], rows[~new][:WINNERS].unique())
         return self.machines.steps - before
 
