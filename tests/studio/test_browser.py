@@ -186,6 +186,20 @@ def test_a_problem_is_typed_and_a_wrong_one_refused(visitor: Visitor, address: s
     visitor.faults.clear()  # the browser itself notes that an answer had status 400
 
 
+def test_what_is_typed_while_a_problem_is_drawn_stays(visitor: Visitor, address: str) -> None:
+    visitor.open_run(address)
+    page, held = visitor.page, []
+    page.route("**/api/problem*", lambda route: held.append(route))
+    page.get_by_role("combobox", name="Stage").select_option("T0")
+    while not held:
+        page.wait_for_timeout(20)
+    problem = page.get_by_role("textbox", name="Problem")
+    problem.fill("3 7 2")
+    held[0].continue_()
+    page.wait_for_timeout(1000)
+    assert problem.input_value() == "3 7 2"
+
+
 def test_two_checkpoints_side_by_side(visitor: Visitor, address: str) -> None:
     visitor.open_run(address)
     page = visitor.page

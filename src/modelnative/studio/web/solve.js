@@ -17,7 +17,7 @@ const Solve = (() => {
     const wrong = make("div"), side = make("div", { className: "side" });
     const form = make("form", { className: "tools" }, field("Stage", stage), field("Problem", problem, "wide"), draw, field("Temperature (0: greedy)", temperature),
       field("Seed", seed), field("Agent", weights), field("Beside it", other), make("label", { className: "check" }, together, "step together"), send);
-    let drawn = 0, turn = 0, answers = [], agents = [];
+    let drawn = 0, turn = 0, filled = 0, answers = [], agents = [];
     stage.value = agent.stages[agent.stages.length - 1];
 
     const asked = () => ({ run: id, weights: weights.value, stage: stage.value, problem: problem.value });
@@ -26,11 +26,14 @@ const Solve = (() => {
     const inside = Inside.panel({ asked, inspected: (which, found) => { carried[which] = { ...carried[which], ...found }; place(); } });
     const panels = [inside, Through.panel({ asked, agent }), Find.panel({ asked, agent, open: (text) => { problem.value = text; solve(); side.scrollIntoView({ block: "nearest" }); } })];
 
+    // Draws a problem; what is typed meanwhile stays.
     async function fill() {
+      const mine = ++filled;
       wrong.replaceChildren();
       try {
-        problem.value = (await ask("/api/problem", { id, stage: stage.value, seed: drawn++ })).problem;
-        return true;
+        const found = (await ask("/api/problem", { id, stage: stage.value, seed: drawn++ })).problem;
+        if (mine === filled) problem.value = found;
+        return mine === filled;
       } catch (error) {
         wrong.replaceChildren(message(error.message));
         return false;
@@ -72,6 +75,7 @@ const Solve = (() => {
         panel.refresh(found[0].tokens.length);
       });
     }
+    problem.addEventListener("input", () => { filled++; });
     draw.addEventListener("click", async () => (await fill()) && solve());
     stage.addEventListener("change", async () => (await fill()) && solve());
     weights.addEventListener("change", () => problem.value && solve());
