@@ -129,7 +129,8 @@ def main() -> None:
     """Measure, keep, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", metavar="family", help="; ".join(FAMILIES))
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1 (default 5)")
+    parser.add_argument("--seeds", type=int, default=5, help="so many (default 5)")
+    parser.add_argument("--first-seed", type=int, default=0, help="from this one on (default 0)")
     parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.families) - set(FAMILIES)
@@ -137,7 +138,7 @@ def main() -> None:
         parser.error(f"unknown family {sorted(unknown)[0]!r}; choose from {'; '.join(FAMILIES)}")
     if not arguments.table:
         for name in arguments.families or FAMILIES:
-            for seed in range(arguments.seeds):
+            for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 changed = UNSEEN if name.startswith("expressions, further") else ()
                 line = measure(name, [*BUDGET, *FAMILIES[name][0]], seed, changed)
                 with open(RESULTS, "a", encoding="utf-8") as file:
