@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,4 +48,18 @@ def test_what_is_wrong_is_said(run: Run, tmp_path: Path) -> None:
     empty = Run.create(tmp_path / "empty", run.config)
     with pytest.raises(mn.UserError, match="has no update yet; there is nothing to draw"):
         write_plot(empty, tmp_path / "x.svg")
+    assert not (tmp_path / "x.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("success", None), ("success", ["x"] * 3), ("stages", [1, 2, 3]), ("entropy", "x"), ("timing", 3)],
+)
+def test_damaged_metrics_are_one_line(run: Run, tmp_path: Path, name: str, value: object) -> None:
+    damaged = shutil.copytree(run.path, tmp_path / "damaged")
+    first, *rest = (damaged / "metrics.jsonl").read_text().splitlines()
+    lines = [json.dumps({**json.loads(first), name: value}), *rest, ""]
+    (damaged / "metrics.jsonl").write_text("\n".join(lines))
+    with pytest.raises(mn.UserError, match=r"metrics\.jsonl: a line is damaged \(.*Error"):
+        mn.plot(damaged, tmp_path / "x.svg")
     assert not (tmp_path / "x.svg").exists()

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from modelnative.errors import UserError, choose, require, require_path
+from modelnative.errors import UserError, choose, in_words, require, require_path
 from modelnative.runs.files import write
 from modelnative.runs.run import Run
 from modelnative.studio.figures import figures
-from modelnative.studio.report import curves, thin
+from modelnative.studio.report import PART_ERRORS, curves, thin
 
 COLUMNS = 3
 # Kinds of files, and what is left out of them so that equal runs give equal files.
@@ -39,10 +39,22 @@ def write_plot(run: Run, file: Path, title: str | None = None) -> Path:
         title: of the only curve to draw, such as `Success`; all by default.
 
     Raises:
-        UserError: another suffix, no update yet, no such curve, or the file cannot be written.
+        UserError: another suffix, no update yet, no such curve, damaged metrics, or the file cannot be written.
     """
     require_path("out", file)
     require(file.suffix in KINDS, "out", str(file), f"a file that ends with {', '.join(KINDS)}")
+    try:
+        content = _drawn(run, file.suffix, title)
+    except UserError:
+        raise
+    except PART_ERRORS as error:
+        raise UserError(f"{run.metrics_path}: a line is damaged ({in_words(error)})") from error
+    write(file, content)
+    return file
+
+
+def _drawn(run: Run, suffix: str, title: str | None) -> bytes:
+    """The content of the file."""
     task = run.task()
     drawn = curves(run.metrics(), task.spec.stages, hints=run.config.curriculum in ("hints", "discover"))
     if not drawn:
@@ -67,6 +79,5 @@ def write_plot(run: Run, file: Path, title: str | None = None) -> Path:
             axes.grid(alpha=0.15)
             axes.set_xlabel("update")
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=file.suffix[1:], dpi=150, metadata=KINDS[file.suffix])
-    write(file, buffer.getvalue())
-    return file
+        figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=KINDS[suffix])
+    return buffer.getvalue()
