@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.errors import choose, require
+from modelnative.errors import choose, require, require_number
 from modelnative.evidence.evaluate import evaluate
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import Problems
@@ -108,7 +108,7 @@ def clinic(
         >>> mn.clinic(["temperature"], config=small)[0].update
         1
     """
-    require(1 <= seeds <= MOST_SEEDS, "seeds", seeds, f"from 1 to {MOST_SEEDS:,}")
+    require_number("seeds", seeds, 1, MOST_SEEDS, f"from 1 to {MOST_SEEDS:,}")
     core = config.core if config else "gru"
     require(core == "gru", "config.core", core, "gru, in whose state some of the faults are planted")
     chosen = [CASES[choose("case", name, CASES)] for name in cases or CASES]

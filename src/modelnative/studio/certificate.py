@@ -11,6 +11,7 @@ from rich.text import Text
 from modelnative.evidence.certificate import Certificate, StageCertificate, SuccessRate
 from modelnative.evidence.evaluate import floor, interval
 from modelnative.evidence.findings import DEFECT, WARNING
+from modelnative.evidence.notebook import markdown as as_markdown
 from modelnative.studio.tables import Fitted, table
 
 # Headings of the columns, and the agents of each; a column shows the best of its agents.
@@ -64,10 +65,10 @@ def markdown(certificate: Certificate) -> str:
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]
     for stage in certificate.stages:
         _, *cells = _row(stage, " ")
-        rows.append([_escaped(stage.stage), *(cell.plain for cell in cells)])
-    lines = [f"## {_escaped(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    lines += [f"- {_escaped(line)}" for line in _details(certificate)]
-    lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
+        rows.append([as_markdown(stage.stage), *(cell.plain for cell in cells)])
+    lines = [f"## {as_markdown(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    lines += [f"- {as_markdown(line)}" for line in _details(certificate)]
+    lines += [f"- **{f.level}** {as_markdown(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
     return "\n".join([*lines, "", conclusion(certificate)])
 
 
@@ -122,8 +123,3 @@ def _details(certificate: Certificate) -> Iterator[str]:
             for agent in agents:
                 if agent in stage.figures and stage.figures[agent].how:
                     yield f"{stage.stage} {name}: {stage.figures[agent].how}"
-
-
-def _escaped(text: str) -> str:
-    """Escape characters that have a meaning in Markdown."""
-    return "".join(f"\\{c}" if c in "\\*_`<>[]|#" else c for c in text)
