@@ -54,6 +54,8 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "own tools": (["--task", "examples.own_tools:task"], "compare", []),
     "own tools, hints imitated": (["--task", "examples.own_tools:task", *IMITATED], "compare", []),
+    "shop's bill": (["--task", "tests.helpers.bill:make"], "T0", []),
+    "shop's bill, procedure given": (["--task", "tests.helpers.bill:make", "--options", "solve=true"], "T0", []),
     "recall, longer": (
         ["--task", "recall", "--options", "longest=1000", "--stages", "5", *UNSTAGED],
         "L100",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import numbers
 import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 MAX_SAID = 500  # characters of another exception in a message
 SHOWN = 200  # characters of a value that a message repeats; of a longer one the first 60
@@ -24,6 +26,28 @@ def require(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise a `UserError` with `field`, `value` and what is `allowed` unless `condition` holds."""
     if not condition:
         raise UserError(f"{field}: {shown(value)} is not allowed; expected {allowed}")
+
+
+def require_number(
+    field: str, value: Any, least: float, most: float, allowed: str, *, whole: bool = True, above: bool = False
+) -> None:
+    """Raise a `UserError` unless a value is a number in its bounds. True and False are no numbers.
+
+    Args:
+        field: for the message.
+        value: of any type, as a program passes it.
+        least, most: the bounds.
+        allowed: them in words.
+        whole: whether it must be a whole number.
+        above: whether it must be more than `least`.
+
+    Example:
+        >>> require_number("seeds", 2.0, 1, 9, "from 1 to 9")
+        Traceback (most recent call last):
+        modelnative.errors.UserError: seeds: 2.0 is not allowed; expected from 1 to 9
+    """
+    is_number = type(value) is not bool and isinstance(value, numbers.Integral if whole else numbers.Real)
+    require(is_number and least <= value <= most and not (above and value == least), field, value, allowed)
 
 
 def require_path(field: str, path: Path) -> None:

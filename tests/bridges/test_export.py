@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import modelnative as mn
 from modelnative import cli
 from modelnative.bridges.export import Begin, History, Step, export
+from modelnative.bridges.hub import model_card
 from modelnative.errors import UserError
 from modelnative.policies.config import PolicyConfig
 from modelnative.policies.registry import make_policy
@@ -194,6 +195,17 @@ def test_weights_with_a_model_card_are_an_agent_again(tmp_path: Path, capsys: py
     card = (tmp_path / "agent" / "README.md").read_text()
     assert mn.evaluate(one).line() in card
     assert "heldout" not in card
+
+
+def test_a_model_card_shows_words_as_they_are(tmp_path: Path) -> None:
+    fields = {"updates": 1, "episodes": 16, "threads": 1, "policy": {"width": 8}, "task": "worlds:Small"}
+    training = Training.start(tmp_path / "run", with_fields(recipe(), fields))
+    list(training.events())
+    before = training.run.result_path.read_text()
+    training.run.result_path.write_text(before.replace('"T0"', '"a|b`[x](y)"'))
+    table = [line for line in model_card(training.run).splitlines() if line.startswith("| ")]
+    assert table[2].startswith(r"| a\|b\`\[x\](y) | 0")
+    assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
 
 
 def test_the_hub_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -337,7 +337,7 @@ def test_text() -> None:
         (lambda: Env("arithmetic").reset(options={"problem": 3}), "problem: 3 is not allowed; expected a text or 1"),
         (lambda: Env("arithmetic", fedback="none"), "option of task arithmetic: unknown value 'fedback'; did you mean"),
         (lambda: Env(Small(), feedback="none"), "option feedback: 'none' is not allowed; expected no options beside a"),
-        (lambda: VectorEnv("arithmetic", 0), "num_envs: 0 is not allowed; expected at least 1"),
+        (lambda: VectorEnv("arithmetic", 0), "num_envs: 0 is not allowed; expected a whole number from 1"),
         (lambda: VectorEnv("arithmetic", 1, autoreset_mode="Same"), "autoreset_mode: unknown value 'Same'"),
         (
             lambda: VectorEnv("arithmetic", 2).reset(options={"reset_mask": [1, 0]}),

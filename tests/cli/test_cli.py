@@ -747,7 +747,8 @@ def test_a_signal_ends_a_measurement(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
-def test_a_signal_shows_what_was_certified(tmp_path: Path) -> None:
+def test_a_signal_shows_what_was_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # a row for each agent
     process = start("certify echoes:Echo --seconds 600", tmp_path)
     assert process.stderr is not None
     while "training" not in process.stderr.readline():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,27 @@ def test_bad_input_is_one_clear_line() -> None:
     small = make_task("hops", hops=1, size=3)
     with pytest.raises(mn.UserError, match="stage: 'H1' has 6 different problems, too few to exchange"):
         mn.inspect(policy_of(small), small)
+
+
+def test_a_file_that_holds_something_else_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of(MEMORY)
+    monkeypatch.setattr("modelnative.api.evidence.inspect_policy", None)  # not reached
+    for name, content in {
+        "config.json": b'{"format": "modelnative/2", "stages": 1}',
+        "notes": b"\xff",
+        "x": b"",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(mn.UserError, match=f"out: .*{name}.* expected a new file, or an earlier result; this one"):
+            mn.inspect(policy, MEMORY, file=tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content
+    (tmp_path / "link").symlink_to(os.devnull)
+    for path in (tmp_path, tmp_path / "link", os.devnull):
+        with pytest.raises(mn.UserError, match=r"out: .* expected a new file"):
+            mn.inspect(policy, MEMORY, file=path)
+    with pytest.raises(mn.UserError, match=r"notes.y.json: cannot be written .Not a directory"):
+        mn.inspect(policy, MEMORY, file=tmp_path / "notes" / "y.json")
+    assert not list(tmp_path.glob("y*"))
 
 
 def test_ranges() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -116,15 +117,13 @@ def test_a_closed_terminal_leaves_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(native.backend() != "native", reason="there are no kernels here")
-def test_a_run_that_is_continued_without_kernels_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_continued_without_kernels_says_so(tmp_path: Path) -> None:
     events = Training.start(tmp_path / "run", config()).events()
     assert not any(note for event in events if isinstance(event, Started) for note in event.notes)
-    monkeypatch.setenv("MODELNATIVE_KERNELS", "torch")
-    build.kernels.cache_clear()
-    try:
+    with pytest.MonkeyPatch.context() as patch:  # not the kernels of the tests that follow
+        patch.setattr(build, "kernels", functools.cache(build.kernels.__wrapped__))
+        patch.setenv("MODELNATIVE_KERNELS", "torch")
         [started, *_] = Training.resume(tmp_path / "run", updates=6).events()
-    finally:
-        build.kernels.cache_clear()
     assert isinstance(started, Started)
     assert any("computed by native and by torch in turn" in note for note in started.notes)
 

@@ -373,6 +373,40 @@ def test_the_certificate_is_shown_or_the_command(visitor: Visitor, address: str)
     visitor.page.get_by_text("modelnative certify ").wait_for()
 
 
+LONG = {"task": "recall", "options": {"longest": 1000}, "updates": 1, "episodes": 16, "policy": {"width": 8}}
+HIDDEN = "[...document.querySelectorAll('.scroll')].map((e) => e.scrollWidth - e.clientWidth)"
+TALLEST = "Math.max(...[...document.querySelectorAll('.scroll')].map((e) => e.clientHeight))"
+
+
+def test_a_report_of_long_episodes_is_no_scroll(visitor: Visitor, tmp_path: Path) -> None:
+    training = Training.start(tmp_path / "long", with_fields(recipe(), LONG))
+    list(training.events())
+    task = training.run.task()
+    patient = training.run.policy(task)
+    patient.get_parameter("heads.out.bias").data[task.spec.vocabulary.index("WAIT")] = 50
+    training.run.save_weights(patient)
+    visitor.page.goto(write_report(training.run).as_uri())
+    assert visitor.page.locator("h2", has_text="Watch it think").count() == 1
+    assert visitor.page.locator("figure").count() > 5
+    assert 1000 < visitor.page.evaluate("document.documentElement.scrollHeight") < 6000
+    visitor.page.locator("details").first.evaluate("(e) => e.open = true")
+    assert visitor.page.locator(".trace tbody").last.locator("tr").count() > 1000, "the longest episode is there"
+    assert visitor.page.evaluate(TALLEST) <= 512
+
+
+def test_the_report_of_seeds_shows_every_column(visitor: Visitor, tmp_path: Path) -> None:
+    config = with_fields(recipe(), {**LONG, "threads": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SOURCE))
+        mn.train(config=config, out=tmp_path / "seeds", seeds=2)
+    visitor.page.goto((tmp_path / "seeds" / "report.html").as_uri())
+    headings = visitor.page.locator("thead th").all_text_contents()
+    assert headings == ["seed", "verdict", "updates", "time", "L1", "L3", "L10", "L30", "L100", "L300", "L1000"]
+    assert visitor.page.locator("tbody tr").count() == 2 + 3, "each seed; median, lowest and highest"
+    assert visitor.page.evaluate(HIDDEN) == [0]
+    assert 1000 < visitor.page.evaluate("document.documentElement.scrollHeight") < 6000
+
+
 def test_a_hostile_run_is_text(visitor: Visitor, address: str) -> None:
     page = visitor.page
     visitor.open_run(address, HOSTILE)

@@ -184,13 +184,14 @@ def test_the_report_can_be_written_again(run: Run) -> None:
     assert paths[0].exists()
 
 
-def test_the_reports_of_a_sweep_can_be_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\xff\n[]\n", b'{"update": 1}\n', b'{"update": 1, "success": ["x", {}, []]}\n'])
+def test_the_reports_of_a_sweep_can_be_written_again(tmp_path: Path, content: bytes) -> None:
     sweep = Sweep.planned(tmp_path / "seeds", parse_spec({"name": "seeds", "seeds": [0, 1, 2], "base": TRIAL}))
     sweep.write()
     for trial in sweep.trials[:2]:
         made = Run.create(sweep.run(trial).path, trial.config)
         write_result(made, 1.0)
-    (sweep.run(sweep.trials[0]).metrics_path).write_bytes(b"\xff\n[]\n")
+    (sweep.run(sweep.trials[0]).metrics_path).write_bytes(content)
     paths, faults = write_again(sweep.path)
     assert paths == [*(sweep.run(trial).path / "report.html" for trial in sweep.trials[:2]), sweep.report_path]
     assert all(path.exists() for path in paths)

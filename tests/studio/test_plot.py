@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,17 @@ def test_figures_that_cannot_be_drawn(run: Run, whole: Path, tmp_path: Path) -> 
     for figure in OF_SWEEP:
         with pytest.raises(mn.UserError, match=r"no (result|update) yet"):
             mn.plot(empty.path, figure=figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("success", None), ("success", ["x"] * 3), ("stages", [1, 2, 3]), ("entropy", "x"), ("timing", 3)],
+)
+def test_damaged_metrics_are_one_line(run: Run, tmp_path: Path, name: str, value: object) -> None:
+    damaged = shutil.copytree(run.path, tmp_path / "damaged")
+    first, *rest = (damaged / "metrics.jsonl").read_text().splitlines()
+    lines = [json.dumps({**json.loads(first), name: value}), *rest, ""]
+    (damaged / "metrics.jsonl").write_text("\n".join(lines))
+    with pytest.raises(mn.UserError, match=r"what the figure curves is drawn from is damaged \(.*Error"):
+        mn.plot(damaged, tmp_path / "x.svg")
+    assert not (tmp_path / "x.svg").exists()

@@ -23,7 +23,7 @@ from modelnative.evidence.inspect import inspect as inspect_policy
 from modelnative.evidence.switches import Switch, SwitchedEpisode, switched
 from modelnative.evidence.tutorial_comparison import compare_tutorial
 from modelnative.policies.registry import make_policy
-from modelnative.runs.files import FORMAT, append_lines, begin_lines, write_json
+from modelnative.runs.files import FORMAT, append_lines, begin_lines, require_replaceable, write_json
 from modelnative.runs.run import Run
 from modelnative.studio.plot import write_plot
 from modelnative.studio.report import write_run_report, write_sweep_reports
@@ -187,6 +187,7 @@ def explain(agent: Agent | str | Path, *, stage: str, problem: str) -> Explanati
     """
     agent = agent if isinstance(agent, Agent) else load(agent)
     task = agent.task
+    require(isinstance(problem, str), "problem", problem, "its text, such as '3 7 2'")
     return explain_policy(agent.policy, task, task.parse(task.spec.stage_index(stage), problem))
 
 
@@ -268,6 +269,8 @@ def inspect(
         agent = agent if isinstance(agent, Agent) else load(agent)
         policy, played = agent.policy, agent.task
         untrained = _untrained(agent)
+    if file is not None:
+        require_replaceable("out", Path(file), {"stages", "pairs"})
     found = inspect_policy(
         policy, played, stages=stages, pairs=pairs, probes=probes, units=units, untrained=untrained, progress=progress
     )

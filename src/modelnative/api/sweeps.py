@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelnative.errors import in_words
+from modelnative.errors import in_words, require_path
 from modelnative.runs.files import write, write_json
 from modelnative.studio import comparison as pictures
 from modelnative.studio.report import write_report, write_sweep_report
@@ -122,6 +122,8 @@ def compare(
         >>> found.pairs[0].verdict  # doctest: +SKIP
         'worse than runs/ppo-10-seeds'
     """
+    for field, path in (*(("runs", run) for run in runs), *([] if out is None else [("out", out)])):
+        require_path(field, Path(path))
     found = compare_groups(read_groups([Path(run) for run in runs], metric, stage), metric)
     if out is not None:
         write_json(Path(out) / "comparison.json", found.as_dict())

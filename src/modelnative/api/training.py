@@ -23,7 +23,7 @@ from modelnative.runs.training import Training
 from modelnative.studio.report import write_report
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.options import SweepOptions
-from modelnative.tasks import TASKS, make_task, task_name
+from modelnative.tasks import TASKS, make_task, require_task, task_name
 from modelnative.tasks.contract.task import AnyTask, require
 from modelnative.tasks.importing import require_not_importing
 from modelnative.tasks.libraries import maker_of
@@ -222,7 +222,7 @@ def _named(task: str | AnyTask) -> tuple[str, dict[str, Any]]:
     """The name and the options by which another process can make a task again."""
     if isinstance(task, str):
         return task, {}
-    name = task.spec.name
+    name = require_task(task).spec.name
     target = TASKS[name].target if name in TASKS else (maker_of(name) or ("",))[0]
     if target == f"{type(task).__module__}:{type(task).__qualname__}":
         return name, task.options()
@@ -234,6 +234,8 @@ def _configuration(
 ) -> TrainConfig:
     """The configuration of a training: the given one or the recipe, with some fields changed."""
     changes = dict(fields)
+    allowed = "a TrainConfig, such as modelnative.recipe(task); fields of it are arguments of their own"
+    require(config is None or isinstance(config, TrainConfig), "config", config, allowed)
     if config is None:
         names = {name: changes.pop(name) for name in ("algorithm", "core", "curriculum") if name in changes}
         config = recipe("arithmetic" if task is None else task, **names)

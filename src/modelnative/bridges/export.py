@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnative.errors import UserError, choose, require
+from modelnative.errors import UserError, choose
 from modelnative.extras import optional
 from modelnative.policies.contract import forward_rollout
-from modelnative.runs.files import write_json
+from modelnative.runs.files import require_new_folder, write_json
 from modelnative.tasks.contract.task import AnyTask, TaskSpec
 
 FORMATS = ("onnx", "torch")
@@ -132,7 +132,7 @@ def export(policy: nn.Module, task: AnyTask, folder: Path, kind: str = "onnx") -
         UserError: the folder is in use, a package is missing, or the policy cannot be traced.
     """
     choose("format", kind, FORMATS)
-    require(not folder.exists() or not any(folder.iterdir()), "out", str(folder), "a folder that does not exist")
+    require_new_folder("out", folder)
     if kind == "onnx":
         optional("onnx", "onnx", "1.17", "2")
         optional("onnxscript", "onnx", "0.5", "1")

@@ -31,7 +31,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from modelnative.bridges.registration import register_envs as register_envs
-from modelnative.errors import choose
+from modelnative.errors import choose, require_number
 from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, State, Step, TaskSpec, require
 
@@ -162,7 +162,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Observation, npt.NDArray[np.int64], n
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **options: Any,
     ) -> None:
-        require(num_envs >= 1, "num_envs", num_envs, "at least 1")
+        require_number("num_envs", num_envs, 1, 10**9, "a whole number from 1")
         if not isinstance(autoreset_mode, AutoresetMode):
             values = [mode.value for mode in AutoresetMode]
             autoreset_mode = AutoresetMode(choose("autoreset_mode", autoreset_mode, values))

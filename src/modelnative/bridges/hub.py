@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelnative.errors import UserError, require
+from modelnative.errors import UserError
 from modelnative.evidence.evaluate import Evaluation, floor
+from modelnative.evidence.notebook import markdown
 from modelnative.extras import optional
+from modelnative.runs.files import require_new_folder
 from modelnative.runs.run import Run
 
 PREFIX = "hf:"  # of a repository where a run folder is expected
@@ -58,7 +60,7 @@ def pack(run: Run, folder: Path) -> Path:
     Raises:
         UserError: the run has no verdict yet, or the folder holds something.
     """
-    require(not folder.exists() or not any(folder.iterdir()), "to", str(folder), "a folder that does not exist")
+    require_new_folder("out", folder)
     card = model_card(run)  # which needs the verdict
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
@@ -76,28 +78,29 @@ def model_card(run: Run) -> str:
     """
     result, config = run.result(), run.config
     options = "".join(f", {name}={json.dumps(value)}" for name, value in config.options.items())
-    chosen = ", ".join(f"{name} `{getattr(config, name)}`" for name in ("core", "algorithm", "curriculum"))
+    task = markdown(config.task)
+    chosen = ", ".join(f"{name} {markdown(getattr(config, name))}" for name in ("core", "algorithm", "curriculum"))
+    played = ((result.evaluation, "train"), (result.evaluation, "heldout"), (result.sampled, None))
     rows = "\n".join(
-        f"| {stage} | {_rate(result.evaluation, stage, 'train')} | {_rate(result.evaluation, stage, 'heldout')} | "
-        f"{_rate(result.sampled, stage, None)} |"
+        f"| {' | '.join([markdown(stage), *(_rate(found, stage, split) for found, split in played)])} |"
         for stage in dict.fromkeys(count.stage for count in result.evaluation.counts)
     )
     return f"""---
 library_name: modelnative
 tags: [reinforcement-learning, tool-use, modelnative]
 ---
-# {config.task}, learned by one network
+# {task}, learned by one network
 
 A model-native agent: one network chooses every action, tool calls included. It was trained with
-[modelnative](https://github.com/modelnative/modelnative) on the task `{config.task}`{options}, by {chosen}, seed
+[modelnative](https://github.com/modelnative/modelnative) on the task {task}{markdown(options)}, by {chosen}, seed
 {config.seed}.
 
 | stage | success, training problems | success, held-out problems | with sampled actions |
 | --- | --- | --- | --- |
 {rows}
 
-Success is the verifier's verdict on whole episodes, played greedily, by stage: {result.evaluation.line()}. The
-training took {result.updates:,} updates, {result.episodes:,} episodes and {result.seconds:.1f} seconds.
+Success is the verifier's verdict on whole episodes, played greedily, by stage: {markdown(result.evaluation.line())}.
+The training took {result.updates:,} updates, {result.episodes:,} episodes and {result.seconds:.1f} seconds.
 
 ```python
 import modelnative as mn

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, in_words
+from modelnative.errors import UserError, in_words, require_number
 from modelnative.evidence.baselines import Handicap, train_baseline
 from modelnative.evidence.certificate import LEVELS, Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
 from modelnative.evidence.findings import WARNING, OracleFailure, stage_findings
@@ -21,7 +21,7 @@ from modelnative.evidence.procedures import ProcedureSearch
 from modelnative.evidence.programs import Program, best_program, played, successes
 from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.check import TaskError, check_task
-from modelnative.tasks.contract.task import AnyTask, Problems, State, program_length, require
+from modelnative.tasks.contract.task import AnyTask, Problems, State, program_length
 from modelnative.tasks.tools.task import ToolTask
 from modelnative.training.discovery.procedures import Symbols, write_programs
 
@@ -65,9 +65,9 @@ def certify(
     Raises:
         UserError: an unknown task, option or stage, a number that is not allowed, or a class that cannot be made.
     """
-    require(1 <= problems <= 10**9, "problems", problems, "from 1 to 1000000000")
+    require_number("problems", problems, 1, 10**9, "from 1 to 1000000000")
     allowed = "more than 0, at most 1000000; to train nothing: --no-train"
-    require(0 < seconds <= 1_000_000, "seconds", seconds, allowed)
+    require_number("seconds", seconds, 0, 1_000_000, allowed, whole=False, above=True)
     name = task if isinstance(task, str) else ""
     if isinstance(task, str):
         task = make_task(task, **(options or {}))

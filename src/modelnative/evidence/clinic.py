@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelnative.errors import choose, require
+from modelnative.errors import choose, require, require_number
 from modelnative.evidence.evaluate import evaluate
 from modelnative.evidence.faults import CASES, Case
 from modelnative.tasks import make_task
@@ -79,7 +79,7 @@ def clinic(
         >>> mn.clinic(["temperature"], config=small)[0].update
         1
     """
-    require(1 <= seeds <= MOST_SEEDS, "seeds", seeds, f"from 1 to {MOST_SEEDS:,}")
+    require_number("seeds", seeds, 1, MOST_SEEDS, f"from 1 to {MOST_SEEDS:,}")
     core = config.core if config else "gru"
     require(core == "gru", "config.core", core, "gru, in whose state some of the faults are planted")
     chosen = [CASES[choose("case", name, CASES)] for name in cases or CASES]

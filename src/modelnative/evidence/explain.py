@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from modelnative.errors import require_number
 from modelnative.evidence.interventions import Hook, Moment, begin
 from modelnative.evidence.notebook import html_table
 from modelnative.evidence.problem_set import problem_text
 from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.board import BoardField
-from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length, require
+from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length
 
 TOP = 6  # most probable tokens that are kept for each position
 HOTTEST = 10.0  # temperature
@@ -170,7 +171,7 @@ def explain(
     Raises:
         UserError: the temperature is out of range.
     """
-    require(0 <= temperature <= HOTTEST, "temperature", temperature, f"from 0 to {HOTTEST:g}")
+    require_number("temperature", temperature, 0, HOTTEST, f"from 0 to {HOTTEST:g}", whole=False)
     spec = task.spec
     problems = problems.to(next(policy.parameters()).device)
     oracle, context = oracle_tokens(task, problems), _context(spec, problems)

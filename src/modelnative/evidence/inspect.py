@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from modelnative.errors import require_number
 from modelnative.evidence.carriers import LEAST, problems_of, record
 from modelnative.evidence.decoding import Decoding, decode
 from modelnative.evidence.donors import Exchange, StageTransfer, exchange_all, transfer_stage
@@ -19,7 +20,7 @@ from modelnative.evidence.sensitivity import Sensitivity, sensitivity
 from modelnative.evidence.sharing import StageUnits, sharing
 from modelnative.evidence.verdicts import Verdict, in_words, verdicts
 from modelnative.policies.settings import standard_settings
-from modelnative.tasks.contract.task import AnyTask, Problems, require
+from modelnative.tasks.contract.task import AnyTask, Problems
 
 PAIRS = 500
 MOST_PAIRS = 100_000
@@ -154,7 +155,7 @@ def inspect(
     Raises:
         UserError: an unknown stage, a number of pairs out of range, or a stage with too few problems.
     """
-    require(LEAST <= pairs <= MOST_PAIRS, "pairs", pairs, f"{LEAST} to {MOST_PAIRS:,}")
+    require_number("pairs", pairs, LEAST, MOST_PAIRS, f"{LEAST} to {MOST_PAIRS:,}")
     names = list(task.spec.stages if stages is None else stages)
     indices = [task.spec.stage_index(name) for name in names]
     threads = torch.get_num_threads()

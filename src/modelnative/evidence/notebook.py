@@ -27,3 +27,13 @@ def paragraph(text: str) -> str:
 def _escaped(text: str) -> str:
     """Text without markup; what is no text, such as the bytes of a path, is replaced."""
     return escape(text.encode(errors="replace").decode())
+
+
+def markdown(text: str) -> str:
+    r"""Text as Markdown shows it as it is, also in a cell of a table.
+
+    Example:
+        >>> print(markdown("a|b_c"))
+        a\|b\_c
+    """
+    return "".join(f"\\{c}" if c in "\\*_`<>[]|#" else c for c in " ".join(text.split()))

@@ -254,7 +254,7 @@ def _first_line(text: str) -> str:
 def _processor() -> str:
     """What distinguishes processors with different instruction sets; several machines may share one cache."""
     try:
-        described = Path("/proc/cpuinfo").read_text()
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return platform.machine() + platform.processor()
     pattern = r"^(?:model name|flags|Features|CPU part)\s*:.*$"

@@ -24,7 +24,7 @@ def require_memory(needed: int, device: str | torch.device, choices: str) -> Non
     device, most = torch.device(device), float(needed)
     if device.type == "cuda" and torch.cuda.is_available():
         most = torch.cuda.get_device_properties(device).total_memory
-    elif device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
+    elif device.type == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # Windows has none
         most = min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _container_limit())
     if needed > most:
         raise UserError(
@@ -38,7 +38,7 @@ def _container_limit() -> float:
     """The bytes that this process may use in its container, however many the machine has; infinity without a limit."""
     for name in CGROUPS:
         try:
-            return float(Path("/sys/fs/cgroup", name).read_text())
+            return float(Path("/sys/fs/cgroup", name).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # there is no such file, or it says `max`
             continue
     return float("inf")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from modelnative.errors import UserError, require_path
+from modelnative.errors import UserError, require, require_path
 from modelnative.runs.upgrade import FORMATS, upgraded_fields
 
 FORMAT = "modelnative/2"  # of every file that this version writes
@@ -147,6 +148,36 @@ def write_json(path: Path, value: Any) -> None:
         UserError: a number is not finite, or the disk is full or read-only.
     """
     write(path, _json(path, value, indent=2) + b"\n")
+
+
+def require_new_folder(field: str, path: Path) -> None:
+    """Raise a `UserError` unless nothing or an empty folder is at a path."""
+    require_path(field, path)
+    is_new = not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
+    require(is_new, field, str(path), "a folder that does not exist")
+
+
+def require_replaceable(field: str, path: Path, keys: set[str]) -> None:
+    """Raise a `UserError` unless JSON can be written to a file: before the work whose result it holds.
+
+    Args:
+        field: for the message.
+        path: where nothing is, or an earlier result; no device, no configuration of a run.
+        keys: by which a result is known.
+    """
+    require_path(field, path)
+    if os.path.lexists(path):
+        try:
+            found = read_json(path) if path.is_file() else None
+        except UserError:
+            found = None
+        is_result = isinstance(found, dict) and keys <= found.keys()
+        require(is_result, field, str(path), "a new file, or an earlier result; this one holds something else")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def read_json(path: Path) -> Any:

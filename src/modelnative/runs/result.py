@@ -56,7 +56,8 @@ class Result:
                 f"{path}: damaged ({where}: {first['msg']}); delete it, and write it anew with: {command}"
             ) from error
         except UserError as error:
-            raise UserError(f"{error}; delete it, and write it anew with: {command}") from error
+            delete = "delete it, and " if path.exists() else ""
+            raise UserError(f"{error}; {delete}write it anew with: {command}") from error
 
     @property
     def costs(self) -> dict[str, float]:

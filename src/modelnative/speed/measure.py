@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from modelnative.errors import require_number
 from modelnative.speed.machine import machine
 from modelnative.speed.processes import (
     BenchMessage,
@@ -153,10 +154,10 @@ def bench(
     require_measurable(config)
     limit = max(1, config.episodes // config.loss.minibatches // MIN_EPISODES)
     processes = min(limit, cores(limit=sys.maxsize)) if processes is None else processes
-    require(0 < seconds <= 1_000_000, "seconds", seconds, "more than 0, at most 1000000")
+    require_number("seconds", seconds, 0, 1_000_000, "more than 0, at most 1000000", whole=False, above=True)
     allowed = f"from 1 to {limit}: {MIN_EPISODES} episodes of a minibatch for each"
-    require(1 <= processes <= limit, "processes", processes, allowed)
-    require(0 <= solve <= 1000, "solve", solve, "from 0 (nothing) to 1000")
+    require_number("processes", processes, 1, limit, allowed)
+    require_number("solve", solve, 0, 1000, "from 0 (nothing) to 1000")
     report = progress or (lambda line: None)
     events: list[MeasurementEvent] = []
     for count in dict.fromkeys((1, processes)):

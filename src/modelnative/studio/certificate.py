@@ -11,6 +11,7 @@ from rich.text import Text
 from modelnative.evidence.certificate import Certificate, StageCertificate, SuccessRate
 from modelnative.evidence.evaluate import floor, interval
 from modelnative.evidence.findings import DEFECT, WARNING
+from modelnative.evidence.notebook import markdown as as_markdown
 from modelnative.studio.tables import Fitted, table
 
 # Headings of the columns, and the agents of each; a column shows the best of its agents.
@@ -62,10 +63,10 @@ def markdown(certificate: Certificate) -> str:
     """A section of Markdown: the table of the terminal, and a list of details and findings."""
     header, rows = grid(certificate)
     marks = ["---", *["---:"] * (len(header) - 1)]
-    table = [header, marks, *([_escaped(name), *cells] for name, *cells in rows)]
-    lines = [f"## {_escaped(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
-    lines += [f"- {_escaped(line)}" for line in details(certificate)]
-    lines += [f"- **{f.level}** {_escaped(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
+    table = [header, marks, *([as_markdown(name), *cells] for name, *cells in rows)]
+    lines = [f"## {as_markdown(title(certificate))}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
+    lines += [f"- {as_markdown(line)}" for line in details(certificate)]
+    lines += [f"- **{f.level}** {as_markdown(f.line().removeprefix(f'{f.level}: '))}" for f in certificate.findings]
     return "\n".join([*lines, "", conclusion(certificate)])
 
 
@@ -126,8 +127,3 @@ def details(certificate: Certificate) -> Iterator[str]:
             for agent in agents:
                 if agent in stage.figures and stage.figures[agent].how:
                     yield f"{stage.stage} {name}: {stage.figures[agent].how}"
-
-
-def _escaped(text: str) -> str:
-    """Escape characters that have a meaning in Markdown."""
-    return "".join(f"\\{c}" if c in "\\*_`<>[]|#" else c for c in text)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from modelnative.errors import UserError, choose, require, require_path
+from modelnative.errors import UserError, choose, in_words, require, require_path
 from modelnative.evidence.certificate import AGENTS, Certificate
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
 from modelnative.studio import sweep_plot
 from modelnative.studio.figures import KINDS, figures, saved
 from modelnative.studio.inspection import sections
-from modelnative.studio.report import STAGE_COLORS, curves, thin
+from modelnative.studio.report import PART_ERRORS, STAGE_COLORS, curves, thin
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import cells, read_row
 
@@ -53,7 +53,8 @@ def write_plot(folder: Path, file: Path | None = None, title: str | None = None,
         figure: one of `OF_RUN` or `OF_SWEEP`; by default the first.
 
     Raises:
-        UserError: another suffix or figure, nothing to draw yet, no such curve, or the file cannot be written.
+        UserError: another suffix or figure, nothing to draw yet, no such curve, damaged files, or the file cannot be
+            written.
     """
     names = OF_SWEEP if Sweep.exists(folder) else OF_RUN
     figure = choose("figure", figure or next(iter(names)), list(names))
@@ -62,11 +63,16 @@ def write_plot(folder: Path, file: Path | None = None, title: str | None = None,
     require_path("out", file)
     require(file.suffix[1:] in KINDS, "out", str(file), f"a file that ends with {', '.join(f'.{k}' for k in KINDS)}")
     kind = file.suffix[1:]
-    if names is OF_SWEEP:
-        content = _of_sweep(Sweep.open(folder), figure, kind)
-    else:
-        run = Run.open(folder)
-        content = {"curves": _curves, "inside": _inside, "certificate": _certificate}[figure](run, kind, title)
+    try:
+        if names is OF_SWEEP:
+            content = _of_sweep(Sweep.open(folder), figure, kind)
+        else:
+            run = Run.open(folder)
+            content = {"curves": _curves, "inside": _inside, "certificate": _certificate}[figure](run, kind, title)
+    except UserError:
+        raise
+    except PART_ERRORS as error:
+        raise UserError(f"{folder}: what the figure {figure} is drawn from is damaged ({in_words(error)})") from error
     write(file, content)
     return file
 

@@ -137,10 +137,10 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     finished = [row for row in rows if row.costs]
     stages = list(dict.fromkeys(stage for row in rows for stage in row.greedy))
     runs = [sweep.run(trial) for trial in sweep.trials]
-    metrics = []
+    learned = []  # of each seed: of each stage, update and success
     for run in runs:
         with contextlib.suppress(*PART_ERRORS):  # damaged; the other seeds are still worth a drawing
-            metrics.append(run.metrics())
+            learned.append(_success(run.metrics(), len(stages)))
     html = _page("seeds.html.j2").render(
         path=sweep.path,
         config=runs[0].config,
@@ -162,7 +162,7 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
         verdict=verdict,
         floor=floor,
         charts=[
-            (stage, _seeds_chart([[(x["update"], x["success"][s]) for x in lines] for lines in metrics], color))
+            (stage, _seeds_chart([of_stages[s] for of_stages in learned], color))
             for (s, stage), color in zip(enumerate(stages), STAGE_COLORS * len(stages), strict=False)
         ],
         clock=clock,
@@ -171,6 +171,12 @@ def write_seeds(sweep: Sweep, rows: Sequence[Row]) -> Path:
     )
     write(sweep.report_path, html.encode(errors="replace"))
     return sweep.report_path
+
+
+def _success(metrics: Sequence[dict[str, Any]], stages: int) -> list[list[tuple[int, float | None]]]:
+    """Of each stage, every update and its success; a value that is none raises one of `PART_ERRORS`."""
+    success = [(line["update"], line["success"]) for line in metrics]
+    return [[(x, None if y[s] is None else float(y[s])) for x, y in success] for s in range(stages)]
 
 
 def _seeds_chart(seeds: Sequence[Sequence[tuple[int, float | None]]], color: str) -> Markup:

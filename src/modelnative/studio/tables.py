@@ -90,7 +90,7 @@ class Fitted:
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table in the common style."""
-    empty = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
+    empty = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         # A cell that does not fit is wrapped and not cut.
         empty.add_column(column, justify="right" if column in right else "left", overflow="fold")

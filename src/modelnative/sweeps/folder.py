@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelnative.errors import UserError, require, require_path
+from modelnative.errors import UserError, require_number, require_path
 from modelnative.runs.files import FORMAT, Held, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
@@ -72,7 +72,7 @@ class Sweep:
             >>> [(trial.name, trial.config.seed, trial.config.threads) for trial in sweep.trials]
             [('seed-3', 3, 1), ('seed-4', 4, 1)]
         """
-        require(1 <= seeds <= MAX_TRIALS, "seeds", seeds, f"from 1 to {MAX_TRIALS:,}")
+        require_number("seeds", seeds, 1, MAX_TRIALS, f"from 1 to {MAX_TRIALS:,}")
         require_path("out", path)
         if _in_use(path):
             raise UserError(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from modelnative.errors import UserError, require, require_path
+from modelnative.errors import UserError, require_number, require_path
 
 HOST, PORT = "127.0.0.1", 8420
 # The versions that are tested: from the first, below the second.
@@ -60,7 +60,7 @@ def serve(
         raise UserError(
             f"folder: {str(folder)!r} is not a folder; expected one with runs, such as: modelnative studio runs"
         )
-    require(0 <= port < 1 << 16, "port", port, "0 to 65,535")
+    require_number("port", port, 0, (1 << 16) - 1, "0 to 65,535")
     require_extra()
     import uvicorn
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelnative.errors import UserError, in_words
+from modelnative.errors import UserError, in_words, require_number
 from modelnative.tasks.contract.sampling import draw_within
 from modelnative.tasks.contract.task import (
     Problems,
@@ -129,11 +129,11 @@ class GymnasiumTask(Task[SeededProblems, EpisodeState]):
             ("evaluation_size", evaluation_size, 10_000),
             ("processes", processes, 256),
         ):
-            require(_is_whole(value) and 0 <= value <= most, field, value, f"a number from 0 to {most}")
+            require_number(field, value, 0, most, f"a number from 0 to {most}")
         require(evaluation_size > 0, "evaluation_size", evaluation_size, "at least 1")
         for field, value, most in (("bins", bins, 4096), ("digits", digits, 8)):
             least = 2 if field == "bins" else 1
-            require(_is_whole(value) and least <= value <= most, field, value, f"a number from {least} to {most}")
+            require_number(field, value, least, most, f"a number from {least} to {most}")
         self._options = {
             "threshold": threshold,
             "horizon": horizon,
@@ -301,10 +301,6 @@ class GymnasiumTask(Task[SeededProblems, EpisodeState]):
     def state_groups(self) -> dict[str, tuple[str, ...]]:
         names = [field.name for field in dataclasses.fields(EpisodeState) if field.name != "done"]
         return {"environment": tuple(names)}
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _made(

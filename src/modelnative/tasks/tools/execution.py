@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -21,8 +22,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import wait
-from typing import Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from modelnative.tasks.tools.tool import CallOutcome, Tool, Value
 
@@ -198,6 +198,8 @@ class Worker:
             start_new_session=True,  # Ctrl-C reaches this process alone, which stops the workers
         )
         self.alive = True
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=_read, args=(self.process.stdout, self._lines), daemon=True).start()
         weakref.finalize(self, _end, self.process)
         if error := self._receive(START).error:
             _end(self.process)
@@ -213,9 +215,10 @@ class Worker:
 
     def _receive(self, seconds: float) -> CallOutcome:
         """Return the next outcome that the process sends."""
-        assert self.process.stdout is not None
-        late = not wait([self.process.stdout.fileno()], seconds)
-        line = "" if late else self.process.stdout.readline()
+        try:
+            line, late = self._lines.get(timeout=seconds), False
+        except queue.Empty:
+            line, late = "", True
         if line.endswith("\n"):
             return CallOutcome(**json.loads(line))
         self.alive = False
@@ -223,11 +226,18 @@ class Worker:
         return CallOutcome(None, f"took longer than {seconds:g} s" if late else "ended its process", fault=True)
 
 
+def _read(pipe: IO[str], lines: queue.Queue[str]) -> None:
+    """Put each line of a pipe into a queue; at the end an empty one. Windows cannot wait for a pipe in another way."""
+    with pipe:
+        for line in pipe:
+            lines.put(line)
+    lines.put("")
+
+
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kill the process and release its resources."""
+    """Kill the process and release its resources; its output is closed by who reads it."""
     process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # buffered data cannot be sent any more
-                pipe.close()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # buffered data cannot be sent any more
+            process.stdin.close()
