@@ -1,7 +1,8 @@
 // The GRU, forward and backward. The definition is `gru` of policies/cores/gru.py.
 
+#include "gru.h"
+
 #include "threads.h"
-#include "vectors.h"
 
 extern "C" {
 
@@ -63,8 +64,7 @@ void gru_forward(const GRUCall* call, float* gates, float* hidden, float* inner)
     const int64_t H = c.width, G = 3 * H, blocks = (c.sequences + BLOCK - 1) / BLOCK,
                   parts = std::min(4 * c.threads, blocks);
     std::vector<float> across(H * G);
-    for (int64_t i = 0; i < G; i++)
-        for (int64_t k = 0; k < H; k++) across[k * G + i] = c.weight[i * H + k];
+    transpose_to(c.weight, G, H, across.data());
     workers().share(parts, c.threads, [&](int64_t part) {
         std::vector<float> recurrent(BLOCK * G), sums(G);
         std::vector<int64_t> rows(3 + c.places);
@@ -74,33 +74,14 @@ void gru_forward(const GRUCall* call, float* gates, float* hidden, float* inner)
                 const int64_t start = t * c.sequences + first, count = c.running(first, t);
                 const int64_t size = std::min(c.sequences - first, BLOCK);
                 std::fill_n(hidden + (start + count) * H, (size - count) * H, 0.0f);
-                if (count) product(count, G, H, before, H, 1, across.data(), G, recurrent.data(), G, false);
-                for (int64_t i = 0; i < count; i++) {
-                    const int64_t token = start + i;
-                    float* now = hidden + token * H;
-                    if (c.length(first + i) <= t) {
-                        std::fill_n(now, H, 0.0f);
-                        continue;
-                    }
-                    const float* gate = c.inputs + token * G;
-                    if (c.tokens) {
-                        c.add_rows(token, first + i, rows.data(), sums.data());
-                        gate = sums.data();
-                    }
-                    const float *own = recurrent.data() + i * G, *old = before + i * H;
-                    for (int64_t j = 0; j < H; j += LANES) {
-                        vec reset = sigmoid(load(gate + j) + load(own + j));
-                        vec update = sigmoid(load(gate + H + j) + load(own + H + j));
-                        vec within = load(own + 2 * H + j) + load(c.bias + j);
-                        vec candidate = 2.0f * sigmoid(2.0f * (load(gate + 2 * H + j) + reset * within)) - 1.0f;
-                        store(now + j, candidate + update * (load(old + j) - candidate));
-                        if (!gates) continue;
-                        store(gates + token * G + j, reset);
-                        store(gates + token * G + H + j, update);
-                        store(gates + token * G + 2 * H + j, candidate);
-                        store(inner + token * H + j, within);
-                    }
-                }
+                auto input = [&](int64_t i) -> const float* {
+                    if (c.length(first + i) <= t) return nullptr;
+                    if (!c.tokens) return c.inputs + (start + i) * G;
+                    c.add_rows(start + i, first + i, rows.data(), sums.data());
+                    return sums.data();
+                };
+                gru_step(count, H, before, across.data(), c.bias, recurrent.data(), hidden + start * H,
+                         gates ? gates + start * G : nullptr, inner ? inner + start * H : nullptr, input);
                 before = hidden + start * H;
             }
         }
@@ -118,52 +99,27 @@ void gru_backward(const GRUCall* call, const float* gates, const float* hidden, 
         std::vector<float> change(BLOCK * G), carried(BLOCK * H), sum(G);
         std::vector<int64_t> rows(3 + c.places);
         for (int64_t first = part * BLOCK; first < c.sequences; first += sums.parts * BLOCK) {
+            const int64_t size = std::min(c.sequences - first, BLOCK);
             std::fill(carried.begin(), carried.end(), 0.0f);
             for (int64_t t = c.steps - 1; t >= 0; t--) {
                 const int64_t start = t * c.sequences + first, count = c.running(first, t);
                 const float* before = t ? hidden + (start - c.sequences) * H : c.initial + first * H;
-                if (!c.tokens) {
-                    const int64_t size = std::min(c.sequences - first, BLOCK);
-                    std::fill_n(of_inputs + (start + count) * G, (size - count) * G, 0.0f);
-                }
+                if (!c.tokens) std::fill_n(of_inputs + (start + count) * G, (size - count) * G, 0.0f);
                 if (!count) continue;
-                for (int64_t i = 0; i < count; i++) {
-                    const int64_t token = start + i;
-                    float *turn = change.data() + i * G, *back = carried.data() + i * H;
-                    float* out = c.tokens ? sum.data() : of_inputs + token * G;
-                    if (c.length(first + i) <= t) {
-                        std::fill_n(turn, G, 0.0f);
-                        if (!c.tokens) std::fill_n(out, G, 0.0f);
-                        continue;
-                    }
-                    const float *gate = gates + token * G, *old = before + i * H;
-                    for (int64_t j = 0; j < H; j += LANES) {
-                        vec reset = load(gate + j), update = load(gate + H + j), candidate = load(gate + 2 * H + j);
-                        vec dh = load(grad + token * H + j) + load(back + j);
-                        vec of_candidate = dh * (1.0f - update) * (1.0f - candidate * candidate);
-                        vec of_inner = of_candidate * reset;
-                        vec of_reset = of_inner * load(inner + token * H + j) * (1.0f - reset);
-                        vec of_update = dh * (load(old + j) - candidate) * update * (1.0f - update);
-                        store(back + j, dh * update);
-                        store(turn + j, of_reset);
-                        store(turn + H + j, of_update);
-                        store(turn + 2 * H + j, of_inner);
-                        store(out + j, of_reset);
-                        store(out + H + j, of_update);
-                        store(out + 2 * H + j, of_candidate);
-                        store(of_bias + j, load(of_bias + j) + of_inner);
-                    }
-                    const int64_t added = c.tokens ? c.rows(token, first + i, rows.data()) : 0;
-                    for (int64_t k = 0; k < added; k++) {
-                        float* at = of_table + rows[k] * G;
-                        for (int64_t j = 0; j < G; j += LANES) store(at + j, load(at + j) + load(out + j));
-                    }
-                }
-                product(count, H, G, change.data(), G, 1, c.weight, H, carried.data(), H, true);
-                product(G, H, count, change.data(), 1, G, before, H, of_weight, H, true);
+                auto out = [&](int64_t i) -> float* {
+                    float* to = c.tokens ? sum.data() : of_inputs + (start + i) * G;
+                    if (c.length(first + i) > t) return to;
+                    if (!c.tokens) std::fill_n(to, G, 0.0f);
+                    return nullptr;
+                };
+                auto added = [&](int64_t i) {
+                    const int64_t known = c.tokens ? c.rows(start + i, first + i, rows.data()) : 0;
+                    for (int64_t k = 0; k < known; k++) add_to(of_table + rows[k] * G, sum.data(), G);
+                };
+                gru_step_back(count, H, before, c.weight, gates + start * G, inner + start * H, grad + start * H,
+                              carried.data(), change.data(), of_weight, of_bias, out, added);
             }
-            std::memcpy(of_initial + first * H, carried.data(),
-                        std::min(c.sequences - first, BLOCK) * H * sizeof(float));
+            std::memcpy(of_initial + first * H, carried.data(), size * H * sizeof(float));
         }
     });
     sums.add();

@@ -1,6 +1,7 @@
 // Policy, value and copy head, forward and backward. The definition is `copy_heads` of policies/heads.py.
 
-#include "lanes.h"
+#include "heads.h"
+
 #include "threads.h"
 
 extern "C" {
@@ -15,7 +16,7 @@ struct HeadsCall {
     const int64_t* selected;  // [M], or null for all
     int64_t rows, width, vocabulary, places, padding, episodes, threads;
 
-    int64_t scores() const { return vocabulary + 1 + (places ? places + vocabulary : 0); }
+    HeadShape shape() const { return {width, vocabulary, places, padding}; }
     int64_t index(int64_t row) const { return selected ? selected[row] : row; }
     const int64_t* read(int64_t row) const { return context + index(row) % episodes * places; }
 
@@ -30,48 +31,30 @@ struct HeadsCall {
 
 int64_t heads_call_size() { return sizeof(HeadsCall); }
 
-// Adds to each token's vector in `write` those of the places where the token stands.
-static void add_copies(const HeadsCall& c, int64_t first, const float* copied, float* write) {
-    for (int l = 0; l < LANES && c.places; l++) {
-        const int64_t* context = c.read(std::min(first + l, c.rows - 1));
-        for (int64_t k = 0; k < c.places; k++) write[context[k] * LANES + l] += copied[k * LANES + l];
-    }
-}
-
 // Log-probabilities [M, vocabulary], values [M], and the parts of the probability that are copied from each place
 // [M, places] and written [M, vocabulary]; `written` may be null.
 void heads_forward(const HeadsCall* call, float* log_probs, float* value, float* copied, float* written) {
     const HeadsCall& c = *call;
-    const int64_t H = c.width, V = c.vocabulary, C = c.places, columns = c.scores(), count = groups(c.rows);
-    const int64_t padded = (columns + LANES - 1) / LANES * LANES, parts = std::min(c.threads, count);
-    std::vector<float> across(H * padded), bias(padded);
-    for (int64_t k = 0; k < columns; k++) {
-        bias[k] = c.bias[k];
-        for (int64_t i = 0; i < H; i++) across[i * padded + k] = c.weight[k * H + i];
-    }
+    const HeadShape shape = c.shape();
+    const int64_t H = c.width, V = c.vocabulary, C = c.places, count = groups(c.rows), padded = shape.padded();
+    const int64_t parts = std::min(c.threads, count);
+    std::vector<float> across, bias;
+    shape.pad(c.weight, c.bias, across, bias);
     workers().share(parts, c.threads, [&](int64_t part) {
         std::vector<float> own(GROUP * H), out(GROUP * padded), mix((V + C) * LANES), chance(V * LANES);
         for (int64_t group = count * part / parts; group < count * (part + 1) / parts; group++) {
             const int64_t start = group * GROUP, end = std::min(c.rows, start + GROUP);
-            for (int64_t i = 0; i < end - start; i++) std::copy(bias.begin(), bias.end(), &out[i * padded]);
-            const float* states = c.states(start, end - start, own);
-            product(end - start, padded, H, states, H, 1, across.data(), padded, out.data(), padded, true);
+            shape.score(c.states(start, end - start, own), end - start, across.data(), bias.data(), out.data());
             for (int64_t first = start; first < end; first += LANES) {
-                for (int l = 0; l < LANES; l++) {
-                    const int64_t row = std::min(first + l, end - 1), *context = c.read(row);
-                    const float *scores = &out[(row - start) * padded], *by_place = scores + V + 1;
-                    const float* by_content = by_place + C;
-                    value[row] = scores[V];
-                    for (int64_t v = 0; v < V; v++) mix[v * LANES + l] = scores[v];
-                    for (int64_t k = 0; k < C; k++)
-                        mix[(V + k) * LANES + l] =
-                            context[k] == c.padding ? NONE : by_place[k] + by_content[context[k]];
-                }
-                softmax(mix.data(), V + C);
+                const int real = std::min<int64_t>(LANES, end - first);
+                const float* scores = &out[(first - start) * padded];
+                auto context = [&](int l) { return c.read(first + l); };
+                for (int l = 0; l < real; l++) value[first + l] = scores[l * padded + V];
+                shape.mix(scores, real, context, mix.data());
                 if (written) from_lanes(mix.data(), V, first, end - 1, written, V);
                 from_lanes(mix.data() + V * LANES, C, first, end - 1, copied, C);
                 std::copy_n(mix.begin(), V * LANES, chance.begin());
-                add_copies(c, first, mix.data() + V * LANES, chance.data());
+                shape.add_copies(real, context, mix.data() + V * LANES, chance.data());
                 for (int64_t v = 0; v < V; v++)
                     store(&chance[v * LANES], logarithm(larger(load(&chance[v * LANES]), all(TINY))));
                 from_lanes(chance.data(), V, first, end - 1, log_probs, V);
@@ -85,8 +68,8 @@ void heads_forward(const HeadsCall* call, float* log_probs, float* value, float*
 void heads_backward(const HeadsCall* call, const float* copied, const float* written, const float* of_log_probs,
                     const float* of_value, const float* of_copied, float* of_hidden, float* of_weight, float* of_bias) {
     const HeadsCall& c = *call;
-    const int64_t H = c.width, V = c.vocabulary, C = c.places, columns = c.scores();
-    const int64_t padded = (columns + LANES - 1) / LANES * LANES;
+    const HeadShape shape = c.shape();
+    const int64_t H = c.width, V = c.vocabulary, C = c.places, columns = shape.scores(), padded = shape.padded();
     Sums sums({{of_weight, columns * H}, {of_bias, columns}}, groups(c.rows));
     workers().share(sums.parts, c.threads, [&](int64_t part) {
         std::vector<float> write(V * LANES), copy(C * LANES), chance(V * LANES), slope(V * LANES), of_copy(C * LANES),
@@ -99,36 +82,9 @@ void heads_backward(const HeadsCall* call, const float* copied, const float* wri
                 to_lanes(copied, C, C, first, end - 1, copy.data());
                 to_lanes(of_log_probs, V, V, first, end - 1, slope.data());
                 to_lanes(of_copied, C, C, first, end - 1, of_copy.data());
-                chance = write;
-                add_copies(c, first, copy.data(), chance.data());
-                vec mean = {};  // of the slopes, which the softmax takes off
-                for (int64_t v = 0; v < V; v++) {
-                    const vec p = load(&chance[v * LANES]), of_log = load(&slope[v * LANES]);
-                    const vec own = p < TINY ? vec{} : of_log / larger(p, all(TINY));
-                    store(&slope[v * LANES], own);
-                    mean += load(&write[v * LANES]) * own;
-                }
-                for (int l = 0; l < LANES; l++) {
-                    const int64_t* context = c.read(std::min(first + l, end - 1));
-                    for (int64_t k = 0; k < C; k++) of_copy[k * LANES + l] += slope[context[k] * LANES + l];
-                }
-                for (int64_t k = 0; k < C; k++) mean += load(&copy[k * LANES]) * load(&of_copy[k * LANES]);
-                for (int64_t v = 0; v < V; v++)
-                    store(&write[v * LANES], load(&write[v * LANES]) * (load(&slope[v * LANES]) - mean));
-                for (int64_t k = 0; k < C; k++)
-                    store(&copy[k * LANES], load(&copy[k * LANES]) * (load(&of_copy[k * LANES]) - mean));
-                for (int l = 0; l < LANES && first + l < end; l++) {
-                    const int64_t row = first + l, *context = c.read(row);
-                    float *own = &out[(row - group) * padded], *by_place = own + V + 1, *by_content = by_place + C;
-                    for (int64_t v = 0; v < V; v++) own[v] = write[v * LANES + l];
-                    own[V] = of_value[row];
-                    for (int64_t v = 0; v < V && C; v++) by_content[v] = 0;
-                    for (int64_t k = 0; k < C; k++) {
-                        by_place[k] = copy[k * LANES + l];
-                        by_content[context[k]] += by_place[k];
-                    }
-                    for (int64_t k = 0; k < columns; k++) of_bias[k] += own[k];
-                }
+                auto context = [&](int l) { return c.read(first + l); };
+                shape.back(std::min<int64_t>(LANES, end - first), context, write.data(), copy.data(), slope.data(),
+                           of_copy.data(), of_value + first, &out[(first - group) * padded], of_bias, chance.data());
             }
             const float* given = c.states(group, count, states);
             product(columns, H, count, out.data(), 1, padded, given, H, of_weight, H, true);

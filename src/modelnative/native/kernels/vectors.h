@@ -116,6 +116,10 @@ inline void product(int64_t m, int64_t n, int64_t depth, const float* a, int64_t
                               ldc, depth, add);
 }
 
+inline void add_to(float* sum, const float* x, int64_t count) {
+    for (int64_t j = 0; j < count; j += LANES) store(sum + j, load(sum + j) + load(x + j));
+}
+
 // Gradients that several threads sum: the first part in place, the others apart, and at last all together.
 struct Sums {
     struct Target {
