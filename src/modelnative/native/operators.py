@@ -66,7 +66,7 @@ def operator(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     bound.apply_defaults()
                     given = bound.args
                 arguments = kernel().flatten(*given)
-                if kernel().supports(*arguments):
+                if arguments is not None and kernel().supports(*arguments):
                     result: R = kernel().operator(*arguments)
                     return result
             return plain(*args, **kwargs)
@@ -85,7 +85,7 @@ class Kernel:
             the arguments.
         backward: (arguments, saved, *gradients of the results) -> the gradients of the first arguments; the others have
             none. None: the operator is not differentiable.
-        flatten: the operator's arguments, from those of the plain definition.
+        flatten: the operator's arguments, from those of the plain definition; None if there is no kernel for them.
         fits: whether there is a kernel for arguments of such sizes.
     """
 
@@ -94,7 +94,7 @@ class Kernel:
         schema: str,
         forward: Callable[..., tuple[Any, Saved]],
         backward: Callable[..., Sequence[Tensor]] | None = None,
-        flatten: Callable[..., Arguments] = lambda *args: args,
+        flatten: Callable[..., Arguments | None] = lambda *args: args,
         fits: Callable[..., bool] = lambda *args: True,
     ) -> None:
         self.forward, self.backward, self.flatten, self.fits = forward, backward, flatten, fits

@@ -104,6 +104,21 @@ class TokenPolicy(Policy):
         table = self.core.input_table(self.input.weight, always=len(self.spec.vocabulary))
         return TokenState(self.core.initial_state(summary, read), context, stage, keys, table)
 
+    def one_gru(self) -> tuple[list[Tensor], list[int]] | None:
+        """Parameters and sizes, if this is the plain network with a GRU of one layer and without hooks, else None.
+
+        In the order of `parameters()`; then the rows of `input`, width, vocabulary, context length, first row of the
+        feedback, padding token, places of the feedback, and whether there is an embedding of the stage and a copy head.
+        """
+        core, spec = self.core, self.spec
+        plain = type(self) is TokenPolicy and type(core) is GRU and len(core.layers) == 1 and not self.heads.query
+        if not plain or type(self.context) is not nn.Embedding or any(map(_has_hooks, self.modules())):
+            return None
+        parameters = [parameter.detach() for parameter in self.parameters()]
+        copies = self.heads.out.out_features > len(spec.vocabulary) + 1
+        sizes = (len(spec.vocabulary), spec.context_length, self.first_place, spec.end, spec.feedback_width)
+        return parameters, [*self.input.weight.shape, *sizes, int(self.stage_aware), int(copies)]
+
     def state_groups(self) -> dict[str, tuple[str, ...]]:
         return {"context": ("context", "stage", "keys"), "hidden state": ("core",)}
 
@@ -131,3 +146,8 @@ class TokenPolicy(Policy):
         shown = feedback if self.spec.feedback_width else None
         rows = InputRows(tokens, stage, shown, self.first_place, vocabulary, end)
         return self.core.read(state.table, rows, state.core, lengths)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether calling a module does more than its `forward`."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

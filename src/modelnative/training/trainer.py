@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnative.native import backend
-from modelnative.policies.contract import Policy, forward_rollout
+from modelnative.policies.contract import Policy
 from modelnative.policies.registry import make_policy, named
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
@@ -24,7 +24,8 @@ from modelnative.training.config import TrainConfig
 from modelnative.training.curriculum import Curriculum, Draw, Preparation
 from modelnative.training.dynamic_sampling import replace_rejected
 from modelnative.training.events import Alarmed, CallbackLike, Event, Searched, Started, Updated
-from modelnative.training.loss import LossTerms, LossTokens, LossWeights, policy_loss
+from modelnative.training.gradient import policy_gradient
+from modelnative.training.loss import LossTerms, LossTokens, LossWeights
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
 from modelnative.training.recipes import recipe
@@ -246,9 +247,7 @@ class Trainer:
             if not len(part):  # of a minibatch smaller than the number of processes, some have nothing
                 none = torch.zeros(len(LossTerms._fields), device=rows.device)
                 return [*map(torch.zeros_like, self.parameters), none]
-            terms = self.loss(state, part, weights)
-            gradients = torch.autograd.grad(terms[0], self.parameters, materialize_grads=True)
-            return [*gradients, terms.detach()]
+            return policy_gradient(self.policy, self.parameters, state, part, weights)
 
         mine = self.group.shard(rows)
         parts = self.parts(len(mine), LEARNED_AT_ONCE)  # each has every so manyth episode, so long ones and short ones
@@ -257,25 +256,6 @@ class Trainer:
             torch._foreach_add_(first, other)
         *gradients, terms = self.group.add(first)
         return gradients, terms
-
-    def loss(self, state: UpdateState, rows: Tensor, weights: LossWeights) -> Tensor:
-        """The terms of the loss that some episodes (int64 [m], the longest first) add, by a fresh forward pass.
-
-        On a CPU, nothing is computed for tokens after the end and no prediction for tokens outside the loss. Elsewhere
-        shapes that do not depend on the data are worth more.
-        """
-        rollout, n = state.rollout, len(state.length)
-        lengths = state.length.index_select(0, rows) if self.on_cpu else None
-        steps = len(rollout.token) if lengths is None else int(lengths[0])
-        where = (torch.arange(steps, device=rows.device)[:, None] * n + rows).flatten()
-        token = rollout.token.flatten().index_select(0, where).view(steps, -1)
-        feedback = rollout.feedback.flatten(0, 1).index_select(0, where).view(steps, len(rows), -1)
-        selected = None
-        if self.on_cpu:
-            selected = state.mask.flatten().index_select(0, where).nonzero()[:, 0]
-            where = where.index_select(0, selected)
-        output = forward_rollout(self.policy, rollout.problems[rows], token, feedback, lengths, selected)
-        return policy_loss(output.logits, output.value, replace(state.columns, where=where), weights)
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimizer, with the gradient clipped to `max_grad_norm`."""

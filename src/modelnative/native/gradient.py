@@ -1,0 +1,63 @@
+"""The kernel of `policy_gradient` in training/gradient.py, for the shipped policy with a GRU of one layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelnative.native.network import NETWORK, network_arguments, network_fields
+from modelnative.native.operators import Arguments, Call, Kernel, Saved, current_threads, lanes, struct_fields
+
+PARAMETERS = 8  # of the network
+
+
+class GradientCall(Call):
+    """As in kernels/gradient.cpp."""
+
+    prefix = "gradient"
+    _fields_ = (
+        *network_fields(),
+        *struct_fields("token feedback context stage length episodes mask", ""),
+        *struct_fields("action behavior_log_prob advantage target loss_mask explored hint_mask", "all count threads"),
+        *struct_fields("", "", "clip_low clip_high imitation hint value_weight entropy weight_count"),
+    )
+
+
+def _flatten(policy: Any, parameters: Any, state: Any, rows: Tensor, weights: Any) -> Arguments | None:
+    network = network_arguments(policy)
+    # A gradient of some of the parameters, or in another order, is another function.
+    if network is None or len(parameters) != PARAMETERS:
+        return None
+    if any(mine is not theirs for mine, theirs in zip(policy.parameters(), parameters, strict=True)):
+        return None
+    rollout = state.rollout
+    *columns, _ = vars(state.columns).values()
+    played = (rollout.token, rollout.feedback, rollout.problems.context, rollout.problems.stage, state.length)
+    return *network[0], *played, rows, state.mask, *columns, list(network[1]), list(vars(weights).values())
+
+
+def _forward(learns: bool, *args: Any) -> tuple[list[Tensor], Saved]:
+    """The gradients, and the terms of the loss."""
+    *tensors, numbers, weights = args
+    parameters, rows = tensors[:PARAMETERS], tensors[PARAMETERS + 5]
+    whole = torch.empty(sum(p.numel() for p in parameters), dtype=torch.float32)
+    terms = torch.empty(6, dtype=torch.float32)
+    context = tensors[PARAMETERS + 2]
+    call = GradientCall(
+        *tensors[:PARAMETERS], *numbers, *tensors[PARAMETERS:], len(context), len(rows), current_threads(), *weights
+    )
+    call.run("policy_gradient", terms, whole)
+    parts = whole.split([p.numel() for p in parameters])
+    return [*(part.view_as(p) for part, p in zip(parts, parameters, strict=True)), terms], ()
+
+
+Kernel(
+    f"policy_gradient({NETWORK}, Tensor token, Tensor feedback, Tensor context, Tensor stage, Tensor length, "
+    "Tensor episodes, Tensor mask, Tensor action, Tensor behavior_log_prob, Tensor advantage, Tensor target, "
+    "Tensor loss_mask, Tensor explored, Tensor hint_mask, int[] numbers, float[] weights) -> Tensor[]",
+    _forward,
+    flatten=_flatten,
+    fits=lambda *args: args[0].shape[1] % lanes() == 0 and len(args[PARAMETERS + 5]) > 0,
+)

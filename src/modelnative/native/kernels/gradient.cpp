@@ -1,0 +1,233 @@
+// The gradient of the loss on whole episodes: forward pass, loss and backward pass of a few episodes after the other,
+// so that all that is between them stays in the caches. The definition is `policy_gradient` of training/gradient.py.
+
+#include "loss.h"
+#include "network.h"
+#include "threads.h"
+
+extern "C" {
+
+// T steps of n episodes, time first; token t of episode e has the index t * n + e. The gradient is that of M episodes.
+struct GradientCall {
+    Network net;
+    const int64_t *token, *feedback;   // [T * n] and [T * n, feedback places]
+    const int64_t *context, *stage;    // [n, places] and [n]
+    const int64_t *length, *episodes;  // [n] and [M]
+    const bool* mask;                  // [T * n], the tokens in the loss
+    LossColumns columns;
+    int64_t all, count, threads;  // n, M
+    LossWeights weights;
+};
+
+int64_t gradient_call_size() { return sizeof(GradientCall); }
+}
+
+namespace {
+
+// Gradients of one part of the episodes.
+struct Gradients {
+    float *recurrent, *inner, *table, *stages, *context, *head_weight, *head_bias;
+};
+
+// Buffers for a block of episodes.
+struct Block {
+    const GradientCall& c;
+    const Network& net;
+    const HeadShape shape;
+    const int64_t H, G, V, C, padded;
+    int64_t size = 0, steps = 0, room = 0;
+    int64_t episode[BLOCK];
+    std::vector<float> hidden, gates, inner, grad, sum, recurrent, carried;
+    std::vector<float> states, out, of_states, mixed, logs, chance, of_copy;
+    std::vector<int32_t> inputs, counts;         // the rows of every token's input, and how many they are
+    std::vector<int64_t> where, at, last_count;  // tokens in the loss: here, and in the columns
+
+    explicit Block(const GradientCall& call)
+        : c(call), net(call.net), shape(net.heads()), H(net.width), G(net.gates()), V(net.vocabulary),
+          C(shape.places), padded(shape.padded()), sum(G), recurrent(BLOCK * G), carried(BLOCK * H),
+          states(GROUP * H), out(GROUP * padded), of_states(GROUP * H), mixed((V + C) * LANES), logs(V * LANES),
+          chance(V * LANES), of_copy(C * LANES) {}
+
+    float* before(int64_t t) { return hidden.data() + t * BLOCK * H; }
+
+    // Takes the episodes from `first` on; at step t, those up to the last that runs are computed.
+    void take(int64_t first) {
+        size = std::min(c.count - first, BLOCK), steps = 0;
+        for (int64_t i = 0; i < size; i++) {
+            episode[i] = c.episodes[first + i];
+            steps = std::max(steps, c.length[episode[i]]);
+        }
+        if (steps > room) {
+            room = steps;
+            hidden.resize((room + 1) * BLOCK * H), gates.resize(room * BLOCK * G), inner.resize(room * BLOCK * H);
+            grad.resize(room * BLOCK * H), counts.resize(room * BLOCK), inputs.resize(room * BLOCK * net.most_rows());
+        }
+    }
+
+    int64_t running(int64_t t) const {
+        int64_t last = size;
+        while (last && c.length[episode[last - 1]] <= t) last--;
+        return last;
+    }
+
+    void forward(const float* table, const int32_t* packed, const float* across) {
+        where.clear(), at.clear();
+        for (int64_t i = 0; i < size; i++)
+            net.begin(c.context + episode[i] * net.places, c.stage[episode[i]], before(0) + i * H);
+        for (int64_t t = 0; t < steps; t++) {
+            const int64_t count = running(t);
+            auto input = [&](int64_t i) -> const float* {
+                const int64_t e = episode[i], token = t * c.all + e, here = t * BLOCK + i;
+                if (c.length[e] <= t) return nullptr;
+                int32_t* rows = &inputs[here * net.most_rows()];
+                counts[here] = net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places, rows);
+                for (int64_t k = 0; k < counts[here]; k++) rows[k] = packed[rows[k]];
+                sum_rows(table, rows, counts[here], G, sum.data());
+                if (c.mask[token]) where.push_back(here), at.push_back(token);
+                return sum.data();
+            };
+            gru_step(count, H, before(t), across, net.inner, recurrent.data(), before(t + 1), &gates[t * BLOCK * G],
+                     &inner[t * BLOCK * H], input);
+            std::fill_n(&grad[t * BLOCK * H], count * H, 0.0f);
+        }
+    }
+
+    // The loss of the tokens in it, and the gradient by their hidden states.
+    void lose(const float* head_across, const float* head_bias, const Gradients& of, LossTotals& total) {
+        const int64_t tokens = where.size();
+        float values[LANES], of_values[LANES];
+        for (int64_t group = 0; group < tokens; group += GROUP) {
+            const int64_t count = std::min(tokens - group, GROUP);
+            for (int64_t i = 0; i < count; i++)
+                std::copy_n(before(1) + where[group + i] * H, H, &states[i * H]);
+            shape.score(states.data(), count, head_across, head_bias, out.data());
+            for (int64_t first = 0; first < count; first += LANES) {
+                const int real = std::min<int64_t>(LANES, count - first);
+                float* scores = &out[first * padded];
+                auto row = [&](int l) { return at[group + first + l]; };
+                auto context = [&](int l) { return c.context + row(l) % c.all * net.places; };
+                for (int l = 0; l < real; l++) values[l] = scores[l * padded + V];
+                shape.mix(scores, real, context, mixed.data());
+                float* copied = &mixed[V * LANES];
+                std::copy_n(mixed.begin(), V * LANES, chance.begin());
+                shape.add_copies(real, context, copied, chance.data());
+                for (int64_t v = 0; v < V; v++)
+                    store(&logs[v * LANES], logarithm(larger(load(&chance[v * LANES]), all(TINY))));
+                loss_lanes(c.columns, c.weights, V, real, row, values, vec{}, logs.data(), chance.data(), of_values,
+                           total);
+                std::fill(of_copy.begin(), of_copy.end(), 0.0f);
+                shape.back(real, context, mixed.data(), copied, logs.data(), of_copy.data(), of_values, scores,
+                           of.head_bias, chance.data());
+            }
+            product(shape.scores(), H, count, out.data(), 1, padded, states.data(), H, of.head_weight, H, true);
+            product(count, H, shape.scores(), out.data(), padded, 1, net.head_weight, H, of_states.data(), H, false);
+            for (int64_t i = 0; i < count; i++) std::copy_n(&of_states[i * H], H, &grad[where[group + i] * H]);
+        }
+    }
+
+    void backward(const Gradients& of) {
+        std::fill(carried.begin(), carried.end(), 0.0f);
+        for (int64_t t = steps - 1; t >= 0; t--) {
+            auto to = [&](int64_t i) { return c.length[episode[i]] > t ? sum.data() : nullptr; };
+            auto added = [&](int64_t i) {
+                const int64_t here = t * BLOCK + i;
+                const int32_t* rows = &inputs[here * net.most_rows()];
+                for (int64_t k = 0; k < counts[here]; k++) add_to(of.table + rows[k] * G, sum.data(), G);
+            };
+            gru_step_back(running(t), H, before(t), net.recurrent, &gates[t * BLOCK * G], &inner[t * BLOCK * H],
+                          &grad[t * BLOCK * H], carried.data(), recurrent.data(), of.recurrent, of.inner, to, added);
+        }
+        const float scale = 1 / std::sqrt(float(net.places));
+        for (int64_t i = 0; i < size; i++) {
+            const int64_t *read = c.context + episode[i] * net.places, stage = c.stage[episode[i]];
+            for (int64_t j = 0; j < H; j += LANES) {
+                const vec start = load(before(0) + i * H + j);
+                const vec of_sum = load(&carried[i * H + j]) * (1.0f - start * start);
+                if (net.stage_aware) add_to(of.stages + stage * H + j, (const float*)&of_sum, LANES);
+                const vec each = of_sum * scale;
+                for (int64_t k = 0; k < net.places; k++)
+                    add_to(of.context + (k * V + read[k]) * H + j, (const float*)&each, LANES);
+            }
+        }
+    }
+};
+
+// Which rows of the embeddings the inputs of the episodes need, in order; `packed` [rows] gets their new numbers.
+std::vector<int64_t> used_rows(const GradientCall& c, std::vector<int32_t>& packed) {
+    const Network& net = c.net;
+    std::vector<int64_t> rows(net.most_rows()), which;
+    for (int64_t m = 0; m < c.count; m++) {
+        const int64_t e = c.episodes[m];
+        for (int64_t t = 0; t < c.length[e]; t++) {
+            const int64_t token = t * c.all + e;
+            const int64_t count = net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places,
+                                                 rows.data());
+            for (int64_t k = 0; k < count; k++) packed[rows[k]] = 1;
+        }
+    }
+    for (int64_t row = 0; row < net.rows; row++)
+        if (packed[row]) packed[row] = which.size(), which.push_back(row);
+    return which;
+}
+
+}  // namespace
+
+extern "C" {
+
+// The terms of the loss in the order of `LossTerms`, and the gradients of the parameters in the order of `Network`:
+// `of_embedding` has room for all of them, one after the other.
+void policy_gradient(const GradientCall* call, float* terms, float* of_embedding) {
+    const GradientCall& c = *call;
+    const Network& net = c.net;
+    const HeadShape shape = net.heads();
+    const int64_t H = net.width, G = net.gates(), V = net.vocabulary, scores = shape.scores();
+    std::vector<int32_t> packed(net.rows);
+    const std::vector<int64_t> which = used_rows(c, packed);
+    const int64_t used = which.size(), stages = net.stage_aware ? net.first_place - V : 0;
+    std::vector<float> embedding(used * H), table(used * G), across(H * G), head_across, head_bias;
+    net.table(which, embedding.data(), table.data());
+    transpose_to(net.recurrent, G, H, across.data());
+    shape.pad(net.head_weight, net.head_bias, head_across, head_bias);
+
+    float *of_context = of_embedding + net.rows * H, *of_weight = of_context + net.places * V * H,
+          *of_recurrent = of_weight + G * H, *of_bias = of_recurrent + G * H, *of_inner = of_bias + G,
+          *of_head_weight = of_inner + H, *of_head_bias = of_head_weight + scores * H;
+    std::vector<float> of_table(used * G), of_stages(stages * H);
+    Sums sums({{of_recurrent, G * H},
+               {of_inner, H},
+               {of_table.data(), used * G},
+               {of_stages.data(), stages * H},
+               {of_context, net.places * V * H},
+               {of_head_weight, scores * H},
+               {of_head_bias, scores}},
+              (c.count + BLOCK - 1) / BLOCK / 2);
+    LossTotals totals[SUMS], sum;
+    workers().share(sums.parts, c.threads, [&](int64_t part) {
+        const Gradients of = {sums.of(part, 0), sums.of(part, 1), sums.of(part, 2), sums.of(part, 3),
+                              sums.of(part, 4), sums.of(part, 5), sums.of(part, 6)};
+        Block block(c);
+        for (int64_t first = part * BLOCK; first < c.count; first += sums.parts * BLOCK) {
+            block.take(first);
+            block.forward(table.data(), packed.data(), across.data());
+            block.lose(head_across.data(), head_bias.data(), of, totals[part]);
+            block.backward(of);
+        }
+    });
+    sums.add();
+    for (const LossTotals& part : totals) sum.add(part);
+    sum.write(c.weights, terms);
+
+    // From the table to the embeddings and the weight that it is the product of.
+    std::vector<float> of_rows(used * H);
+    product(used, H, G, of_table.data(), G, 1, net.weight, H, of_rows.data(), H, false);
+    product(G, H, used, of_table.data(), 1, G, embedding.data(), H, of_weight, H, false);
+    std::fill_n(of_embedding, net.rows * H, 0.0f);
+    std::fill_n(of_bias, G, 0.0f);
+    std::copy(of_stages.begin(), of_stages.end(), of_embedding + V * H);
+    for (int64_t k = 0; k < used; k++) {
+        add_to(of_embedding + which[k] * H, &of_rows[k * H], H);
+        if (which[k] < V) add_to(of_bias, &of_table[k * G], G);
+    }
+}
+
+}  // extern "C"
