@@ -198,8 +198,9 @@ class Call(ctypes.Structure):
         super().__init__(*(address(x) if isinstance(x, Tensor) else x for x in self.held))
 
     def run(self, name: str, *tensors: Tensor | None) -> None:
-        """Call a C++ function with the struct and contiguous tensors."""
-        _function(type(self), name, len(tensors))(ctypes.byref(self), *map(address, tensors))
+        """Call a C++ function with the struct and tensors, contiguous unless it knows their strides."""
+        pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+        _function(type(self), name, len(tensors))(ctypes.byref(self), *pointers)
 
 
 @functools.cache

@@ -153,8 +153,28 @@ def play(
     Returns:
         The episodes. Tokens that a hint wrote are in it, outside `loss_mask`.
     """
+    columns = empty_columns(task, len(problems), problems.stage.device) if into is None else into
+    if final:
+        length, state = _play_steps(policy, task, problems, plan, columns, True)
+    else:
+        length, state = play_columns(policy, task, problems, plan, columns), None
+    kept = {name: columns[name][:length] for name in COLUMNS}
+    return Rollout(problems, final=state, **kept, **{name: columns[name] for name in VERDICTS})
+
+
+@operator("play")
+def play_columns(
+    policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None, columns: dict[str, Tensor]
+) -> int:
+    """As `play`, into columns that hold zeros; returns the actions of the longest episode."""
+    return _play_steps(policy, task, problems, plan, columns, False)[0]
+
+
+def _play_steps(
+    policy: Policy, task: AnyTask, problems: Problems, plan: Plan | None, columns: dict[str, Tensor], final: bool
+) -> tuple[int, State | None]:
+    """The actions of the longest episode and, where it is asked for, the task's last state of every episode."""
     spec, n, device = task.spec, len(problems), problems.stage.device
-    columns = empty_columns(task, n, device) if into is None else into
     state, memory = task.begin(problems), policy.initial_state(problems)
     token, feedback = torch.full((n,), spec.start, device=device), task.feedback(state)
     running, rows = torch.ones(n, dtype=torch.bool, device=device), torch.arange(n, device=device)
@@ -203,8 +223,7 @@ def play(
     if finished:
         order = torch.cat([*(part for part, _ in finished), rows]).argsort()
         state = Batch.cat([*(part for _, part in finished), state])[order]
-    kept = {name: columns[name][:length] for name in COLUMNS}
-    return Rollout(problems, final=state if final else None, **kept, **{name: columns[name] for name in VERDICTS})
+    return length, state if final else None
 
 
 @dataclass

@@ -128,6 +128,10 @@ class Arithmetic(ArithmeticWords, OperandTask[ArithmeticState]):
             return state.key.new_empty(len(state), 0)
         return self.machine.display(state.calculator.value)
 
+    def only_calculator(self) -> PocketCalculator | None:
+        """The calculator, if its display, its keys and its verdict are all that an episode is; else None."""
+        return self.machine if type(self) is Arithmetic and self.closed_loop and self.reward == "outcome" else None
+
     def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return self.answer_records(problems, state.calculator.value, state.calculator.answered)
 
