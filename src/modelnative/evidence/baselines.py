@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
+
 
 import torch
 from torch import Tensor
@@ -158,13 +160,13 @@ def _imitate(trainer: Trainer, stage: int, end: float) -> int:
         output = policy(tokens, feedback, policy.initial_state(problems))
         log_prob = output.log_probs.gather(-1, program.t()[: len(seen), :, None]).squeeze(-1)
         mask = torch.arange(len(seen))[:, None] < length
-        policy.zero_grad()
-        torch.autograd.backward(-log_prob[mask].mean())
+        loss, weights = -log_prob[mask].mean(), list(policy.parameters())
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         if optimizer is None:  # the value head has no gradient
-            optimizer = Adam([weight for weight in policy.parameters() if weight.grad is not None], IMITATION_RATE)
-        optimizer.step()
+            learned = [weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None]
+            optimizer = Adam(learned, IMITATION_RATE)
+        optimizer.step([gradient for gradient in gradients if gradient is not None], math.inf)
         updates += 1
-    policy.zero_grad()
     return updates
 
 

@@ -24,7 +24,7 @@ from modelnative.errors import UserError, choose
 FOLDER = Path(__file__).with_name("kernels")
 CHOICE = "MODELNATIVE_KERNELS"
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-fno-math-errno", "-std=c++17", "-shared", "-fPIC", "-pthread")
 TUNING = ("-march=native", "-mcpu=native", None)  # tried in this order; not every compiler knows every flag
 TIME_LIMIT = 300.0  # seconds for one run of a compiler
 SIZE = 2**20  # bytes that the library takes at most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -28,14 +29,12 @@ class GradientCall(Call):
 def _flatten(policy: Any, parameters: Any, state: Any, rows: Tensor, weights: Any) -> Arguments | None:
     network = network_arguments(policy)
     # A gradient of some of the parameters, or in another order, is another function.
-    if network is None or len(parameters) != PARAMETERS:
-        return None
-    if any(mine is not theirs for mine, theirs in zip(policy.parameters(), parameters, strict=True)):
+    if network is None or len(parameters) != PARAMETERS or any(map(operator.is_not, network[0], parameters)):
         return None
     rollout = state.rollout
     *columns, _ = vars(state.columns).values()
     played = (rollout.token, rollout.feedback, rollout.problems.context, rollout.problems.stage, state.length)
-    return *network[0], *played, rows, state.mask, *columns, list(network[1]), list(vars(weights).values())
+    return *(p.detach() for p in parameters), *played, rows, state.mask, *columns, list(network[1]), list(vars(weights).values())
 
 
 def _forward(learns: bool, *args: Any) -> tuple[list[Tensor], Saved]:

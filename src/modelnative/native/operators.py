@@ -195,7 +195,7 @@ class Call(ctypes.Structure):
 
     def __init__(self, *values: Tensor | float | None) -> None:
         self.held = [x.contiguous() if isinstance(x, Tensor) else x for x in values]
-        super().__init__(*(address(x) if isinstance(x, Tensor) else x for x in self.held))
+        super().__init__(*[x.data_ptr() if isinstance(x, Tensor) else x for x in self.held])
 
     def run(self, name: str, *tensors: Tensor | None) -> None:
         """Call a C++ function with the struct and tensors, contiguous unless it knows their strides."""
@@ -219,8 +219,3 @@ def struct_fields(pointers: str, integers: str, floats: str = "") -> list[tuple[
     parts = ((pointers, c_void_p), (integers, c_int64), (floats, ctypes.c_float))
     return [(name, kind) for names, kind in parts for name in names.split()]
 
-
-def address(tensor: Tensor | None) -> int | None:
-    """Where a contiguous tensor's numbers lie; None stays None."""
-    assert tensor is None or tensor.is_contiguous(), "a kernel was given a tensor that is not contiguous"
-    return None if tensor is None else tensor.data_ptr()

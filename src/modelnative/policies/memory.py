@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def require_memory(needed: int, device: str | torch.device, choices: str) -> Non
         )
 
 
+@functools.cache
 def _container_limit() -> float:
     """The bytes that this process may use in its container, however many the machine has; infinity without a limit."""
     for name in CGROUPS:

@@ -13,7 +13,7 @@ from modelnative.errors import choose
 from modelnative.policies.config import READERS, PolicyConfig
 from modelnative.policies.contract import Policy, PolicyOutput, select_rows
 from modelnative.policies.core import Core, InputRows, sum_rows
-from modelnative.policies.cores.gru import GRU
+from modelnative.policies.cores.gru import GRU, GRULayer
 from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
 from modelnative.tasks.contract.task import Problems, TaskSpec
@@ -110,14 +110,20 @@ class TokenPolicy(Policy):
         In the order of `parameters()`; then the rows of `input`, width, vocabulary, context length, first row of the
         feedback, padding token, places of the feedback, and whether there is an embedding of the stage and a copy head.
         """
-        core, spec = self.core, self.spec
-        plain = type(self) is TokenPolicy and type(core) is GRU and len(core.layers) == 1 and not self.heads.query
-        if not plain or type(self.context) is not nn.Embedding or any(map(_has_hooks, self.modules())):
+        core, context, heads, spec = self.core, self.context, self.heads, self.spec
+        if type(self) is not TokenPolicy or type(core) is not GRU or type(heads) is not Heads or heads.query:
             return None
-        parameters = [parameter.detach() for parameter in self.parameters()]
-        copies = self.heads.out.out_features > len(spec.vocabulary) + 1
+        layer, out = core.layers[0], heads.out
+        parts = {self.input: nn.Embedding, context: nn.Embedding, layer: GRULayer, out: nn.Linear}
+        if len(core.layers) != 1 or any(type(part) is not kind for part, kind in parts.items()):
+            return None
+        if any(part._forward_hooks or part._forward_pre_hooks for part in (self, core, heads, *parts)):
+            return None
+        read, recurrent = (self.input.weight, context.weight), (layer.weight, layer.recurrent, layer.bias, layer.inner)
+        copies = out.out_features > len(spec.vocabulary) + 1
         sizes = (len(spec.vocabulary), spec.context_length, self.first_place, spec.end, spec.feedback_width)
-        return parameters, [*self.input.weight.shape, *sizes, int(self.stage_aware), int(copies)]
+        numbers = [*self.input.weight.shape, *sizes, int(self.stage_aware), int(copies)]
+        return [*read, *recurrent, out.weight, out.bias], numbers
 
     def state_groups(self) -> dict[str, tuple[str, ...]]:
         return {"context": ("context", "stage", "keys"), "hidden state": ("core",)}
@@ -147,7 +153,3 @@ class TokenPolicy(Policy):
         rows = InputRows(tokens, stage, shown, self.first_place, vocabulary, end)
         return self.core.read(state.table, rows, state.core, lengths)
 
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its `forward`."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

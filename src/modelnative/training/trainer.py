@@ -259,15 +259,7 @@ class Trainer:
 
     def apply_gradients(self, state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
         """One step of the optimizer, with the gradient clipped to `max_grad_norm`."""
-        # In one piece, for the norm; each then lies as its parameter does, which fused Adam takes for granted.
-        whole = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        norm = whole.norm()
-        whole *= (self.config.optimizer.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
-        parts = whole.split([parameter.numel() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-        state.norms.append(norm)
-        self.optimizer.step()
+        state.norms.append(self.optimizer.step(gradients, self.config.optimizer.max_grad_norm))
         state.terms.append(terms)
 
     def finish(self, state: UpdateState) -> Metrics:
