@@ -195,7 +195,7 @@ def test_tensors_that_do_not_fit_are_refused(change: dict[str, Tensor], message:
 
 
 def test_updates_that_are_audited() -> None:
-    assert [update for update in range(1, 32) if audit_due(update)] == [1, 2, 10, 20, 30]
+    assert [update for update in range(1, 302) if audit_due(update)] == [1, 2, 10, 30, 100, 200, 300]
 
 
 def test_auditing_changes_no_number() -> None:

@@ -23,13 +23,13 @@ from modelnative.training.update_state import UpdateState
 if TYPE_CHECKING:
     from modelnative.training.trainer import Trainer
 
-EVERY = 10  # updates between audits, after those of updates 1 and 2
+FIRST, EVERY = (1, 2, 10, 30), 100  # updates that are audited, and then every so manyth
 EPISODES, ALONE = 64, 2  # that are read, and that are read one by one
 
 
 def audit_due(update: int) -> bool:
     """Whether update number `update`, the first being 1, is audited."""
-    return update in (1, 2) or update % EVERY == 0
+    return update in FIRST or update % EVERY == 0
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def policy_gradient(
         policy: is asked anew for its predictions.
         parameters: of the policy.
         state: what was played, and what to learn from it.
-        rows: int64 [m], the episodes, on a CPU the longest first.
+        rows: int64 [m], the episodes.
         weights: of the loss.
     """
     terms = episode_loss(policy, state, rows, weights)
@@ -39,8 +39,10 @@ def episode_loss(policy: Policy, state: UpdateState, rows: Tensor, weights: Loss
     shapes that do not depend on the data are worth more.
     """
     rollout, n, on_cpu = state.rollout, len(state.length), rows.device.type == "cpu"
-    lengths = state.length.index_select(0, rows) if on_cpu else None
-    steps = len(rollout.token) if lengths is None else int(lengths[0])
+    lengths, steps = None, len(rollout.token)
+    if on_cpu:
+        lengths, order = state.length.index_select(0, rows).sort(descending=True, stable=True)
+        rows, steps = rows.index_select(0, order), int(lengths[0])
     where = (torch.arange(steps, device=rows.device)[:, None] * n + rows).flatten()
     token = rollout.token.flatten().index_select(0, where).view(steps, -1)
     feedback = rollout.feedback.flatten(0, 1).index_select(0, where).view(steps, len(rows), -1)

@@ -240,8 +240,6 @@ class Trainer:
         tokens = state.tokens.index_select(0, rows).sum()
         count = float(self.algorithm.loss_denominator(tokens, len(rows), self.task.spec.horizon))
         weights = LossWeights.of(self.config.loss, state.entropy_weight, count)
-        if self.on_cpu:
-            rows = rows.index_select(0, state.length.index_select(0, rows).argsort(descending=True, stable=True))
 
         def part_gradient(part: Tensor) -> list[Tensor]:
             if not len(part):  # of a minibatch smaller than the number of processes, some have nothing

@@ -32,6 +32,7 @@ struct Gradients {
 // Buffers for a block of episodes.
 struct Block {
     const GradientCall& c;
+    const int64_t* order;  // the episodes, the longest first
     const Network& net;
     const HeadShape shape;
     const int64_t H, G, V, C, padded;
@@ -42,8 +43,8 @@ struct Block {
     std::vector<int32_t> inputs, counts;         // the rows of every token's input, and how many they are
     std::vector<int64_t> where, at, last_count;  // tokens in the loss: here, and in the columns
 
-    explicit Block(const GradientCall& call)
-        : c(call), net(call.net), shape(net.heads()), H(net.width), G(net.gates()), V(net.vocabulary),
+    Block(const GradientCall& call, const std::vector<int64_t>& order)
+        : c(call), order(order.data()), net(call.net), shape(net.heads()), H(net.width), G(net.gates()), V(net.vocabulary),
           C(shape.places), padded(shape.padded()), sum(G), recurrent(BLOCK * G), carried(BLOCK * H),
           states(GROUP * H), out(GROUP * padded), of_states(GROUP * H), mixed((V + C) * LANES), logs(V * LANES),
           chance(V * LANES), of_copy(C * LANES) {}
@@ -54,7 +55,7 @@ struct Block {
     void take(int64_t first) {
         size = std::min(c.count - first, BLOCK), steps = 0;
         for (int64_t i = 0; i < size; i++) {
-            episode[i] = c.episodes[first + i];
+            episode[i] = order[first + i];
             steps = std::max(steps, c.length[episode[i]]);
         }
         if (steps > room) {
@@ -83,13 +84,21 @@ struct Block {
                 counts[here] = net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places, rows);
                 for (int64_t k = 0; k < counts[here]; k++) rows[k] = packed[rows[k]];
                 sum_rows(table, rows, counts[here], G, sum.data());
-                if (c.mask[token]) where.push_back(here), at.push_back(token);
+                if (c.mask[token]) where.push_back(here), at.push_back(token), fetch(token);
                 return sum.data();
             };
             gru_step(count, H, before(t), across, net.inner, recurrent.data(), before(t + 1), &gates[t * BLOCK * G],
                      &inner[t * BLOCK * H], input);
             std::fill_n(&grad[t * BLOCK * H], count * H, 0.0f);
         }
+    }
+
+    void fetch(int64_t token) const {
+        const LossColumns& of = c.columns;
+        __builtin_prefetch(of.action + token), __builtin_prefetch(of.behavior_log_prob + token);
+        __builtin_prefetch(of.advantage + token), __builtin_prefetch(of.target + token);
+        __builtin_prefetch(of.loss_mask + token), __builtin_prefetch(of.explored + token);
+        __builtin_prefetch(of.hint_mask + token);
     }
 
     // The loss of the tokens in it, and the gradient by their hidden states.
@@ -152,12 +161,25 @@ struct Block {
     }
 };
 
+// The episodes, the longest first, else in their order.
+std::vector<int64_t> longest_first(const GradientCall& c) {
+    std::vector<int64_t> order(c.episodes, c.episodes + c.count);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return c.length[a] > c.length[b]; });
+    return order;
+}
+
 // Which rows of the embeddings the inputs of the episodes need, in order; `packed` [rows] gets their new numbers.
 std::vector<int64_t> used_rows(const GradientCall& c, std::vector<int32_t>& packed) {
     const Network& net = c.net;
     std::vector<int64_t> rows(net.most_rows()), which;
     for (int64_t m = 0; m < c.count; m++) {
-        const int64_t e = c.episodes[m];
+        const int64_t e = c.episodes[m], ahead = c.episodes[std::min(m + 2, c.count - 1)];
+        for (int64_t t = 0; t < c.length[ahead]; t++) {  // a row of the rollout lies far from the next
+            const int64_t token = t * c.all + ahead;
+            __builtin_prefetch(c.token + token);
+            __builtin_prefetch(c.feedback + token * net.feedback_places);
+            __builtin_prefetch(c.feedback + (token + 1) * net.feedback_places - 1);
+        }
         for (int64_t t = 0; t < c.length[e]; t++) {
             const int64_t token = t * c.all + e;
             const int64_t count = net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places,
@@ -182,7 +204,7 @@ void policy_gradient(const GradientCall* call, float* terms, float* of_embedding
     const HeadShape shape = net.heads();
     const int64_t H = net.width, G = net.gates(), V = net.vocabulary, scores = shape.scores();
     std::vector<int32_t> packed(net.rows);
-    const std::vector<int64_t> which = used_rows(c, packed);
+    const std::vector<int64_t> which = used_rows(c, packed), order = longest_first(c);
     const int64_t used = which.size(), stages = net.stage_aware ? net.first_place - V : 0;
     std::vector<float> embedding(used * H), table(used * G), across(H * G), head_across, head_bias;
     net.table(which, embedding.data(), table.data());
@@ -205,7 +227,7 @@ void policy_gradient(const GradientCall* call, float* terms, float* of_embedding
     workers().share(sums.parts, c.threads, [&](int64_t part) {
         const Gradients of = {sums.of(part, 0), sums.of(part, 1), sums.of(part, 2), sums.of(part, 3),
                               sums.of(part, 4), sums.of(part, 5), sums.of(part, 6)};
-        Block block(c);
+        Block block(c, order);
         for (int64_t first = part * BLOCK; first < c.count; first += sums.parts * BLOCK) {
             block.take(first);
             block.forward(table.data(), packed.data(), across.data());
