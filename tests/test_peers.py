@@ -13,18 +13,81 @@ import torch
 from modelnative.tasks.arithmetic.problems import CTX
 from modelnative.tasks.arithmetic.task import COUNTS, Arithmetic
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "peers" / "worlds.py"
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / "benchmarks" / "peers"
 
 
-@pytest.fixture(scope="module")
-def worlds() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("peer_worlds", PATH)  # "worlds" is a helper of tests
+def load(file: str, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PEERS / file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def worlds() -> ModuleType:
+    return load("worlds.py", "peer_worlds")  # "worlds" is a helper of tests
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    exact = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {name.lower().replace("_", "-"): version for name, version in exact}
+
+
+def test_the_peers_pin_what_the_project_pins() -> None:
+    """`set_up.sh` installs by both files at once, and pip refuses two versions of one package."""
+    ours, theirs = pins(ROOT / "constraints.txt"), pins(PEERS / "requirements.txt")
+    assert {name: theirs[name] for name in theirs if ours.get(name, theirs[name]) != theirs[name]} == {}
+    assert "cloudpickle" in ours.keys() & theirs.keys(), "the two files share packages"
+
+
+def test_the_world_in_jax_is_the_tensor_task(worlds: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Observations, verdicts and ends of whole episodes, products near the limit of the display included."""
+    jnp = pytest.importorskip("jax.numpy", reason="JAX is installed by benchmarks/peers/set_up.sh")
+    monkeypatch.setitem(sys.modules, "worlds", worlds)
+    peer = load("jax_ppo.py", "peer_jax")
+    n, generator, task = 20_000, torch.Generator().manual_seed(2), Arithmetic()
+    problems = task.sample(torch.randint(3, (n,), generator=generator), generator)
+    program, state, token = task.oracle(problems), task.begin(problems), torch.full((n,), CTX)
+    numbers = jnp.asarray((problems.key % 10**6).numpy(), jnp.int32)
+    theirs = peer.begin(jnp.asarray(problems.stage.numpy(), jnp.int32), numbers)
+    running, large = torch.ones(n, dtype=torch.bool), 0
+    for t in range(task.spec.horizon):
+        observed = worlds.observe(problems, token, task.feedback(state))
+        seen = torch.from_numpy(peer.np.array(peer.observe(theirs))).long()
+        assert torch.equal(seen[running], observed[running])
+        action = torch.where(torch.arange(n) < n // 3, program[:, t], keys(n, generator))
+        squares = (torch.arange(n) % 3 == 2) & (t < 11)  # 9 MUL 9 STO MUL RCL STO MUL RCL ...: to the limit
+        action = torch.where(squares, torch.tensor([9, 11, 9, 15, 11, 16, 15, 11, 16, 15, 11])[min(t, 10)], action)
+        step = task.step(state, action)
+        theirs, success, ended = peer.press(theirs, jnp.asarray(action.numpy(), jnp.int32))
+        right, over = (torch.from_numpy(peer.np.array(x)) for x in (success, ended))
+        assert torch.equal(right[running], step.success[running])
+        state, token = step.state, action
+        running &= ~(step.done | torch.tensor(t == task.spec.horizon - 1))
+        assert torch.equal(~over[running], running[running])
+        large += int((state.calculator.value.abs() > 10**7).sum())
+    assert not bool(running.any())
+    assert large > 100
+
+
+def test_a_training_in_jax_plays_and_learns(worlds: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jax", reason="JAX is installed by benchmarks/peers/set_up.sh")
+    monkeypatch.setitem(sys.modules, "worlds", worlds)
+    peer = load("jax_ppo.py", "peer_jax")
+    for options in ({}, {"pairs": True, "shuffle": False}):
+        training = peer.JAX(worlds.Stages(), 0, environments=64, steps=12, **options)
+        before = peer.np.array(training.train["parameters"]["heads"])
+        assert training.update() == 64 * 12
+        after = peer.np.array(training.train["parameters"]["heads"])
+        assert peer.np.isfinite(after).all()
+        assert abs(after - before).max() > 1e-4
+    action, _ = training.act(worlds.TensorWorld(5, worlds.Stages(), 0).observation, training.begin(5))
+    assert action.shape == (5,)
 
 
 def keys(n: int, generator: torch.Generator) -> torch.Tensor:

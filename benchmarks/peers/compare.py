@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LIBRARIES = ("torch", "numpy", "sb3-contrib", "stable-baselines3", "torchrl", "tensordict", "gymnasium")
+LIBRARIES = ("torch", "numpy", "sb3-contrib", "stable-baselines3", "torchrl", "tensordict", "gymnasium", "jax", "jaxlib")
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 # A family is what the library is compared with: of each, the best configuration counts.
@@ -42,6 +42,7 @@ FAMILIES = {
     "cleanrl-batched": "CleanRL's structure, batched",
     "torchrl-lstm": "TorchRL LSTM, batched",
     "torchrl-gru": "TorchRL GRU, batched",
+    "jax": "JAX, one compiled program",
 }
 
 
@@ -76,6 +77,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "cleanrl-batched-2048-2-threads": sized("cleanrl", 2048, 24, 2),
     "torchrl-lstm-512": sized("torchrl", 512, 24, 1, core="lstm"),
     "torchrl-gru-512": sized("torchrl", 512, 24, 1, core="gru"),
+    # The best shapes of a search; the first as purejaxrl would have it.
+    "jax-512-plain": sized("jax", 512, 12, 1),
+    "jax-512": sized("jax", 512, 24, 1, pairs=True, shuffle=False),
+    "jax-2048": sized("jax", 2048, 12, 1, pairs=True, shuffle=False),
+    "jax-2048-2-devices": sized("jax", 2048, 12, 2, pairs=True, shuffle=False),
+    "jax-8192": sized("jax", 8192, 12, 1, pairs=True, shuffle=False),
 }
 # The batched peers at every size. On a busy machine two threads wait for each other and lose all that they may win.
 BATCHED: dict[str, tuple[str, dict[str, str]]] = {
@@ -83,6 +90,7 @@ BATCHED: dict[str, tuple[str, dict[str, str]]] = {
     "cleanrl-batched": ("cleanrl", {}),
     "torchrl-lstm": ("torchrl", {"core": "lstm"}),
     "torchrl-gru": ("torchrl", {"core": "gru"}),
+    "jax": ("jax", {"pairs": True, "shuffle": False}),
 }
 GRID = {
     f"{name}-{n}x{steps}-{threads}": sized(peer, n, steps, threads, **more)
@@ -100,6 +108,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "cleanrl-batched-512": CONFIGURATIONS["cleanrl-batched-512"],
     "torchrl-lstm-512": CONFIGURATIONS["torchrl-lstm-512"],
     "torchrl-gru-512": CONFIGURATIONS["torchrl-gru-512"],
+    "jax-2048": CONFIGURATIONS["jax-2048"],
 }
 
 
@@ -116,6 +125,8 @@ def make(configuration: dict[str, Any], seed: int, schedule: str) -> Any:
         from sb3_lstm import SB3 as Kind
     elif peer == "cleanrl":
         from cleanrl_lstm import CleanRL as Kind
+    elif peer == "jax":
+        from jax_ppo import JAX as Kind
     else:
         from torchrl_ppo import TorchRL as Kind
     return Kind(Stages(schedule), seed, **fields)
@@ -177,7 +188,7 @@ def launch(job: dict[str, Any]) -> dict[str, Any]:
     """Run a job in a process of its own; what it says of itself, with what it was and where it ran."""
     environment = {name: value for name, value in os.environ.items() if name not in LIMITS}
     if threads := job["configuration"]["threads"]:
-        environment |= dict.fromkeys(LIMITS, str(threads))
+        environment |= dict.fromkeys((*LIMITS, "PEER_DEVICES"), str(threads))
     load = os.getloadavg()[0]
     program = [sys.executable]
     if (processes := job["configuration"].get("processes", 1)) > 1:

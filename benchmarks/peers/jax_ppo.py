@@ -112,22 +112,17 @@ def initialize(key: jax.Array) -> Tree:
     }
 
 
-def tables(parameters: Tree, pairs: bool, folded: bool = True) -> Tree:
-    """What observations are looked up in; with `pairs` a row for every two tokens, which halves the look-ups.
-
-    With `folded` the GRU's input product is computed once for each row of the tables, and not for each observation.
-    """
-    whole = parameters["table"] @ parameters["input"] if folded else parameters["table"]
-    single = [whole[o : o + size] for o, size in zip(OFFSETS, PLACES, strict=True)]
+def tables(parameters: Tree, pairs: bool) -> Tree:
+    """What observations are looked up in; with `pairs` a row for every two tokens, which halves the look-ups."""
+    single = [parameters["table"][o : o + size] for o, size in zip(OFFSETS, PLACES, strict=True)]
     if not pairs:
         return single
-    width = whole.shape[1]
-    couples = [(a[:, None] + b[None]).reshape(-1, width) for a, b in zip(single[1::2], single[2::2], strict=True)]
+    couples = [(a[:, None] + b[None]).reshape(-1, HIDDEN) for a, b in zip(single[1::2], single[2::2], strict=True)]
     return [single[0], *couples]
 
 
 def read(found: Tree, observation: jax.Array, pairs: bool) -> jax.Array:
-    """The sum of the rows: [n, 17] -> [n, 64], or [n, 192] of folded tables."""
+    """The sum of the embeddings: [n, 17] -> [n, 64]."""
     columns = observation.T
     if pairs:
         columns = [columns[0], *(a * ACTIONS + b for a, b in zip(columns[1::2], columns[2::2], strict=True))]
@@ -138,9 +133,8 @@ def read(found: Tree, observation: jax.Array, pairs: bool) -> jax.Array:
 
 
 def remember(parameters: Tree, x: jax.Array, h: jax.Array) -> jax.Array:
-    """One step of the GRU: inputs [n, 64], or [n, 192] if folded, and hidden states [n, 64] -> hidden states."""
-    a = (x if x.shape[1] == 3 * HIDDEN else x @ parameters["input"]) + parameters["bias"]
-    b = h @ parameters["recurrent"]
+    """One step of the GRU: inputs and hidden states [n, 64] -> hidden states."""
+    a, b = x @ parameters["input"] + parameters["bias"], h @ parameters["recurrent"]
     reset, update = jnp.split(jax.nn.sigmoid(a[:, : 2 * HIDDEN] + b[:, : 2 * HIDDEN]), 2, 1)
     candidate = jnp.tanh(a[:, 2 * HIDDEN :] + reset * (b[:, 2 * HIDDEN :] + parameters["inner"]))
     return candidate + update * (h - candidate)
@@ -164,7 +158,7 @@ def draw_problems(key: jax.Array, n: int, weights: jax.Array, numbers: jax.Array
 
 def update(train: Tree, weights: jax.Array, data: tuple[jax.Array, jax.Array], options: Any) -> tuple[Tree, jax.Array]:
     """Play `steps` of every environment and learn from them; the episodes that ended, and successes, of each stage."""
-    parameters, found = train["parameters"], tables(train["parameters"], options["pairs"], options["folded"])
+    parameters, found = train["parameters"], tables(train["parameters"], options["pairs"])
     n, numbers, sizes = len(train["world"]["stage"]), *data
 
     def play(carry: Tree, _: None) -> tuple[Tree, Tree]:
@@ -222,7 +216,7 @@ def update(train: Tree, weights: jax.Array, data: tuple[jax.Array, jax.Array], o
 
 def loss(parameters: Tree, part: Tree, options: Any) -> jax.Array:
     """Clipped surrogate, clipped value loss and entropy of one minibatch of whole environments."""
-    found = tables(parameters, options["pairs"], options["folded"])
+    found = tables(parameters, options["pairs"])
 
     def step(h: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         seen, ended = at
@@ -278,7 +272,6 @@ class JAX(Peer):
         minibatches: int = 4,
         pairs: bool = False,
         shuffle: bool = True,
-        folded: bool = False,
         learning_rate: float = 2.5e-3,
         gamma: float = 1.0,
         trace: float = 0.95,
