@@ -147,6 +147,11 @@ def test_other_policies_and_tasks_are_played_step_by_step() -> None:
     hooked = policy()
     hooked.core.register_forward_hook(lambda *_: None)
     assert not played(hooked)
+    patched, broken = policy(), Arithmetic()
+    patched.forward = patched.forward  # type: ignore[method-assign]
+    assert not played(patched)
+    broken.step = broken.step  # type: ignore[method-assign]
+    assert not played(policy(), broken)
 
 
 # Gradients

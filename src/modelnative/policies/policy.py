@@ -18,6 +18,7 @@ from modelnative.policies.heads import Heads
 from modelnative.policies.reader import Reader
 from modelnative.tasks.contract.task import Problems, TaskSpec
 
+METHODS = frozenset({"forward", "forward_rollout", "initial_state", "input_table", "read"})
 NO_ACTION = -30.0  # the initial bias of the logit of a token that is no action
 
 
@@ -117,8 +118,9 @@ class TokenPolicy(Policy):
         parts = {self.input: nn.Embedding, context: nn.Embedding, layer: GRULayer, out: nn.Linear}
         if len(core.layers) != 1 or any(type(part) is not kind for part, kind in parts.items()):
             return None
-        if any(part._forward_hooks or part._forward_pre_hooks for part in (self, core, heads, *parts)):
-            return None
+        for part in (self, core, heads, *parts):  # each as its class has it
+            if part._forward_hooks or part._forward_pre_hooks or not METHODS.isdisjoint(vars(part)):
+                return None
         read, recurrent = (self.input.weight, context.weight), (layer.weight, layer.recurrent, layer.bias, layer.inner)
         copies = out.out_features > len(spec.vocabulary) + 1
         sizes = (len(spec.vocabulary), spec.context_length, self.first_place, spec.end, spec.feedback_width)

@@ -144,7 +144,7 @@ def stage_success(trainer: Trainer, episodes: int, sampled: bool = False) -> lis
     plan = Plan.sampled(problems, task.spec.horizon, generator) if sampled else None
 
     def solved(rows: Tensor) -> Tensor:
-        return play(trainer.policy, task, problems[rows], None if plan is None else plan[rows]).success
+        return play(trainer.policy, task, problems[rows], None if plan is None else plan[rows], final=False).success
 
     rows = group.shard(torch.arange(len(stage), device=stage.device))
     parts = trainer.pool.map(solved, rows.split(4096 if trainer.on_cpu else len(stage)))

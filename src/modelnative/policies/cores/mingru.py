@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from modelnative.native import operator
 from modelnative.policies.core import Core, squash
 from modelnative.policies.cores.feed_forward import FeedForward
 
@@ -34,12 +35,18 @@ class MinGRU(Core):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         after = []
         for gate, mixer, norm, h0 in zip(self.gates, self.mixers, self.norms, state.unbind(1), strict=True):
-            update, candidate = gate(norm(x)).chunk(2, -1)
-            z = update.sigmoid()
-            h = scan(1 - z, z * candidate, h0)
+            h = min_gru(gate(norm(x)), h0)
             after.append(h[-1])
             x = mixer(x + h)
         return self.last(x), torch.stack(after, 1)
+
+
+@operator("mingru")
+def min_gru(gates: Tensor, initial: Tensor) -> Tensor:
+    """Hidden states float [T, n, width] of update gates and candidates, float [T, n, 2 width]; initial: [n, width]."""
+    update, candidate = gates.chunk(2, -1)
+    z = update.sigmoid()
+    return scan(1 - z, z * candidate, initial)
 
 
 def scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:

@@ -130,7 +130,8 @@ class Arithmetic(ArithmeticWords, OperandTask[ArithmeticState]):
 
     def only_calculator(self) -> PocketCalculator | None:
         """The calculator, if its display, its keys and its verdict are all that an episode is; else None."""
-        return self.machine if type(self) is Arithmetic and self.closed_loop and self.reward == "outcome" else None
+        plain = type(self) is Arithmetic and self.closed_loop and self.reward == "outcome"
+        return self.machine if plain and vars(self).keys().isdisjoint(("begin", "step", "feedback")) else None
 
     def records(self, problems: ArithmeticProblems, state: ArithmeticState) -> list[dict[str, Any]]:
         return self.answer_records(problems, state.calculator.value, state.calculator.answered)
