@@ -29,7 +29,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LIBRARIES = ("torch", "numpy", "sb3-contrib", "stable-baselines3", "torchrl", "tensordict", "gymnasium", "jax", "jaxlib")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "sb3-contrib",
+    "stable-baselines3",
+    "torchrl",
+    "tensordict",
+    "gymnasium",
+    "jax",
+    "jaxlib",
+)
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 # A family is what the library is compared with: of each, the best configuration counts.

@@ -171,7 +171,9 @@ def update(train: Tree, weights: jax.Array, data: tuple[jax.Array, jax.Array], o
         log_prob = jnp.take_along_axis(log_probs, action[:, None], 1)[:, 0]
         after, success, ended = press(world, action)
         fresh = draw_problems(drawing, n, weights, numbers, sizes)
-        after = jax.tree.map(lambda new, old: jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old), fresh, after)
+        after = jax.tree.map(
+            lambda new, old: jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old), fresh, after
+        )
         stages = (world["stage"][:, None] == jnp.arange(3)) & ended[:, None]
         counts = jnp.stack([stages.sum(0), (stages & success[:, None]).sum(0)])
         taken = {"seen": seen, "action": action, "log_prob": log_prob, "value": value}
@@ -245,9 +247,7 @@ def adam(carry: Tree, gradient: Tree, options: Any) -> Tree:
     mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * scale * g, carry["mean"], gradient)
     square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * (scale * g) ** 2, carry["square"], gradient)
     rate, root = options["learning_rate"] / (1 - 0.9**count), jnp.sqrt(1 - 0.999**count)
-    after = jax.tree.map(
-        lambda p, m, s: p - rate * m / (jnp.sqrt(s) / root + 1e-5), carry["parameters"], mean, square
-    )
+    after = jax.tree.map(lambda p, m, s: p - rate * m / (jnp.sqrt(s) / root + 1e-5), carry["parameters"], mean, square)
     return {"parameters": after, "mean": mean, "square": square, "count": count}
 
 

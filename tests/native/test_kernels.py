@@ -37,7 +37,13 @@ pytestmark = pytest.mark.skipif(not native.enabled(), reason=f"kernels: {native.
 
 SEEDS = st.integers(0, 10**6)
 VOCABULARY, PLACES, PADDING, WIDTH = 11, 5, 10, 32
-CALLS = (gru_module.GRUCall, mingru_module.MinGRUCall, heads_module.HeadsCall, loss_module.LossCall, sampling_module.SampleCall)
+CALLS = (
+    gru_module.GRUCall,
+    mingru_module.MinGRUCall,
+    heads_module.HeadsCall,
+    loss_module.LossCall,
+    sampling_module.SampleCall,
+)
 
 
 @pytest.fixture

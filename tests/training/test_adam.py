@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from modelnative.training.adam import BETAS, EPSILON, MOMENTS, Adam, clipped_adam
 
-
 SHAPES = [(3, 4), (5,), (1, 1), (64, 17)]
 
 

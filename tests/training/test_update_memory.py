@@ -59,7 +59,7 @@ def test_the_estimate_is_near_what_an_update_needs(core: str, changes: dict[str,
 
 @pytest.mark.parametrize("core", ["gru", "mingru", "transformer"])
 def test_activations_that_do_not_fit_are_refused(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fields = {"episodes": 16384, "policy": {"width": 256}}
+    fields = {"episodes": 16384, "policy": {"width": 256, "layers": 2}}
     pages = int(update_memory(trainer(core, **fields), *LIMITS).total / FACTOR / 4096)
     assert pages * 4096 > 4 * module.rollout_bytes(Whole(), 16384), "it is the activations that do not fit"
     monkeypatch.setattr(memory.os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else pages - 100)

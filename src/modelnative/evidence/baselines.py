@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-
 import torch
 from torch import Tensor
 
@@ -161,7 +160,7 @@ def _imitate(trainer: Trainer, stage: int, end: float) -> int:
         log_prob = output.log_probs.gather(-1, program.t()[: len(seen), :, None]).squeeze(-1)
         mask = torch.arange(len(seen))[:, None] < length
         loss, weights = -log_prob[mask].mean(), list(policy.parameters())
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, weights, allow_unused=True)
         if optimizer is None:  # the value head has no gradient
             learned = [weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None]
             optimizer = Adam(learned, IMITATION_RATE)

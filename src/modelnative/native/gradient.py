@@ -34,7 +34,15 @@ def _flatten(policy: Any, parameters: Any, state: Any, rows: Tensor, weights: An
     rollout = state.rollout
     *columns, _ = vars(state.columns).values()
     played = (rollout.token, rollout.feedback, rollout.problems.context, rollout.problems.stage, state.length)
-    return *(p.detach() for p in parameters), *played, rows, state.mask, *columns, list(network[1]), list(vars(weights).values())
+    return (
+        *(p.detach() for p in parameters),
+        *played,
+        rows,
+        state.mask,
+        *columns,
+        list(network[1]),
+        list(vars(weights).values()),
+    )
 
 
 def _forward(learns: bool, *args: Any) -> tuple[list[Tensor], Saved]:

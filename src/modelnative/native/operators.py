@@ -218,4 +218,3 @@ def struct_fields(pointers: str, integers: str, floats: str = "") -> list[tuple[
     """The fields of a `Call`, named by words."""
     parts = ((pointers, c_void_p), (integers, c_int64), (floats, ctypes.c_float))
     return [(name, kind) for names, kind in parts for name in names.split()]
-

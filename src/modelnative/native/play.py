@@ -43,7 +43,7 @@ def _flatten(policy: Any, task: Any, problems: Any, plan: Any, columns: Mapping[
 
 
 def _fits(*args: Any) -> bool:
-    *tensors, _, numbers = args
+    *tensors, _, _ = args
     columns = tensors[PARAMETERS + GIVEN :]
     stride, places = columns[0].stride(0), columns[1].shape[2]
     regular = all(column.stride() == (stride, 1) for column in (columns[0], *columns[2:-1]))

@@ -106,26 +106,27 @@ class TokenPolicy(Policy):
         return TokenState(self.core.initial_state(summary, read), context, stage, keys, table)
 
     def one_gru(self) -> tuple[list[Tensor], list[int]] | None:
-        """Parameters and sizes, if this is the plain network with a GRU of one layer and without hooks, else None.
+        """Parameters and sizes, if this is the plain network with a GRU of one layer and nothing changed, else None.
 
         In the order of `parameters()`; then the rows of `input`, width, vocabulary, context length, first row of the
         feedback, padding token, places of the feedback, and whether there is an embedding of the stage and a copy head.
         """
-        core, context, heads, spec = self.core, self.context, self.heads, self.spec
+        core, heads, spec = self.core, self.heads, self.spec
+        context: Any = self.context
         if type(self) is not TokenPolicy or type(core) is not GRU or type(heads) is not Heads or heads.query:
             return None
-        layer, out = core.layers[0], heads.out
+        layer, out = core.layer(0), heads.out
         parts = {self.input: nn.Embedding, context: nn.Embedding, layer: GRULayer, out: nn.Linear}
         if len(core.layers) != 1 or any(type(part) is not kind for part, kind in parts.items()):
             return None
         for part in (self, core, heads, *parts):  # each as its class has it
             if part._forward_hooks or part._forward_pre_hooks or not METHODS.isdisjoint(vars(part)):
                 return None
-        read, recurrent = (self.input.weight, context.weight), (layer.weight, layer.recurrent, layer.bias, layer.inner)
+        recurrent = (layer.weight, layer.recurrent, layer.bias, layer.inner)
         copies = out.out_features > len(spec.vocabulary) + 1
         sizes = (len(spec.vocabulary), spec.context_length, self.first_place, spec.end, spec.feedback_width)
         numbers = [*self.input.weight.shape, *sizes, int(self.stage_aware), int(copies)]
-        return [*read, *recurrent, out.weight, out.bias], numbers
+        return [self.input.weight, context.weight, *recurrent, out.weight, out.bias], numbers
 
     def state_groups(self) -> dict[str, tuple[str, ...]]:
         return {"context": ("context", "stage", "keys"), "hidden state": ("core",)}
@@ -154,4 +155,3 @@ class TokenPolicy(Policy):
         shown = feedback if self.spec.feedback_width else None
         rows = InputRows(tokens, stage, shown, self.first_place, vocabulary, end)
         return self.core.read(state.table, rows, state.core, lengths)
-

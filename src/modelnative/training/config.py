@@ -147,7 +147,8 @@ class TrainConfig(ConfigModel):
     checkpoint_every: Updates = 25
     """Updates between checkpoints."""
     alarms: Literal["off", "warn", "stop"] = "warn"
-    """Audits of updates 1, 2, 10, 30 and every hundredth: off, warn (say what is wrong and go on) or stop (end the training)."""
+    """Audits of updates 1, 2, 10, 30 and every hundredth: off, warn (say what is wrong and go on) or stop (end the
+    training)."""
     log: str = ""
     """Send the metrics to these loggers, too, separated by commas: tensorboard, wandb, trackio, mlflow."""
     policy: PolicyConfig = PolicyConfig()

@@ -14,7 +14,10 @@ from torch.utils._pytree import tree_iter
 from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.memory import require_memory
 from modelnative.tasks.contract.task import AnyTask, Problems
-from modelnative.training.rollout import SHORTER, rollout_bytes
+from modelnative.training.gradient import policy_gradient
+from modelnative.training.loss import LossTokens, LossWeights
+from modelnative.training.rollout import SHORTER, Rollout, empty_columns, rollout_bytes
+from modelnative.training.update_state import UpdateState
 
 if TYPE_CHECKING:
     from modelnative.training.trainer import Trainer
@@ -83,7 +86,7 @@ def update_memory(trainer: Trainer, played: int, learned: int) -> UpdateMemory:
     return UpdateMemory(
         rollout=rollout_bytes(task, mine),
         acting=int(acting * _acting(policy, task, problems)),
-        learning=int(learning * _learning(policy, task, problems)) + gradients,
+        learning=int(learning * _learning(trainer, problems)) + gradients,
     )
 
 
@@ -100,18 +103,51 @@ def _read(task: AnyTask, steps: int, problems: Problems) -> tuple[Tensor, Tensor
     return tokens, tokens[..., None].expand(*shape, task.spec.feedback_width).contiguous()
 
 
-def _learning(policy: Policy, task: AnyTask, problems: Mapping[int, Problems]) -> float:
+def _learning(trainer: Trainer, problems: Mapping[int, Problems]) -> float:
     """Bytes that an episode adds to a gradient step: what its forward pass keeps for the derivative.
 
-    The derivative itself is not tried: with few episodes, the gradients would be more than that.
+    The derivative itself is not tried: with few episodes, the gradients would be more than that. Where one operator
+    computes the whole gradient, nothing is kept.
     """
+    policy, task = trainer.policy, trainer.task
 
     def step(few: Problems) -> Any:
         tokens, feedback = _read(task, task.spec.horizon, few)
         lengths = torch.full((len(few),), len(tokens), device=tokens.device)
         return forward_rollout(policy, few, tokens, feedback, lengths, None)
 
+    def gradient(few: Problems) -> Any:
+        state, rows = _one_action(task, few), torch.arange(len(few), device=few.stage.device)
+        weights = LossWeights.of(trainer.config.loss, 0.0, float(len(few)))
+        return living_bytes(lambda: policy_gradient(policy, trainer.parameters, state, rows, weights))[0]
+
+    if len({gradient(few) for few in problems.values()}) == 1:
+        return 0.0
     return DERIVATIVE * _each({n: living_bytes(lambda n=n: step(problems[n]))[1] for n in problems})  # type: ignore[misc]
+
+
+def _one_action(task: AnyTask, problems: Problems) -> UpdateState:
+    """An update whose episodes have one action each."""
+    n = len(problems)
+    columns = empty_columns(task, n, problems.stage.device)
+    for name in ("running", "loss_mask"):
+        columns[name][0] = True
+    columns["token"], columns["feedback"] = _read(task, task.spec.horizon, problems)
+    rollout, nothing = Rollout(problems, final=None, **columns), torch.zeros_like(columns["value"])
+    taken = (rollout.action, rollout.behavior_log_prob, nothing, nothing)
+    marks = (rollout.loss_mask, rollout.explored, rollout.hint_mask)
+    return UpdateState(
+        rollout=rollout,
+        played=[],
+        steps=n,
+        mask=rollout.loss_mask,
+        length=rollout.length,
+        tokens=rollout.length,
+        columns=LossTokens(*(x.flatten() for x in (*taken, *marks))),
+        entropy_weight=0.0,
+        started=0.0,
+        learning=0.0,
+    )
 
 
 @torch.no_grad()

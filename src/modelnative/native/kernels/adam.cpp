@@ -36,8 +36,9 @@ void adam_step(const AdamCall* call, float* norm) {
     const float wanted = c.max_norm / (*norm + 1e-6f), scale = wanted > 1 ? 1 : wanted;  // NaN stays NaN
     for (int64_t k = 0; k < c.count; k++) {
         const double step = ++*c.steps[k];
-        const float rate = c.lr / (1 - std::pow(double{c.beta1}, step)), root = std::sqrt(1 - std::pow(double{c.beta2}, step));
-        float *__restrict p = c.parameters[k], *__restrict m = c.averages[k], *__restrict v = c.squares[k];
+        const float rate = c.lr / (1 - std::pow(double{c.beta1}, step)),
+                    root = std::sqrt(1 - std::pow(double{c.beta2}, step));
+        float* __restrict p = c.parameters[k], * __restrict m = c.averages[k], * __restrict v = c.squares[k];
         const float* __restrict g = c.gradients[k];
         const float keep = c.beta2, fresh = 1 - c.beta2, own = 1 - c.beta1, epsilon = c.epsilon;
         for (int64_t i = 0, size = c.sizes[k]; i < size; i++) {

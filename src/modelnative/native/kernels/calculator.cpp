@@ -24,10 +24,9 @@ void calculator_step(const CalculatorStepCall* call, int64_t* registers, int64_t
     auto step = [=](auto count) {
         for (int64_t i = 0; i < n; i++) {
             calculator::Verdicts verdict;
-            const calculator::Registers after =
-                calculator::press(c.rules, c.modes, c.keys, count, c.action[i],
-                                  {c.mode[i], c.entry[i], c.accumulator[i], c.value[i]}, c.target[i],
-                                  c.cells + i * count, cells_after + i * count, verdict);
+            const calculator::Registers after = calculator::press(
+                c.rules, c.modes, c.keys, count, c.action[i], {c.mode[i], c.entry[i], c.accumulator[i], c.value[i]},
+                c.target[i], c.cells + i * count, cells_after + i * count, verdict);
             registers[i] = after.mode, registers[n + i] = after.entry;
             registers[2 * n + i] = after.accumulator, registers[3 * n + i] = after.value;
             verdicts[i] = verdict.done, verdicts[n + i] = verdict.success, verdicts[2 * n + i] = verdict.invalid;

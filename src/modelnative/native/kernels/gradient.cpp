@@ -44,10 +44,25 @@ struct Block {
     std::vector<int64_t> where, at, last_count;  // tokens in the loss: here, and in the columns
 
     Block(const GradientCall& call, const std::vector<int64_t>& order)
-        : c(call), order(order.data()), net(call.net), shape(net.heads()), H(net.width), G(net.gates()), V(net.vocabulary),
-          C(shape.places), padded(shape.padded()), sum(G), recurrent(BLOCK * G), carried(BLOCK * H),
-          states(GROUP * H), out(GROUP * padded), of_states(GROUP * H), mixed((V + C) * LANES), logs(V * LANES),
-          chance(V * LANES), of_copy(C * LANES) {}
+        : c(call),
+          order(order.data()),
+          net(call.net),
+          shape(net.heads()),
+          H(net.width),
+          G(net.gates()),
+          V(net.vocabulary),
+          C(shape.places),
+          padded(shape.padded()),
+          sum(G),
+          recurrent(BLOCK * G),
+          carried(BLOCK * H),
+          states(GROUP * H),
+          out(GROUP * padded),
+          of_states(GROUP * H),
+          mixed((V + C) * LANES),
+          logs(V * LANES),
+          chance(V * LANES),
+          of_copy(C * LANES) {}
 
     float* before(int64_t t) { return hidden.data() + t * BLOCK * H; }
 
@@ -81,7 +96,8 @@ struct Block {
                 const int64_t e = episode[i], token = t * c.all + e, here = t * BLOCK + i;
                 if (c.length[e] <= t) return nullptr;
                 int32_t* rows = &inputs[here * net.most_rows()];
-                counts[here] = net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places, rows);
+                counts[here] =
+                    net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places, rows);
                 for (int64_t k = 0; k < counts[here]; k++) rows[k] = packed[rows[k]];
                 sum_rows(table, rows, counts[here], G, sum.data());
                 if (c.mask[token]) where.push_back(here), at.push_back(token), fetch(token);
@@ -107,8 +123,7 @@ struct Block {
         float values[LANES], of_values[LANES];
         for (int64_t group = 0; group < tokens; group += GROUP) {
             const int64_t count = std::min(tokens - group, GROUP);
-            for (int64_t i = 0; i < count; i++)
-                std::copy_n(before(1) + where[group + i] * H, H, &states[i * H]);
+            for (int64_t i = 0; i < count; i++) std::copy_n(before(1) + where[group + i] * H, H, &states[i * H]);
             shape.score(states.data(), count, head_across, head_bias, out.data());
             for (int64_t first = 0; first < count; first += LANES) {
                 const int real = std::min<int64_t>(LANES, count - first);
@@ -182,8 +197,8 @@ std::vector<int64_t> used_rows(const GradientCall& c, std::vector<int32_t>& pack
         }
         for (int64_t t = 0; t < c.length[e]; t++) {
             const int64_t token = t * c.all + e;
-            const int64_t count = net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places,
-                                                 rows.data());
+            const int64_t count =
+                net.input_rows(c.token[token], c.stage[e], c.feedback + token * net.feedback_places, rows.data());
             for (int64_t k = 0; k < count; k++) packed[rows[k]] = 1;
         }
     }

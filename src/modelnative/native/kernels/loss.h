@@ -33,8 +33,8 @@ struct LossTotals {
 // exponentials sum to, `chance` their softmax, vectors [vocabulary]; `values` [count]. The scores become the gradients
 // by the logits.
 template <typename At>
-void loss_lanes(const LossColumns& c, const LossWeights& w, int64_t V, int count, At at, const float* values,
-                vec scale, float* scores, const float* chance, float* of_value, LossTotals& total) {
+void loss_lanes(const LossColumns& c, const LossWeights& w, int64_t V, int count, At at, const float* values, vec scale,
+                float* scores, const float* chance, float* of_value, LossTotals& total) {
     const bool clips = w.clip_low != 0 || w.clip_high != 0;
     const float each = 1 / w.count, least = -69.0775527898f;  // log(TINY)
     float log_old[LANES], gained[LANES], error[LANES], counts[LANES], imitates[LANES], hints[LANES], chosen[LANES];

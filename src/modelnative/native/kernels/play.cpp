@@ -1,5 +1,5 @@
-// Whole episodes on a pocket calculator, played by the shipped policy with a GRU of one layer, a block of episodes after
-// the other. The definition is `play_columns` of training/rollout.py.
+// Whole episodes on a pocket calculator, played by the shipped policy with a GRU of one layer, a block of episodes
+// after the other. The definition is `play_columns` of training/rollout.py.
 
 #include <numeric>
 
@@ -12,12 +12,12 @@ extern "C" {
 
 struct PlayCall {
     Network net;
-    const int64_t *context, *stage, *target;          // [n, places] and [n]
-    const int32_t* rules;                             // of the calculator, and tables of its display
-    const int64_t *upper, *lower;                     //
-    const float* uniform;                             // [n, horizon]; null: greedily, and the next five are, too
-    const int64_t *program, *hints, *delay, *reach;   // [n, horizon] and [n]
-    const float* explore;                             // [n]
+    const int64_t *context, *stage, *target;         // [n, places] and [n]
+    const int32_t* rules;                            // of the calculator, and tables of its display
+    const int64_t *upper, *lower;                    //
+    const float* uniform;                            // [n, horizon]; null: greedily, and the next five are, too
+    const int64_t *program, *hints, *delay, *reach;  // [n, horizon] and [n]
+    const float* explore;                            // [n]
     int64_t modes, keys, memories, horizon, start, actions, episodes, stride, threads;
 };
 
@@ -47,12 +47,29 @@ struct Table {
 
     Table(const PlayCall& call, const float* inputs, const float* across, const float* head_across,
           const float* head_bias, const Columns& to)
-        : c(call), net(call.net), shape(net.heads()), inputs(inputs), across(across), head_across(head_across),
-          head_bias(head_bias), to(to), episode(MANY), token(MANY), feedback(MANY * net.feedback_places),
-          cells(MANY * c.memories), action(MANY), registers(MANY), hidden(MANY * net.width), after(MANY * net.width),
-          recurrent(MANY * net.gates()), sum(net.gates()), out(MANY * shape.padded()),
-          mixed((net.vocabulary + shape.places) * LANES), chance(net.vocabulary * LANES),
-          other(net.vocabulary * LANES), log_prob(MANY) {}
+        : c(call),
+          net(call.net),
+          shape(net.heads()),
+          inputs(inputs),
+          across(across),
+          head_across(head_across),
+          head_bias(head_bias),
+          to(to),
+          episode(MANY),
+          token(MANY),
+          feedback(MANY * net.feedback_places),
+          cells(MANY * c.memories),
+          action(MANY),
+          registers(MANY),
+          hidden(MANY * net.width),
+          after(MANY * net.width),
+          recurrent(MANY * net.gates()),
+          sum(net.gates()),
+          out(MANY * shape.padded()),
+          mixed((net.vocabulary + shape.places) * LANES),
+          chance(net.vocabulary * LANES),
+          other(net.vocabulary * LANES),
+          log_prob(MANY) {}
 
     // Plays the episodes from `first` on; the actions of the longest.
     int64_t play(int64_t first, int64_t count) {
@@ -142,9 +159,8 @@ struct Table {
             const bool chosen = !c.uniform || c.hints[e] <= t;
             const int64_t key = chosen ? action[i] : c.program[e * c.horizon + t];
             calculator::Verdicts verdict;
-            const calculator::Registers now =
-                calculator::press(c.rules, c.modes, c.keys, M, key, registers[i], c.target[e], &cells[i * M],
-                                  &cells[left * M], verdict);
+            const calculator::Registers now = calculator::press(c.rules, c.modes, c.keys, M, key, registers[i],
+                                                                c.target[e], &cells[i * M], &cells[left * M], verdict);
             to.token[at] = token[i], to.action[at] = key, to.log_prob[at] = log_prob[i];
             std::copy_n(&feedback[i * F], F, to.feedback + at * F);
             to.reward[at] = verdict.success, to.running[at] = true, to.loss_mask[at] = chosen;
