@@ -87,15 +87,15 @@ def measure(name: str, updates: int, seed: int) -> dict[str, Any]:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """The newest line of each training and seed, as Markdown; audits of every tenth update cost a tenth."""
+    """The newest line of each training and seed, as Markdown; audits of every hundredth update cost a hundredth."""
     newest = {(line["training"], line["seed"]): line for line in lines}.values()
-    rows = ["| training | seed | updates | alarms | audit, update (processor ms) | share, every tenth | largest gap |"]
+    rows = ["| training | seed | updates | alarms | audit, update (processor ms) | share, each 100th | largest gap |"]
     rows.append("| --- | --- | --- | --- | --- | --- | --- |")
     for line in newest:
-        share, gap = line["audit_ms"] / line["update_ms"] / 10, line["worst"]["log_prob_gap_max"]
+        share, gap = line["audit_ms"] / line["update_ms"] / 100, line["worst"]["log_prob_gap_max"]
         rows.append(
             f"| {line['training']} | {line['seed']} | {line['updates']} | {len(line['alarms'])} |"
-            f" {line['audit_ms']:.1f}, {line['update_ms']:.1f} | {share:.1%} | {gap:.1g} |"
+            f" {line['audit_ms']:.1f}, {line['update_ms']:.1f} | {share:.2%} | {gap:.1g} |"
         )
     total, alarms = sum(line["updates"] for line in newest), sum(len(line["alarms"]) for line in newest)
     return "\n".join([*rows, "", f"{alarms} alarms in {total:,} healthy updates."])
