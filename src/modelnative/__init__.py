@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors, to which `as` means that a n
     from modelnative.api.evidence import tutorial as tutorial
     from modelnative.api.sharing import export as export
     from modelnative.api.sharing import push as push
+    from modelnative.api.sharing import transcripts as transcripts
     from modelnative.api.speed import bench as bench
     from modelnative.api.speed import profile as profile
     from modelnative.api.sweeps import SweepResult as SweepResult
@@ -89,7 +90,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "api": "make",
     "api.evidence": "certify clinic evaluate explain inspect plot report tutorial",
-    "api.sharing": "export push",
+    "api.sharing": "export push transcripts",
     "api.speed": "bench profile",
     "api.sweeps": "SweepResult compare sweep",
     "api.training": "Agent load recipe resume train",

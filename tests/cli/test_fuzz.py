@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from modelnative import cli
+from modelnative.bridges import transcripts
 from modelnative.cli.parser import flag
 from modelnative.evidence import certify as certification
 from modelnative.evidence import inspect as inspection
@@ -132,6 +133,18 @@ class Lines:
     def push(self) -> Iterator[str]:
         yield self.text()  # never a run, which would be uploaded
         yield from self.some(self.text(), "--private")
+
+    def transcripts(self) -> Iterator[str]:
+        yield from self.some(self.text())
+        if self.random.random() < 0.5:
+            yield from self.valued("--from", (self.run(),))
+        for name, values in (("--count", NUMBERS), ("--seed", NUMBERS), ("--split", TEXTS), ("--stage", TEXTS)):
+            if self.random.random() < 0.3:
+                yield from self.valued(name, values)
+        if self.random.random() < 0.2:
+            yield from self.valued("--options", tuple(self.assignments()))
+        yield from self.valued("--out", (*TEXTS, "new", "new/er", str(self.trained)))
+        yield from self.some("--sampled", "--only-successes")
 
     def doctor(self) -> Iterator[str]:
         yield from self.some("--json", self.text())
@@ -300,6 +313,7 @@ def play(
         (inspection, "_stage"),
         (measure, "measure_in_processes"),
         (studio_server, "require_extra"),
+        (transcripts, "_played"),
     ):
         patch.setattr(owner, name, work)
     patch.chdir(folder)

@@ -26,6 +26,7 @@ COMMANDS = {
     "report": ("evidence", "Write the report of a finished run again, or that of a sweep."),
     "export": ("sharing", "Write a run's policy as ONNX, as a torch program, or as weights with a model card."),
     "push": ("sharing", "Upload a run with a model card to the Hugging Face Hub."),
+    "transcripts": ("sharing", "Write episodes as chats with tool calls, for supervised training of a language model."),
     "studio": ("studio", "Show the runs of a folder in the browser: live curves, and agents at work on your problems."),
     "plot": ("studio", "Draw the learning curves of a run as PNG, SVG or PDF."),
     "tasks": ("evidence", "List the tasks, or describe one."),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import modelnative as mn
-from modelnative.cli.parser import Parser
+from modelnative.cli.parser import Once, Parser, add_options
+from modelnative.errors import UserError
 
 EXPORT = """\
 Formats:
@@ -22,6 +23,16 @@ agent.json says what goes in and comes out. examples/onnx_agent.py acts with it,
 PUSH = """\
 The weights, the configuration, the verdict and a model card become a repository. `mn.load("hf:user/name")` loads it
 again. Log in first, with: hf auth login
+"""
+
+TRANSCRIPTS = """\
+A line of the file is an episode: `messages` (rules, prompt, calls, what the tools answer) and `tools`, as TRL's
+`SFTTrainer` takes them, with its problem and the verdict. The oracle plays, or with --from the agent of a run.
+
+    modelnative transcripts arithmetic --stage T0 --count 1000 --out t0.jsonl
+    modelnative transcripts --from runs/first --sampled --only-successes --out first.jsonl
+
+Problems are of the train split unless --split says otherwise.
 """
 
 
@@ -45,4 +56,41 @@ def push(arguments: Sequence[str]) -> int:
     parser.add_argument("--private", action="store_true", help="only you can see it")
     found = parser.read(arguments)
     print(mn.push(found.folder, found.to, private=found.private))
+    return 0
+
+
+def transcripts(arguments: Sequence[str]) -> int:
+    """`modelnative transcripts`."""
+    parser = Parser("transcripts", TRANSCRIPTS)
+    add = parser.add_argument
+    add("task", nargs="?", metavar="TASK", help="a task's name, or package.module:Class")
+    add("--from", dest="run", type=Path, action=Once, metavar="RUN", help="the run folder of the agent that plays")
+    add(
+        "--stage", nargs="+", action="extend", metavar="STAGE", help="stages to play in turn, such as T2 (default: all)"
+    )
+    add("--count", type=int, default=1000, metavar="N", help="problems (default: 1000)")
+    add("--seed", type=int, default=0, help="of the problems, and of sampled actions (default: 0)")
+    add("--split", default="train", help="train, heldout (never trained on), or all (default: train)")
+    add("--sampled", action="store_true", help="the agent samples its actions at temperature 1")
+    add("--only-successes", action="store_true", help="leave out episodes that fail")
+    add_options(parser, "options of the task")
+    add("--out", type=Path, required=True, metavar="FILE", help="a file that does not exist")
+    found = parser.read(arguments)
+    if (found.task is None) == (found.run is None):
+        raise UserError("TASK, --from: expected one of the two, a task or the run folder of an agent")
+    if found.run is not None and found.options:
+        raise UserError("--options: is not allowed with --from, whose run has its own; leave it out")
+    rows = mn.transcripts(
+        mn.make(found.task, **dict(found.options)) if found.run is None else found.run,
+        stages=found.stage or (),
+        count=found.count,
+        seed=found.seed,
+        split=found.split,
+        sampled=found.sampled,
+        only_successes=found.only_successes,
+        file=found.out,
+    )
+    left = found.count - len(rows)
+    reason = "they failed, or no calls press their keys" if found.only_successes else "no calls press their keys"
+    print(f"{found.out}: {len(rows):,} episodes{f'; {left:,} left out, because {reason}' if left else ''}")
     return 0

@@ -19,6 +19,7 @@ from modelnative.tasks import make_task, require_task, task_entries
 from modelnative.tasks.contract.calls import Call, Refusal
 from modelnative.tasks.contract.task import SPLITS, AnyTask, Problems, Split, State, require
 
+CLOSING = "Done."  # what the assistant says after the end in transcripts: the model learns to make no more calls
 NOTHING = "OK"  # the answer to a call whose feedback is blank: some models read no empty text
 
 
@@ -217,6 +218,37 @@ refused=True)
             rest = rest[read[1] :]
         return made
 
+    def messages(self, closing: str = CLOSING) -> list[dict[str, Any]]:
+        """Return the episode so far as a chat, for supervised training: `messages` of a row; `tools` are the others.
+
+        The calls are those that press the keys so far; what was refused is left out. Each is a message of the assistant
+        with one tool call, and one of the tool with what the model reads. The rules are the system message.
+
+        Args:
+            closing: what the assistant says after the end of the episode, without a call.
+
+        Raises:
+            UserError: no calls press these keys.
+
+        Example:
+            >>> episode = Episode("arithmetic")
+            >>> _ = episode.begin("T0", problem="3 4 5"), episode.press("3 MUL 4 ADD 5 ANS")
+            >>> [message["role"] for message in episode.messages()]
+            ['system', 'user', 'assistant', 'tool', 'assistant']
+            >>> episode.messages()[2]["tool_calls"][0]["function"]
+            {'name': 'press', 'arguments': {'keys': '3 MUL 4 ADD 5 ANS'}}
+        """
+        again = copy.copy(self)
+        again._restart([])
+        chat: list[dict[str, Any]] = [_message("system", self.rules), _message("user", self.opening)]
+        for name, arguments in again.plan(self.keys):
+            shown, function = again.call(name, arguments), {"name": name, "arguments": arguments}
+            if shown.refused:
+                raise UserError(f"keys: {' '.join(self.keys)!r} is not allowed; expected keys that calls press")
+            chat.append({**_message("assistant", ""), "tool_calls": [{"type": "function", "function": function}]})
+            chat.append({**_message("tool", shown.text), "name": name})
+        return [*chat, _message("assistant", closing)] if self.over else chat
+
     def to_json(self) -> dict[str, Any]:
         """Return the episode as a JSON object: the problem and the keys, from which `of` plays it again."""
         self._begun()
@@ -317,6 +349,10 @@ def draw(task: AnyTask, stage: int, seed: int, index: int, split: Split = "train
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     drawn: Problems = task.sample(torch.tensor([stage]), generator, split)
     return drawn
+
+
+def _message(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
 
 
 def _decoded(arguments: Mapping[str, Any] | str | None) -> object:
