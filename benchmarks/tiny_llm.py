@@ -113,15 +113,11 @@ def random_model(task: TRLTask, seed: int) -> tuple[Any, Any]:
 
 def transcript(task: TRLTask, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages of an episode that follows the oracle."""
-    episode, messages = Episode(task.task), [*row["prompt"]]
+    episode = Episode(task.task)
     episode.begin(row["stage"], seed=row["seed"], index=row["index"], split=row["split"])
     for name, arguments in episode.plan():
-        function = {"name": name, "arguments": arguments}
-        messages.append(
-            {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
-        )
-        messages.append({"role": "tool", "name": name, "content": episode.call(name, arguments).text})
-    return [*messages, {"role": "assistant", "content": ""}]
+        episode.call(name, arguments)
+    return episode.messages(closing="")
 
 
 def labelled(tokenizer: Any, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modelnative import extras
-from modelnative.bridges import hub, inspect, mcp, reasoning_gym, reasoning_gym_task, trl, trl_audit
+from modelnative.bridges import hub, inspect, mcp, reasoning_gym, reasoning_gym_task, trl, trl_audit, verl
 from modelnative.errors import UserError
 from modelnative.runs.loggers import make_loggers
 from modelnative.training.registry import LOGGERS
@@ -31,6 +31,7 @@ USES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "mcp": ("mcp", "mcp", lambda: mcp.TaskServer("hops")),
     "verifiers": ("verifiers", "verifiers", lambda: imported("verifiers")),
     "openenv": ("openenv", "openenv", lambda: imported("openenv")),
+    "verl": ("verl", "verl", lambda: verl.EpisodeTool),
     "inspect": ("inspect_ai", "inspect", lambda: inspect.inspect_task("hops")),
     "sb3": ("stable_baselines3", "sb3", lambda: imported("sb3")),
     "hub": ("huggingface_hub", "hub", lambda: hub.fetch("hf:user/name")),

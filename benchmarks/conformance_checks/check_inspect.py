@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from conformance_registry import calls_of, check, family
+from conformance_registry import EPISODES, FAMILIES, KINDS, calls_of, check, family, reference, summary
 
 from modelnative.tasks.contract.episode import Episode
 
@@ -54,3 +54,41 @@ def inspect_evaluations() -> str:
         assert abs(means["success"] - share) < 1e-6, (means, share)
         words.append(f"{name} success {share:.3f} as scripted")
     return "; ".join(words)
+
+
+@check(
+    "inspect_ai",
+    "inspect_ai",
+    "1,000 oracle and 1,000 spoiled episodes of every family through its tools, with a store of their own",
+    slow=True,
+)
+def inspect_tools() -> str:
+    import asyncio
+
+    from inspect_ai.tool import ToolError
+    from inspect_ai.util._store import Store, init_subtask_store
+
+    from modelnative.bridges.inspect import STORED, _tool
+
+    async def play(task: Any, tools: dict[str, Any], played: Any) -> bool:
+        store, episode = Store(), Episode(task)
+        init_subtask_store(store)
+        assert episode.begin(played.stage, seed=played.seed, index=played.index) == played.opening, played
+        store.set(STORED, episode.to_json())
+        for (call, arguments), text, refused in zip(played.calls, played.texts, played.refused, strict=True):
+            try:
+                answer = (await tools[call](**arguments), False)
+            except ToolError as error:
+                answer = (error.message, True)
+            assert answer == (text, refused), (answer, played)
+        again = Episode.of(store.get(STORED), task)
+        assert (again.keys, again.score, again.success) == (played.keys, played.score, played.success), played
+        return again.success
+
+    async def all_of(name: str) -> int:
+        task = family(name)
+        tools = {call.name: _tool(task, call) for call in task.calls()}
+        return sum([await play(task, tools, played) for kind in KINDS for played in reference(name, kind)])
+
+    won = {name: (asyncio.run(all_of(name)), 2 * EPISODES) for name in FAMILIES}
+    return f"texts, refusals, rewards and verdicts equal; {summary(won)}"

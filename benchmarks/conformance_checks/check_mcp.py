@@ -6,7 +6,7 @@ import os
 import random
 import sys
 
-from conformance_registry import calls_of, check, summary
+from conformance_registry import EPISODES, FAMILIES, KINDS, calls_of, check, family, reference, summary
 
 import modelnative as mn
 from modelnative.tasks.contract.episode import Episode
@@ -38,3 +38,23 @@ def mcp_episodes() -> str:
         return won
 
     return "every text equal; " + summary({name: (anyio.run(run, name), 40) for name in ("countdown", "hops")})
+
+
+@check(
+    "mcp", "mcp.server", "1,000 oracle and 1,000 spoiled episodes of every family through `TaskServer.call`", slow=True
+)
+def mcp_server() -> str:
+    from modelnative.bridges.mcp import TaskServer
+
+    won = dict.fromkeys(FAMILIES, (0, 0))
+    for name in FAMILIES:
+        server = TaskServer(family(name))
+        for played in (played for kind in KINDS for played in reference(name, kind)):
+            where = {"stage": played.stage, "seed": played.seed, "index": played.index}
+            assert server.call("begin", where) == (played.opening, False), played
+            answers = [server.call(call, arguments) for call, arguments in played.calls]
+            assert answers == list(zip(played.texts, played.refused, strict=True)), (answers, played)
+            assert server.episode.success == played.success, played
+            won[name] = (won[name][0] + played.success, won[name][1] + 1)
+        assert won[name][1] == 2 * EPISODES
+    return f"every text equal; {summary(won)}"

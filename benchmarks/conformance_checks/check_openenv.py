@@ -6,7 +6,7 @@ import random
 import threading
 import time
 
-from conformance_registry import calls_of, check, family, summary
+from conformance_registry import EPISODES, FAMILIES, KINDS, calls_of, check, family, reference, summary
 
 from modelnative.tasks.contract.episode import Episode
 
@@ -48,3 +48,28 @@ def openenv_sessions() -> str:
             thread.join(10)
         won[name] = (count, 40)
     return f"both sessions equal to the episode; {summary(won)}"
+
+
+@check(
+    "openenv", "openenv", "1,000 oracle and 1,000 spoiled episodes of every family through `TaskEnvironment`", slow=True
+)
+def openenv_environments() -> str:
+    from modelnative.bridges.openenv import CallAction, TaskEnvironment
+
+    won = dict.fromkeys(FAMILIES, (0, 0))
+    for name in FAMILIES:
+        environment = TaskEnvironment(family(name))
+        for played in (played for kind in KINDS for played in reference(name, kind)):
+            assert environment.reset(seed=played.seed, index=played.index).text == played.opening, played
+            shown = [environment.step(CallAction(name=call, arguments=given)) for call, given in played.calls]
+            for field, expected in (
+                ("text", played.texts),
+                ("reward", played.rewards),
+                ("done", played.overs),
+                ("refused", played.refused),
+            ):
+                assert [getattr(each, field) for each in shown] == expected, (field, played)
+            assert shown[-1].success == played.success, played
+            won[name] = (won[name][0] + played.success, won[name][1] + 1)
+        assert won[name][1] == 2 * EPISODES
+    return f"texts, rewards and ends equal; {summary(won)}"

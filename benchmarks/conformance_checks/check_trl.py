@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from conformance_registry import FAMILIES, check, compare, family, play
+from conformance_registry import FAMILIES, KINDS, check, family, reference
 
 FAULTS = {
     "none": set[str](),
@@ -32,22 +31,24 @@ def planted(fault: str, batch: dict[str, Any]) -> dict[str, Any]:
     return {**batch, "advantages": advantages.roll(3)} if fault == "advantages of other groups" else batch
 
 
-@check("trl", "trl", "the same, 100 each, through the environments of `TRLTask`; schemas by `get_json_schema`")
+@check("trl", "trl", "the same, through the environments of `TRLTask`; schemas by `get_json_schema`", slow=True)
 def trl_environments() -> str:
     from transformers.utils import get_json_schema
 
     from modelnative.bridges.trl import TRLTask
 
     for name in FAMILIES:
-        bridge, chance = TRLTask(family(name), count=100, seed=2), random.Random(1)
-        for kind in (None, chance):
-            environments = [bridge.environment_factory() for _ in bridge.rows]
-            texts = []
-            for row, environment in zip(bridge.train_dataset, environments, strict=True):
+        bridge = TRLTask(family(name), count=1000, seed=1)
+        rows = list(bridge.train_dataset)
+        for kind in KINDS:
+            environments = [bridge.environment_factory() for _ in rows]
+            for row, environment, played in zip(rows, environments, reference(name, kind), strict=True):
                 environment.reset(**row)
-                call = lambda n, a, e=environment: getattr(e, n)(**a)  # noqa: E731
-                texts.append(play(call, environment._episode, kind))
-            compare(bridge.task, [environment._episode for environment in environments], texts)
+                assert row["prompt"][-1]["content"] == played.opening, (row, played)
+                texts = [getattr(environment, call)(**arguments) for call, arguments in played.calls]
+                assert texts == played.texts, (texts, played)
+            rewards = bridge.reward_funcs[0](environments=environments)
+            assert rewards == [played.score for played in reference(name, kind)], name
         for call in bridge.task.calls():
             schema = get_json_schema(getattr(environments[0], call.name))["function"]["parameters"]
             ours = call.schema()["function"]["parameters"]

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from conformance_registry import check, family
+from conformance_registry import EPISODES, FAMILIES, KINDS, check, family, reference, summary
 
 from modelnative.tasks.contract.episode import Episode
 
@@ -138,3 +138,46 @@ def answer(request: dict[str, Any], plans: dict[str, list[tuple[str, dict[str, A
 
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+@check(
+    "verifiers",
+    "verifiers",
+    "1,000 oracle and 1,000 spoiled episodes of every family through the functions and rewards of its taskset",
+    slow=True,
+)
+def verifiers_functions() -> str:
+    import asyncio
+    from types import SimpleNamespace
+
+    from modelnative.bridges import verifiers as bridge
+
+    async def play(task: Any, functions: dict[str, Any], place: Any, played: Any) -> bool:
+        trace = SimpleNamespace(state=None)
+        await task.setup(trace, None)
+        place.state, overs = trace.state, []  # the server gives its functions the state of the rollout
+        texts = []
+        for call, arguments in played.calls:
+            texts.append(functions[call](**arguments))
+            overs.append(await task.over(trace))
+        assert (texts, overs) == (played.texts, played.overs), (texts, played)
+        metrics = await task.episode(trace)
+        assert abs(await task.task_reward(trace) - played.score) < 1e-9, played
+        assert metrics["success"] == played.success, (metrics, played)
+        assert metrics["refused"] == sum(played.refused), (metrics, played)
+        return played.success
+
+    async def all_of(name: str) -> int:
+        config = {"family": name, "options": FAMILIES[name]}
+        taskset = bridge.EpisodeTaskset(bridge.EpisodeTasksetConfig(count=EPISODES, seed=1, **config))
+        tasks, won = list(taskset.load()), 0
+        place = SimpleNamespace(config=bridge.EpisodeToolsConfig(**config), state=None)
+        functions = {call.name: bridge.EpisodeTools._function(place, call) for call in family(name).calls()}
+        for kind in KINDS:
+            for task, played in zip(tasks, reference(name, kind), strict=True):
+                assert task.data.prompt == played.opening, played
+                won += await play(task, functions, place, played)
+        return won
+
+    won = {name: (asyncio.run(all_of(name)), 2 * EPISODES) for name in FAMILIES}
+    return f"texts, ends, rewards and verdicts equal; {summary(won)}"
