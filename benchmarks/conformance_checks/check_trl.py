@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conformance_registry import FAMILIES, KINDS, check, family, reference
+from conformance_registry import EPISODES, FAMILIES, KINDS, check, family, reference
 
 FAULTS = {
     "none": set[str](),
@@ -38,7 +38,7 @@ def trl_environments() -> str:
     from modelnative.bridges.trl import TRLTask
 
     for name in FAMILIES:
-        bridge = TRLTask(family(name), count=1000, seed=1)
+        bridge = TRLTask(family(name), count=EPISODES, seed=1)
         rows = list(bridge.train_dataset)
         for kind in KINDS:
             environments = [bridge.environment_factory() for _ in rows]
