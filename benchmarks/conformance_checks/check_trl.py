@@ -102,3 +102,27 @@ def trl_faults() -> str:
         assert found >= expected, (fault, found)
         assert found == expected or fault != "none", found
     return f"found: {', '.join(list(FAULTS)[1:])}; no alarm without a fault"
+
+
+@check("trl", "trl", "transcripts of every family through `datasets`, from memory and from a file, unchanged")
+def trl_transcripts() -> str:
+    import tempfile
+
+    from datasets import Dataset, load_dataset
+
+    import modelnative as mn
+
+    for name in FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = mn.transcripts(family(name), count=20, file=f"{folder}/rows.jsonl")
+            file = load_dataset("json", data_files=f"{folder}/rows.jsonl", split="train", cache_dir=folder)
+            for dataset in (Dataset.from_list(rows, on_mixed_types="use_json"), file):
+                for row, read in zip(rows, dataset, strict=True):
+                    assert plain(read["messages"]) == plain(row["messages"]), (name, read["messages"])
+                    assert read["tools"] == row["tools"], (name, read["tools"])
+    return "equal"
+
+
+def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages without the columns that other rows have."""
+    return [{name: value for name, value in message.items() if value is not None} for message in messages]
