@@ -107,6 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[], help="packages")
     parser.add_argument("--skip", nargs="*", default=[], help="packages")
+    parser.add_argument("--match", default="", metavar="TEXT", help="only checks whose description has this text")
     parser.add_argument("--slow", action="store_true", help="also what takes minutes")
     parser.add_argument("--list", action="store_true", help="list the checks and run none")
     given = parser.parse_args()
@@ -116,6 +117,7 @@ def main() -> int:
         for one in CHECKS
         if (not given.only or one.package in given.only)
         and one.package not in given.skip
+        and given.match in one.what
         and (given.slow or not one.slow)
         and importlib.util.find_spec(one.module.partition(".")[0])
     ]

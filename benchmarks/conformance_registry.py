@@ -146,7 +146,7 @@ def reference(name: str, kind: str) -> Iterator[Played]:
     source, digest = Path(mn.__file__).parent, hashlib.blake2b(digest_size=8)
     for file in [*sorted(source.rglob("*.py")), Path(__file__)]:
         digest.update(file.read_bytes())
-    kept = KEPT / f"{name}-{kind}-{digest.hexdigest()}.jsonl"
+    kept = KEPT / f"{name}-{kind}-{EPISODES}-{digest.hexdigest()}.jsonl"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(dataclasses.asdict(played)) for played in _play_all(name, kind)]

@@ -12,8 +12,9 @@ import modelnative as mn
 def portable_episodes() -> str:
     counts = {}
     for name in FAMILIES:
-        won = {kind: sum(played.success for played in reference(name, kind)) for kind in KINDS}
-        counts[name] = (won["oracle"], EPISODES)
+        verdicts = {kind: [played.success for played in reference(name, kind)] for kind in KINDS}
+        assert all(len(each) == EPISODES for each in verdicts.values()), name
+        counts[name] = (sum(verdicts["oracle"]), EPISODES)
     return f"rewards, ends and feedback equal; oracle: {summary(counts)}"
 
 
