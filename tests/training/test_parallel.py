@@ -98,12 +98,13 @@ def test_no_episode_can_be_played(core: str, sampled: bool) -> None:
     assert len(rollout.success) == len(rollout.final.done) == 0
 
 
-def test_who_cannot_be_joined_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_be_joined_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match=r"WORLD_SIZE: 2 processes cannot be joined \(.*MASTER_ADDR expected"):
         Group()
+    assert capsys.readouterr().err == "waiting for the other 1 of WORLD_SIZE=2 processes\n"
 
 
 def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,9 @@ class Group:
         if cuda:
             torch.cuda.set_device(own_device(device))
         if not torch.distributed.is_initialized():
+            if self.is_leader:
+                waits = f"waiting for the other {self.size - 1} of WORLD_SIZE={self.size} processes\n"
+                sys.stderr.write(waits)  # at once: without them this waits for minutes
             try:
                 # Numbers that decide what to do next are on the CPU, so that no GPU has to wait for them.
                 torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
