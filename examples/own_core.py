@@ -42,6 +42,7 @@ class LSTM(mn.TokenPolicy):
 if __name__ == "__main__":
     task = mn.make("arithmetic")
     config = mn.recipe(task, core="own_core:LSTM")
+    torch.manual_seed(0)  # of the network's first weights
     trainer = mn.Trainer(task, config, policy=LSTM(task.spec, config.policy))
     for metrics in trainer:
         if metrics.update % 20 == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import pytest
@@ -98,11 +99,24 @@ def test_no_episode_can_be_played(core: str, sampled: bool) -> None:
     assert len(rollout.success) == len(rollout.final.done) == 0
 
 
-def test_who_cannot_be_joined_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_cannot_be_joined_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match=r"WORLD_SIZE: 2 processes cannot be joined \(.*MASTER_ADDR expected"):
+        Group()
+
+
+def test_who_waits_for_others_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def nobody_comes(*arguments: object, **options: object) -> None:
+        time.sleep(0.5)
+        raise RuntimeError("timed out")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("modelnative.training.parallel.PATIENCE", 0.01)
+    monkeypatch.setattr(torch.distributed, "init_process_group", nobody_comes)
+    with pytest.raises(UserError, match="timed out"):
         Group()
     assert capsys.readouterr().err == "waiting for the other 1 of WORLD_SIZE=2 processes\n"
 

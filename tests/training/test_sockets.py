@@ -375,7 +375,7 @@ def test_the_loss_is_divided_by_what_the_algorithm_says(factor: float) -> None:
             self.calls.append((int(tokens), episodes, horizon))
             return factor * super().loss_denominator(tokens, episodes, horizon)
 
-    plain, divided = sampling(PPO), sampling(Divided)
+    plain, divided = sampling(PPO, alarms="off"), sampling(Divided, alarms="off")
     divided.algorithm.calls = []
     one, other = plain.update(), divided.update()
     assert len(divided.algorithm.calls) == 2

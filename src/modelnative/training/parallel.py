@@ -33,6 +33,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 TIMEOUT = timedelta(minutes=30)  # how long to wait for a process that neither answers nor is known to be gone
+PATIENCE = 10.0  # seconds before it is said that other processes are waited for
 # Columns of a rollout that only the process that played an episode learns from.
 PRIVATE = ("token", "feedback", "action", "behavior_log_prob")
 
@@ -118,14 +119,18 @@ class Group:
         if cuda:
             torch.cuda.set_device(own_device(device))
         if not torch.distributed.is_initialized():
-            if self.is_leader:
-                waits = f"waiting for the other {self.size - 1} of WORLD_SIZE={self.size} processes\n"
-                sys.stderr.write(waits)  # at once: without them this waits for minutes
+            waits = f"waiting for the other {self.size - 1} of WORLD_SIZE={self.size} processes\n"
+            said = threading.Timer(PATIENCE, sys.stderr.write, [waits])
+            said.daemon = True
             try:
+                if self.is_leader:
+                    said.start()
                 # Numbers that decide what to do next are on the CPU, so that no GPU has to wait for them.
                 torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"WORLD_SIZE: {self.size} processes cannot be joined ({_reason(error)})") from error
+            finally:
+                said.cancel()
 
     @property
     def is_leader(self) -> bool:
