@@ -225,6 +225,7 @@ def test_a_curve_moves_while_a_run_trains(visitor: Visitor, address: str, runs: 
     page = visitor.page
     page.goto(address)
     command = [sys.executable, "-m", "modelnative", "train", "--out", str(runs / "live"), "--updates", "60"]
+    command += ["--episodes", "16384"]  # slow enough to be looked at
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as training:
         page.get_by_role("link", name="live", exact=True).click(timeout=60_000)
