@@ -22,7 +22,7 @@ class Discover(Hints):
     """The curriculum `hints`, with procedures that were found by a program search where the oracle's programs would be.
 
     Before the first update, `discovery` searches a procedure for every stage, or several that solve it together; the
-    network learns them by hints that get shorter. Where there are several, the hint for a problem is taken from the
+    network learns them by hints that get shorter, and by imitation of the hints. Where there are several, the hint for a problem is taken from the
     first that solves it. The search needs a task whose episodes can be restarted and branched. It ends at the first
     stage for which nothing is found within the budget; that stage and those after it have no hints.
 
@@ -33,6 +33,7 @@ class Discover(Hints):
         actions: int64 [S], that the search played.
     """
 
+    recipe: ClassVar[dict[str, Any]] = {"loss": {"hint_weight": 0.2}}
     needs_oracle: ClassVar[bool] = False
     found: Tensor
     several: Tensor
