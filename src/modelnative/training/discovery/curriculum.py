@@ -22,9 +22,10 @@ class Discover(Hints):
     """The curriculum `hints`, with procedures that were found by a program search where the oracle's programs would be.
 
     Before the first update, `discovery` searches a procedure for every stage, or several that solve it together; the
-    network learns them by hints that get shorter, and by imitation of the hints. Where there are several, the hint for a problem is taken from the
-    first that solves it. The search needs a task whose episodes can be restarted and branched. It ends at the first
-    stage for which nothing is found within the budget; that stage and those after it have no hints.
+    network learns them by hints that get shorter, and by imitation of the hints. Where there are several, the hint for
+    a problem is taken from the first that solves it. The search needs a task whose episodes can be restarted and
+    branched. It ends at the first stage for which nothing is found within the budget; that stage and those after it
+    have no hints.
 
     Attributes:
         found: int64 [S, MOST, horizon], the procedures of each stage, the first of them first; empty rows follow.
