@@ -85,7 +85,7 @@ class Transformer(Core):
     The context is the prefix of the sequence. State: a `KeyValueCache`.
     """
 
-    recipe: ClassVar[dict[str, Any]] = {"optimizer": {"learning_rate": 1e-3}}
+    recipe: ClassVar[dict[str, Any]] = {"optimizer": {"learning_rate": 1e-3}, "loss": {"hint_weight": 0.2}}
     parallel: ClassVar[bool] = True
     default_layers: ClassVar[int] = 2
     reads_context: ClassVar[bool] = True
