@@ -30,13 +30,14 @@ from modelnative.evidence.carriers import (
     with_hidden_rows,
 )
 from modelnative.evidence.interventions import ENDED, Answers, Moment, get_field, playback, replay
+from modelnative.evidence.record import Record
 from modelnative.evidence.shares import Share, share
 from modelnative.evidence.statistics import wilson
 from modelnative.tasks.contract.task import AnyTask
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """What became of the comparable pairs: those whose donor's outcome differs from the own one.
 
     Attributes:
@@ -72,11 +73,6 @@ class Outcome:
     @property
     def _shares(self) -> list[Share]:
         return [part for part in (self.donor, self.predicted) if part.trials >= LEAST]
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: None if part is None else part.as_dict() for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ def _same_length(actions: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class StageTransfer:
+class StageTransfer(Record):
     """A part of the policy's state before the first action is that of another stage's problem.
 
     Attributes:
@@ -245,11 +241,6 @@ class StageTransfer:
     donor_stage: str
     donor: Share
     own: Share
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        shares = {"donor": self.donor.as_dict(), "own": self.own.as_dict()}
-        return {"carrier": self.carrier, "donor_stage": self.donor_stage, **shares}
 
 
 def transfer_stage(policy: nn.Module, task: AnyTask, episodes: Episodes, other: Episodes) -> list[StageTransfer]:

@@ -28,6 +28,7 @@ from modelnative.evidence.carriers import (
 from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.interventions import Hook, Moment, begin, get_field, moments, playback, replay
 from modelnative.evidence.notebook import html_table
+from modelnative.evidence.record import Record
 from modelnative.policies.contract import Policy
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems
@@ -54,7 +55,7 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class SwitchedEpisode:
+class SwitchedEpisode(Record):
     """An episode with a switch on.
 
     Attributes:
@@ -95,16 +96,7 @@ class SwitchedEpisode:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; the episodes as `Explanation.as_dict`."""
-        donor = None if self.donor is None else self.donor.as_dict()
-        return {
-            "switch": dataclasses.asdict(self.switch),
-            "own": self.own.as_dict(),
-            "changed": self.changed.as_dict(),
-            "donor": donor,
-            "predicted": self.predicted,
-            "departure": self.departure,
-            "words": self.words(),
-        }
+        return {**super().as_dict(), "words": self.words()}
 
     def _repr_html_(self) -> str:
         names = ["undisturbed", "changed", *(["donor"] if self.donor else [])]
