@@ -31,8 +31,7 @@ from modelnative.evidence.carriers import (
 )
 from modelnative.evidence.interventions import ENDED, Answers, Moment, get_field, playback, replay
 from modelnative.evidence.record import Record
-from modelnative.evidence.shares import Share, share
-from modelnative.evidence.statistics import wilson
+from modelnative.evidence.statistics import Share, share, wilson
 from modelnative.tasks.contract.task import AnyTask
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelnative.evidence.carriers import donors_of, hidden_rows, noisy, with_hidden_rows, zeroed
 from modelnative.evidence.interventions import Moment, moments, playback
 from modelnative.evidence.record import Record
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.statistics import Share, share
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 NOISE_DRAWS = 3

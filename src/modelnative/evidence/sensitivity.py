@@ -9,7 +9,7 @@ from torch import nn
 
 from modelnative.evidence.interventions import Answers, Playback, playback
 from modelnative.evidence.record import Record
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.statistics import Share, share
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 

@@ -13,7 +13,7 @@ from modelnative.errors import UserError
 from modelnative.evidence.carriers import hidden_rows, problems_of, with_hidden_rows
 from modelnative.evidence.interventions import Moment, moments, playback
 from modelnative.evidence.record import Record
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.statistics import Share, share
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems, require
 

@@ -12,7 +12,7 @@ from modelnative.evidence.carriers import LEAST, hidden_rows, with_hidden_rows
 from modelnative.evidence.interventions import Moment, Playback, playback
 from modelnative.evidence.probes import Cell, Recorded, labels_of
 from modelnative.evidence.record import Record
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.statistics import Share, share
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 DRAWS = 5  # random subspaces and directions

@@ -16,7 +16,7 @@ from modelnative.runs.run import Run
 from modelnative.studio import sweep_plot
 from modelnative.studio.figures import KINDS, figures, saved
 from modelnative.studio.inspection import sections
-from modelnative.studio.report import PART_ERRORS, STAGE_COLORS, curves, thin
+from modelnative.studio.report import PART_ERRORS, STAGE_COLORS, curves, seeds_over_updates, thin
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import cells, read_row
 
@@ -167,20 +167,17 @@ def _of_sweep(sweep: Sweep, figure: str, kind: str) -> bytes:
 
 def _seeds(axes: Any, seeds: Sequence[Sequence[tuple[int, float | None]]], s: int) -> None:
     """Each seed thin, the median over it, the band between the quartiles. A seed that ended keeps its last value."""
-    known = [curve for seed in seeds if (curve := [(x, y) for x, y in seed if y is not None])]
+    curves, update, values = seeds_over_updates(seeds)
     axes.set_ylim(-0.02, 1.05)
     axes.set_xlabel("update")
     axes.grid(alpha=0.15)
-    if not known:
+    if not curves:
         axes.text(0.5, 0.5, "not measured yet", ha="center", transform=axes.transAxes)
         return
     color = STAGE_COLORS[s % len(STAGE_COLORS)]
-    first, last = max(curve[0][0] for curve in known), max(curve[-1][0] for curve in known)
-    update = np.unique(np.linspace(first, max(first, last), 400).astype(int))
-    table = np.array([np.interp(update, [x for x, _ in curve], [y for _, y in curve]) for curve in known])
-    for row in table:
+    for row in values:
         axes.plot(update, row, color=color, alpha=0.3, linewidth=0.8)
-    low, middle, high = np.quantile(table, (0.25, 0.5, 0.75), axis=0)
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
     axes.fill_between(update, low, high, color=color, alpha=0.2, linewidth=0)
     axes.plot(update, middle, color=color, linewidth=1.8)
 

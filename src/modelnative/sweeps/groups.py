@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelnative.errors import UserError, choose, require
+from modelnative.policies.config_model import dotted
 from modelnative.runs.result import COSTS, Result
 from modelnative.runs.run import Run
 from modelnative.sweeps.folder import Sweep
@@ -96,13 +97,7 @@ def _runs(path: Path, several: bool) -> list[tuple[str, Run]]:
 
 def _fields(run: Run) -> Fields:
     """What a run trains with, by dotted name."""
-    flat: Fields = {}
-    for name, value in run.config.model_dump().items():
-        if name not in APART:
-            flat.update(
-                {f"{name}.{leaf}": v for leaf, v in value.items()} if isinstance(value, dict) else {name: value}
-            )
-    return flat
+    return dotted({name: value for name, value in run.config.model_dump().items() if name not in APART})
 
 
 def _varying(runs: Sequence[Run]) -> set[str]:
