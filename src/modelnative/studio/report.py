@@ -310,7 +310,6 @@ def _svg(
     """
     style = {
         "svg.fonttype": "none",
-        "svg.hashsalt": "modelnative",
         "font.family": "sans-serif",
         "font.size": 10,
         **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
