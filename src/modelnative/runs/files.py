@@ -47,8 +47,7 @@ def write(path: Path, content: bytes) -> None:
     with _writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
-                file.write(content)
+            partial.write_bytes(content)
             _flush(partial)
             os.replace(partial, path)
             _flush(path.parent)
