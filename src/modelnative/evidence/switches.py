@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -147,10 +148,8 @@ def switched(
     changed = explain(policy, task, problems, hook=source.hook)
     if other is not None and "context" in carrier.fields:
         changed = dataclasses.replace(changed, context=_both(own.context, other.context))
-    pairs = zip(own.rows, changed.rows, strict=False)
-    departure = next((i for i, (a, b) in enumerate(pairs) if a.token != b.token), None)
-    if departure is None and len(own.rows) != len(changed.rows):
-        departure = min(len(own.rows), len(changed.rows))
+    tokens = zip_longest(*([row.token for row in episode.rows] for episode in (own, changed)))
+    departure = next((i for i, (before, now) in enumerate(tokens) if before != now), None)
     predicted = None
     if other is not None and switch.key:
         tail = own if carrier.kind == "tools" else other
