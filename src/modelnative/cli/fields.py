@@ -76,7 +76,7 @@ def read_configured(
     parser.usage = f"{parser.prog} [OPTIONS]"
     found = parser.read(arguments)
     given = {name: getattr(found, name) for name, _ in leaf_fields(TrainConfig) if name in vars(found)}
-    given["options"] = {**default.options, **found.options}
+    given["options"] = {**default.options, **dict(found.options)}
     return found, with_fields(default, nested(given))
 
 

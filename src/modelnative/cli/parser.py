@@ -93,7 +93,8 @@ class Parser(argparse.ArgumentParser):
 
     def given(self, arguments: Sequence[str]) -> dict[str, Any]:
         """As `read`, by name: as arguments of the public function that the command calls."""
-        return vars(self.read(arguments))
+        found = vars(self.read(arguments))
+        return {**found, "options": dict(found["options"])} if "options" in found else found
 
     def _unknown(self, argument: str) -> str:
         name = argument.split("=")[0]
@@ -143,15 +144,6 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-class Pairs(argparse.Action):
-    """Collects pairs in a dictionary."""
-
-    def __call__(
-        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest), **dict(values)})
-
-
 def normalized(arguments: Sequence[str]) -> list[str]:
     """Arguments with dashes for the underscores in the names of flags."""
     result = []
@@ -174,7 +166,7 @@ def flag(name: str) -> str:
 def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, description: str) -> None:
     """The flag `--options KEY=VALUE …`, which may be repeated."""
     parser.add_argument(
-        "--options", type=key_value, nargs="+", action=Pairs, metavar="KEY=VALUE", help=description, default={}
+        "--options", type=key_value, nargs="+", action="extend", metavar="KEY=VALUE", help=description, default=[]
     )
 
 
