@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import modelnative as mn
-from modelnative.cli.parser import Once, Parser, add_options, print_json
+from modelnative.cli.parser import Once, Parser, add_options, print_json, show
 from modelnative.cli.parser import report as print_progress
 
 STAGES, ALL = "stages", ", such as T2 (default: all)"
@@ -118,13 +117,8 @@ def inspect(arguments: Sequence[str]) -> int:
     folder, as_json = given.pop("folder"), given.pop("json")
     given["file"] = given["file"] or folder / "inspect.json"
     from modelnative.studio import inspection as pictures
-    from modelnative.studio import tables
 
-    inspection = mn.inspect(folder, **given, progress=print_progress).as_dict()
-    if as_json:
-        print_json(inspection)
-    else:
-        tables.show(pictures.page(inspection))
+    show(mn.inspect(folder, **given, progress=print_progress).as_dict(), pictures.page, as_json)
     return 0
 
 
@@ -171,15 +165,12 @@ def certify(arguments: Sequence[str]) -> int:
     given = parser.given(arguments)
     as_json, as_markdown = given.pop("json"), given.pop("markdown")
     from modelnative.studio import certificate as pictures
-    from modelnative.studio import tables
 
     certificate = mn.certify(**given, progress=print_progress)
-    if as_json:
-        print_json(certificate.as_dict())
-    elif as_markdown:
+    if as_markdown:
         print(pictures.markdown(certificate))
     else:
-        tables.show(pictures.page(certificate))
+        show(certificate, pictures.page, as_json)
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
@@ -196,13 +187,9 @@ def compare(arguments: Sequence[str]) -> int:
     add("--json", action="store_true", help="print JSON instead of a table")
     found = parser.read(arguments)
     from modelnative.studio import comparison as pictures
-    from modelnative.studio import tables
 
     compared = mn.compare(*found.runs, metric=found.metric, stage=found.stage, out=found.out)
-    if found.json:
-        print_json(compared.as_dict())
-    else:
-        tables.show(pictures.page(compared))
+    show(compared, pictures.page, found.json)
     return 0
 
 
@@ -216,13 +203,9 @@ def clinic(arguments: Sequence[str]) -> int:
     add("--json", action="store_true", help="print JSON instead of a table")
     found = parser.read(arguments)
     from modelnative.studio import clinic as pictures
-    from modelnative.studio import tables
 
     diagnoses = mn.clinic(found.cases or None, seeds=found.seeds, curves=found.curves, progress=print_progress)
-    if found.json:
-        print_json([dataclasses.asdict(each) for each in diagnoses])
-    else:
-        tables.show(pictures.page(diagnoses))
+    show(diagnoses, pictures.page, found.json)
     return 0 if all(each.passed for each in diagnoses) else 1
 
 
