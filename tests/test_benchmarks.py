@@ -164,3 +164,26 @@ def test_a_failing_check_is_a_line_of_the_conformance_table(monkeypatch: pytest.
     assert module.main() == 0
     lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
     assert [(line["what"], line["result"]) for line in lines] == [("first", "equal"), ("second", "equal, too")]
+
+
+# Size
+
+
+def test_only_code_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("size")
+    text = '"""What it is.\n\nMore."""\n\n# why\ndef f() -> str:\n    """What it does."""\n'
+    text += '    return """one\ntwo"""  # how\n'
+    assert module.code_lines(text) == ["def f() -> str:", '    return """one', 'two"""  # how']
+    for name in ("before", "now"):
+        folder = tmp_path / name / "src" / "modelnative"
+        for file in ("api.py", "bridges/sb3.py")[: 1 + (name == "now")]:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+    monkeypatch.setattr("sys.argv", ["size.py", str(tmp_path / "before"), str(tmp_path / "now")])
+    module.main()
+    rows = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["api"] == ["3", "3", "0", "3"]
+    assert rows["bridges"] == ["0", "3", "3", "0"]
+    assert rows["all"] == ["3", "6", "3", "3"]
+    assert rows["other libraries"] == ["3"]

@@ -25,8 +25,7 @@ from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.options import SweepOptions
 from modelnative.tasks import TASKS, make_task, require_task, task_name
 from modelnative.tasks.contract.task import AnyTask, require
-from modelnative.tasks.importing import require_not_importing
-from modelnative.tasks.libraries import maker_of
+from modelnative.tasks.importing import maker_of, require_not_importing
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.curriculum import Curriculum
 from modelnative.training.events import CallbackLike

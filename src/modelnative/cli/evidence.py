@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import modelnative as mn
-from modelnative.cli.parser import Once, Parser, add_options, print_json
+from modelnative.cli.parser import Once, Parser, add_options, print_json, show
 from modelnative.cli.parser import report as print_progress
 
+STAGES, ALL = "stages", ", such as T2 (default: all)"
 CERTIFY = """\
 For every stage: success of the oracle (1.000 where the task claims it), random actions, doing nothing, the commonest
 answer, the best fixed program, a network without memory and one that cannot see the problem; and how many problems
@@ -68,24 +68,19 @@ def evaluate(arguments: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="RUN", help="the run folder")
-    add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to play, such as T2 (default: all)")
+    add("--stage", dest="stages", nargs="+", action="extend", metavar="STAGE", help=f"{STAGES} to play{ALL}")
     add("--split", default="all", help="train, heldout (never trained on), or all, which shows both (default: all)")
-    add("--episodes", type=Path, metavar="FILE", help="write a JSON line for every episode to this file")
+    episodes = "write a JSON line for every episode to this file"
+    add("--episodes", dest="episodes_file", type=Path, metavar="FILE", help=episodes)
     add("--sampled", action="store_true", help="sample the actions at temperature 1, from the run's seed")
     add_options(parser, "options of the task to change, to test on what was not trained on, such as shapes=unseen")
     add("--json", action="store_true", help="print JSON instead of a table")
-    found = parser.read(arguments)
+    given = parser.given(arguments)
+    folder, as_json = given.pop("folder"), given.pop("json")
     from modelnative.studio import tables
 
-    evaluation = mn.evaluate(
-        found.folder,
-        stages=found.stage,
-        split=found.split,
-        sampled=found.sampled,
-        episodes_file=found.episodes,
-        options=dict(found.options),
-    )
-    if found.json:
+    evaluation = mn.evaluate(folder, **given)
+    if as_json:
         print_json(evaluation.as_dict())
     else:
         tables.show([tables.results(evaluation)])
@@ -102,8 +97,7 @@ def explain(arguments: Sequence[str]) -> int:
     found = parser.read(arguments)
     from modelnative.studio import tables
 
-    explanation = mn.explain(found.folder, stage=found.stage, problem=found.problem)
-    tables.show(tables.explanation_page(explanation))
+    tables.show(tables.explanation_page(mn.explain(found.folder, stage=found.stage, problem=found.problem)))
     return 0
 
 
@@ -112,29 +106,19 @@ def inspect(arguments: Sequence[str]) -> int:
     parser = Parser("inspect", INSPECT)
     add = parser.add_argument
     add("folder", type=Path, metavar="RUN", help="the run folder")
-    add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages, such as T2 (default: all)")
+    add("--stage", dest="stages", nargs="+", action="extend", metavar="STAGE", help=f"{STAGES}{ALL}")
     add("--pairs", type=int, default=500, metavar="N", help="pairs of problems in each stage (default: 500)")
     add("--no-probes", dest="probes", action="store_false", help="do not ask what is known in advance")
     add("--units", action="store_true", help="which units each stage needs, and whether the other stages need them")
-    add("--out", type=Path, metavar="FILE", help="write the JSON to this file (default: RUN/inspect.json)")
+    place = "write the JSON to this file (default: RUN/inspect.json)"
+    add("--out", dest="file", type=Path, metavar="FILE", help=place)
     add("--json", action="store_true", help="print JSON instead of tables")
-    found = parser.read(arguments)
+    given = parser.given(arguments)
+    folder, as_json = given.pop("folder"), given.pop("json")
+    given["file"] = given["file"] or folder / "inspect.json"
     from modelnative.studio import inspection as pictures
-    from modelnative.studio import tables
 
-    inspection = mn.inspect(
-        found.folder,
-        stages=found.stage,
-        pairs=found.pairs,
-        probes=found.probes,
-        units=found.units,
-        file=found.out or found.folder / "inspect.json",
-        progress=print_progress,
-    )
-    if found.json:
-        print_json(inspection.as_dict())
-    else:
-        tables.show(pictures.page(inspection.as_dict()))
+    show(mn.inspect(folder, **given, progress=print_progress).as_dict(), pictures.page, as_json)
     return 0
 
 
@@ -167,42 +151,26 @@ def certify(arguments: Sequence[str]) -> int:
     parser = Parser("certify", CERTIFY)
     add = parser.add_argument
     add("task", metavar="TASK", help="a task's name, package.module:Class, or a run folder: the task of that run")
-    add("--stage", nargs="+", action="extend", metavar="STAGE", help="stages to measure, such as T2 (default: all)")
+    add("--stage", nargs="+", action="extend", metavar="STAGE", help=f"{STAGES} to measure{ALL}")
     add_options(parser, "options of the task")
     add("--problems", type=int, default=100_000, metavar="N", help="draw N of a stage with more (default: 100000)")
-    add(
-        "--seconds",
-        type=float,
-        default=20.0,
-        help="of training a stage, shared by the two networks; not of all (default: 20)",
-    )
+    seconds = "of training a stage, shared by the two networks; not of all (default: 20)"
+    add("--seconds", type=float, default=20.0, help=seconds)
     add("--no-train", dest="train", action="store_false", help="do not train the two networks")
-    add(
-        "--out", type=Path, metavar="FILE", help="write the JSON to this file (of a run folder: certificate.json in it)"
-    )
+    place = "write the JSON to this file (of a run folder: certificate.json in it)"
+    add("--out", dest="file", type=Path, metavar="FILE", help=place)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of a table")
     form.add_argument("--markdown", action="store_true", help="print a section of a Markdown page")
-    found = parser.read(arguments)
+    given = parser.given(arguments)
+    as_json, as_markdown = given.pop("json"), given.pop("markdown")
     from modelnative.studio import certificate as pictures
-    from modelnative.studio import tables
 
-    certificate = mn.certify(
-        found.task,
-        found.stage,
-        options=dict(found.options),
-        problems=found.problems,
-        seconds=found.seconds,
-        train=found.train,
-        file=found.out,
-        progress=print_progress,
-    )
-    if found.json:
-        print_json(certificate.as_dict())
-    elif found.markdown:
+    certificate = mn.certify(**given, progress=print_progress)
+    if as_markdown:
         print(pictures.markdown(certificate))
     else:
-        tables.show(pictures.page(certificate))
+        show(certificate, pictures.page, as_json)
     if certificate.interrupted:
         return 130
     return 0 if certificate.sound else 1
@@ -219,13 +187,9 @@ def compare(arguments: Sequence[str]) -> int:
     add("--json", action="store_true", help="print JSON instead of a table")
     found = parser.read(arguments)
     from modelnative.studio import comparison as pictures
-    from modelnative.studio import tables
 
     compared = mn.compare(*found.runs, metric=found.metric, stage=found.stage, out=found.out)
-    if found.json:
-        print_json(compared.as_dict())
-    else:
-        tables.show(pictures.page(compared))
+    show(compared, pictures.page, found.json)
     return 0
 
 
@@ -239,13 +203,9 @@ def clinic(arguments: Sequence[str]) -> int:
     add("--json", action="store_true", help="print JSON instead of a table")
     found = parser.read(arguments)
     from modelnative.studio import clinic as pictures
-    from modelnative.studio import tables
 
     diagnoses = mn.clinic(found.cases or None, seeds=found.seeds, curves=found.curves, progress=print_progress)
-    if found.json:
-        print_json([dataclasses.asdict(each) for each in diagnoses])
-    else:
-        tables.show(pictures.page(diagnoses))
+    show(diagnoses, pictures.page, found.json)
     return 0 if all(each.passed for each in diagnoses) else 1
 
 

@@ -6,11 +6,12 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from modelnative.cli import COMMANDS, PROGRAM
 from modelnative.errors import UserError
+from modelnative.evidence.record import as_json
 from modelnative.tasks.importing import trust
 
 # What other libraries call our flags.
@@ -90,6 +91,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             raise UserError(self._unknown(unknown[0]))
         return found
+
+    def given(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """As `read`, by name: as arguments of the public function that the command calls."""
+        found = vars(self.read(arguments))
+        return {**found, "options": dict(found["options"])} if "options" in found else found
 
     def _unknown(self, argument: str) -> str:
         name = argument.split("=")[0]
@@ -186,6 +192,16 @@ def true_or_false(text: str) -> bool:
 def report(line: str) -> None:
     """Show progress on standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+def show(found: Any, page: Callable[[Any], Iterable[Any]], in_json: bool) -> None:
+    """Print a result: as JSON, or as the parts of its page."""
+    if in_json:
+        print_json(as_json(found))
+    else:
+        from modelnative.studio import tables
+
+        tables.show(page(found))
 
 
 def print_json(value: object) -> None:

@@ -65,32 +65,23 @@ def transcripts(arguments: Sequence[str]) -> int:
     add = parser.add_argument
     add("task", nargs="?", metavar="TASK", help="a task's name, or package.module:Class")
     add("--from", dest="run", type=Path, action=Once, metavar="RUN", help="the run folder of the agent that plays")
-    add(
-        "--stage", nargs="+", action="extend", metavar="STAGE", help="stages to play in turn, such as T2 (default: all)"
-    )
+    stages = "stages to play in turn, such as T2 (default: all)"
+    add("--stage", dest="stages", nargs="+", action="extend", metavar="STAGE", default=[], help=stages)
     add("--count", type=int, default=1000, metavar="N", help="problems (default: 1000)")
     add("--seed", type=int, default=0, help="of the problems, and of sampled actions (default: 0)")
     add("--split", default="train", help="train, heldout (never trained on), or all (default: train)")
     add("--sampled", action="store_true", help="the agent samples its actions at temperature 1")
     add("--only-successes", action="store_true", help="leave out episodes that fail")
     add_options(parser, "options of the task")
-    add("--out", type=Path, required=True, metavar="FILE", help="a file that does not exist")
-    found = parser.read(arguments)
-    if (found.task is None) == (found.run is None):
+    add("--out", dest="file", type=Path, required=True, metavar="FILE", help="a file that does not exist")
+    given = parser.given(arguments)
+    task, run, options = given.pop("task"), given.pop("run"), given.pop("options")
+    if (task is None) == (run is None):
         raise UserError("TASK, --from: expected one of the two, a task or the run folder of an agent")
-    if found.run is not None and found.options:
+    if run is not None and options:
         raise UserError("--options: is not allowed with --from, whose run has its own; leave it out")
-    rows = mn.transcripts(
-        mn.make(found.task, **dict(found.options)) if found.run is None else found.run,
-        stages=found.stage or (),
-        count=found.count,
-        seed=found.seed,
-        split=found.split,
-        sampled=found.sampled,
-        only_successes=found.only_successes,
-        file=found.out,
-    )
-    left = found.count - len(rows)
-    reason = "they failed, or no calls press their keys" if found.only_successes else "no calls press their keys"
-    print(f"{found.out}: {len(rows):,} episodes{f'; {left:,} left out, because {reason}' if left else ''}")
+    rows = mn.transcripts(mn.make(task, **options) if run is None else run, **given)
+    left = given["count"] - len(rows)
+    reason = "they failed, or no calls press their keys" if given["only_successes"] else "no calls press their keys"
+    print(f"{given['file']}: {len(rows):,} episodes{f'; {left:,} left out, because {reason}' if left else ''}")
     return 0

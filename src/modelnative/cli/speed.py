@@ -25,15 +25,15 @@ def bench(arguments: Sequence[str]) -> int:
     add = parser.add_argument
     add("--seconds", type=float, default=5.0, help="for each measurement (default: 5)")
     add("--processes", type=int, metavar="N", help="that train together (default: one a core, or OMP_NUM_THREADS)")
-    add("--compile", action="store_true", help="measure the environment under torch.compile, too")
+    add("--compile", dest="compiled", action="store_true", help="measure the environment under torch.compile, too")
     add("--solve", type=int, default=0, metavar="N", help="then train N seeds of the recipe until all is solved")
     add("--profile", action="store_true", help="show the most expensive operations of an update instead")
     add("--json", action="store_true", help="print JSON instead of a table")
     from modelnative.training.recipes import BENCH as USUAL
 
     found, config = read_configured(parser, arguments, USUAL)
-    for name in ("solve", "compile", "processes"):
-        if found.profile and getattr(found, name):
+    for name, value in (("solve", found.solve), ("compile", found.compiled), ("processes", found.processes)):
+        if found.profile and value:
             raise UserError(f"--{name}: not allowed beside --profile, which shows one process alone")
     from modelnative.studio import bench as pictures
     from modelnative.studio import tables
@@ -43,14 +43,8 @@ def bench(arguments: Sequence[str]) -> int:
         values: object = [dataclasses.asdict(operation) for operation in operations]
         parts = pictures.profile(operations)
     else:
-        measured = mn.bench(
-            config,
-            seconds=found.seconds,
-            processes=found.processes,
-            compiled=found.compile,
-            solve=found.solve,
-            progress=report,
-        )
+        how = {name: getattr(found, name) for name in ("seconds", "processes", "compiled", "solve")}
+        measured = mn.bench(config, **how, progress=report)
         values = {"modelnative": mn.__version__, **measured.as_dict()}
         parts = pictures.page(measured)
     if found.json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -72,14 +72,12 @@ class Episodes:
         problems: n of them.
         played: the episodes.
         moments: before each of some actions, by number.
-        features: after each of these actions, what the policy carries on: float [n, d].
         changing: the fields of the task's state that changed.
     """
 
     problems: Problems
     played: Playback
     moments: dict[int, Moment]
-    features: dict[int, Tensor] = field(default_factory=dict)
     changing: tuple[str, ...] = ()
 
     @property
@@ -156,22 +154,18 @@ def register_groups(task: AnyTask, changing: Sequence[str]) -> dict[str, tuple[s
     return {DEFAULT: tuple(changing)} if changing else {}
 
 
-def record(policy: nn.Module, task: AnyTask, problems: Problems, features: bool = False) -> Episodes:
+def record(policy: nn.Module, task: AnyTask, problems: Problems) -> Episodes:
     """Play greedily and keep what is before the actions."""
     rows = torch.arange(len(problems), device=problems.stage.device)
     kept: dict[int, Moment] = {}
-    after: dict[int, Tensor] = {}
+    wanted = set(chosen_keys(len(playback(policy, task, problems).action)))
 
     def watch(t: int, now: Moment, output: PolicyOutput) -> None:
-        kept[t] = now.rows(rows)  # a copy: a policy may write into its state
-        if features:
-            carried = hidden_rows(policy, output.state)
-            after[t] = carried.clone() if carried.shape[1] else carried
+        if t in wanted:
+            kept[t] = now.rows(rows)  # a copy: a policy may write into its state
 
-    length = len(playback(policy, task, problems).action)
-    wanted = set(chosen_keys(length))
-    played = playback(policy, task, problems, watch=lambda t, *rest: watch(t, *rest) if t in wanted else None)
-    return Episodes(problems, played, kept, after, changing_fields(task, problems, played.final))
+    played = playback(policy, task, problems, watch=watch)
+    return Episodes(problems, played, kept, changing_fields(task, problems, played.final))
 
 
 def changing_fields(task: AnyTask, problems: Problems, final: State) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from modelnative.errors import choose
+from pydantic import TypeAdapter
+
 from modelnative.evidence.evaluate import floor
 from modelnative.evidence.notebook import html_table
+from modelnative.evidence.record import Record
 from modelnative.evidence.statistics import wilson
 
 AGENTS = ("oracle", "random", "end", "start", "same_answer", "constant", "procedure", "memoryless", "blind")
@@ -35,6 +37,10 @@ class SuccessRate:
     best: bool = True
     how: str = ""
     conclusive: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.successes <= self.problems or not self.problems:
+            raise ValueError(f"{self.successes} of {self.problems} is no success rate")
 
     @property
     def rate(self) -> float:
@@ -89,7 +95,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class StageCertificate:
+class StageCertificate(Record):
     """What was measured on one stage.
 
     Attributes:
@@ -108,13 +114,13 @@ class StageCertificate:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; an agent that was not measured is None."""
-        figures = {name: self.figures[name].as_dict() if name in self.figures else None for name in AGENTS}
-        overlap = None if self.overlap is None else vars(self.overlap)
-        return {"stage": self.stage, "problems": self.problems, "listed": self.listed, **figures, "overlap": overlap}
+        found = super().as_dict()
+        figures = found.pop("figures")
+        return {**found, **{name: figures.get(name) for name in AGENTS}}
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Record):
     """The result of `certify`.
 
     Attributes:
@@ -144,8 +150,7 @@ class Certificate:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        parts = {"stages": [s.as_dict() for s in self.stages], "findings": [vars(f) for f in self.findings]}
-        return {**vars(self), **parts, "sound": self.sound, "conclusive": self.conclusive}
+        return {**super().as_dict(), "sound": self.sound, "conclusive": self.conclusive}
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Certificate:
@@ -154,22 +159,8 @@ class Certificate:
         Raises:
             KeyError, TypeError, ValueError: it is not what `as_dict` returns.
         """
-        stages = tuple(
-            StageCertificate(
-                stage=str(stage["stage"]),
-                problems=int(stage["problems"]),
-                listed=bool(stage["listed"]),
-                figures={name: _rate(stage[name]) for name in AGENTS if stage[name] is not None},
-                overlap=None if stage["overlap"] is None else SplitOverlap(**stage["overlap"]),
-            )
-            for stage in found["stages"]
-        )
-        findings = tuple(
-            Finding(cast(Level, choose("level", f["level"], LEVELS)), f["stage"], str(f["words"]), str(f["remedy"]))
-            for f in found["findings"]
-        )
-        seconds, interrupted = float(found["seconds"]), bool(found["interrupted"])
-        return cls(str(found["task"]), dict(found["options"]), stages, findings, seconds, interrupted)
+        stages = [{**s, "figures": {n: s[n] for n in AGENTS if s[n] is not None}} for s in found["stages"]]
+        return TypeAdapter(cls).validate_python({**found, "stages": stages})
 
     def _repr_html_(self) -> str:
         names = [name for name in AGENTS if any(name in stage.figures for stage in self.stages)]
@@ -181,12 +172,3 @@ class Certificate:
         head = ["stage", "problems", *(name.replace("_", " ") for name in names)]
         after = [*(finding.line() for finding in self.findings), "Sound." if self.sound else "There is a defect."]
         return html_table(f"certificate of {self.task}", head, rows, after)
-
-
-def _rate(found: dict[str, Any]) -> SuccessRate:
-    """The inverse of `SuccessRate.as_dict`."""
-    successes, problems = int(found["successes"]), int(found["problems"])
-    if not 0 <= successes <= problems or not problems:
-        raise ValueError(f"{successes} of {problems} is no success rate")
-    how, conclusive = str(found["how"]), bool(found["conclusive"])
-    return SuccessRate(successes, problems, bool(found["exact"]), bool(found["best"]), how, conclusive)

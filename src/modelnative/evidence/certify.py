@@ -17,13 +17,15 @@ from modelnative.evidence.baselines import Handicap, train_baseline
 from modelnative.evidence.certificate import LEVELS, Certificate, Finding, SplitOverlap, StageCertificate, SuccessRate
 from modelnative.evidence.findings import WARNING, OracleFailure, stage_findings
 from modelnative.evidence.problem_set import ProblemSet, problem_text
-from modelnative.evidence.procedures import ProcedureSearch
 from modelnative.evidence.programs import Program, best_program, played, successes
 from modelnative.tasks import make_task, require_task
 from modelnative.tasks.contract.check import TaskError, check_task
 from modelnative.tasks.contract.task import AnyTask, Problems, State, program_length
 from modelnative.tasks.tools.task import ToolTask
 from modelnative.training.discovery.procedures import Symbols, write_programs
+from modelnative.training.discovery.search import Finding as FoundProcedures
+from modelnative.training.discovery.search import search_stages
+from modelnative.training.parallel import Pool, cores
 
 TRAINED: tuple[Handicap, ...] = ("memoryless", "blind")
 MAX_EXAMPLES = 3  # problems listed in a finding
@@ -119,6 +121,29 @@ def broken_clause(task: AnyTask) -> str:
     except CONTRACT_ERRORS as error:
         return in_words(error)
     return ""
+
+
+class ProcedureSearch:
+    """Searches the stages of a task in their order, each from what solved the stage before, and each once.
+
+    Args:
+        task: any.
+        budget: the most actions to play for a stage.
+    """
+
+    def __init__(self, task: AnyTask, budget: int) -> None:
+        self.task, self.budget, self.findings = task, budget, list[FoundProcedures]()
+        self.known = torch.empty(0, task.spec.horizon, dtype=torch.int64)
+
+    def best(self, stage: int) -> FoundProcedures:
+        """What was found for a stage."""
+        while len(self.findings) <= stage:
+            stages = range(len(self.findings), len(self.task.spec.stages))
+            search = search_stages(self.task, stages, self.known, 0, self.budget, Pool(cores()).map, "all")
+            finding = next(finding for finding in search if finding.ended)
+            self.findings.append(finding)
+            self.known = finding.procedures if finding.found else self.known
+        return self.findings[stage]
 
 
 class StageMeasurement:

@@ -12,6 +12,7 @@ from torch import nn
 from modelnative.evidence.evaluate import floor
 from modelnative.evidence.interventions import Playback
 from modelnative.evidence.probes import Cell, different_problems, has_one_skeleton, probe, record_hidden
+from modelnative.evidence.record import Record
 from modelnative.evidence.steering import Use, measure_use, median_rate
 from modelnative.tasks.contract.task import AnyTask, Problems
 
@@ -20,7 +21,7 @@ MARGIN = 0.05  # over the best control, from which something is decodable; and o
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(Record):
     """What later actions can be decoded from the hidden state.
 
     Attributes:
@@ -54,14 +55,7 @@ class Decoding:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
-            "planning": self.planning,
-            "verdict": self.verdict,
-            "one_skeleton": self.one_skeleton,
-            "best": None if self.best is None else self.best.as_dict(),
-            "use": None if self.use is None else self.use.as_dict(),
-            "cells": [cell.as_dict() for cell in self.cells],
-        }
+        return {"planning": self.planning, "verdict": self.verdict, **super().as_dict()}
 
     def in_words(self) -> list[str]:
         """Sentences."""

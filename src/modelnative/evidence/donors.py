@@ -8,8 +8,9 @@ its own remaining actions on the exchanged registers where registers were.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,13 @@ from modelnative.evidence.carriers import (
     with_hidden_rows,
 )
 from modelnative.evidence.interventions import ENDED, Answers, Moment, get_field, playback, replay
-from modelnative.evidence.shares import Share, share
-from modelnative.evidence.statistics import wilson
+from modelnative.evidence.record import Record
+from modelnative.evidence.statistics import Share, share, wilson
 from modelnative.tasks.contract.task import AnyTask
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """What became of the comparable pairs: those whose donor's outcome differs from the own one.
 
     Attributes:
@@ -73,11 +74,6 @@ class Outcome:
     def _shares(self) -> list[Share]:
         return [part for part in (self.donor, self.predicted) if part.trials >= LEAST]
 
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: None if part is None else part.as_dict() for name, part in parts.items()}
-
 
 @dataclass(frozen=True)
 class Exchange:
@@ -106,18 +102,23 @@ class Exchange:
         return [outcome for outcome in (self.answer, self.next_token) if outcome is not None and outcome.tested]
 
 
+class _End(NamedTuple):
+    """What became of n episodes: the actions from one on, int64 [T, n], and the answers, int64 [n]."""
+
+    tail: Tensor
+    answer: Tensor
+
+
 @dataclass
 class _Pairs:
-    """The pairs before one action, and what their own and their donors' episodes came to."""
+    """The pairs before one action, what their own and their donors' episodes came to, and which are comparable."""
 
     own: Moment
     donor: Moment
+    own_end: _End
+    donor_end: _End
     equal: Tensor
     alike: Tensor
-    own_tail: Tensor
-    donor_tail: Tensor
-    own_answer: Tensor
-    donor_answer: Tensor
 
 
 def exchange_all(policy: nn.Module, task: AnyTask, episodes: Episodes, answers: Answers) -> list[Exchange]:
@@ -136,7 +137,8 @@ def exchange_all(policy: nn.Module, task: AnyTask, episodes: Episodes, answers: 
             equal = equal & (values == values[order])
         tail = episodes.played.action[t:]
         alike = same_procedure(problems.context, problems.context[order], tail, tail[:, order])
-        pairs = _Pairs(own, donor, equal, alike, tail, tail[:, order], own_answer, own_answer[order])
+        ends = _End(tail, own_answer), _End(tail[:, order], own_answer[order])
+        pairs = _Pairs(own, donor, *ends, equal, alike)
         for carrier in _worth(carriers(policy, task, episodes.changing), own, donor):
             found.append(_exchange(policy, task, episodes, answers, carrier, t, pairs, generator))
     return found
@@ -165,45 +167,41 @@ def _exchange(
     generator: torch.Generator,
 ) -> Exchange:
     problems = episodes.problems
+
+    def played(start: Moment) -> _End:
+        after = playback(policy, task, problems, start=start, first=t)
+        return _End(_same_length(after.action, pairs.own_end.tail), answers.of(problems, after.final))
+
     start = carrier.exchange(pairs.own, pairs.donor)
-    after = playback(policy, task, problems, start=start, first=t)
-    tail, answer = _same_length(after.action, pairs.own_tail), answers.of(problems, after.final)
-    predicted_tail = pairs.own_tail if carrier.kind == "tools" else pairs.donor_tail
-    predicted = answers.of(problems, replay(task, start.state, predicted_tail)[0])
-    noise_tail, noise_answer = None, None
+    got, tail = played(start), (pairs.own_end if carrier.kind == "tools" else pairs.donor_end).tail
+    predicted = _End(tail, answers.of(problems, replay(task, start.state, tail)[0]))
+    noise = None
     if carrier.name == HIDDEN:
         rows = noisy(hidden_rows(policy, pairs.own.memory), hidden_rows(policy, pairs.donor.memory), generator)
-        disturbed = with_hidden_rows(policy, pairs.own, rows)
-        noise = playback(policy, task, problems, start=disturbed, first=t)
-        noise_tail, noise_answer = _same_length(noise.action, pairs.own_tail), answers.of(problems, noise.final)
+        noise = played(with_hidden_rows(policy, pairs.own, rows))
 
-    def outcome(
-        got: Tensor, own: Tensor, donor: Tensor, predicted: Tensor, noise: Tensor | None, *, per_token: bool
-    ) -> Outcome:
-        def same(a: Tensor, b: Tensor) -> Tensor:
-            return (a == b).all(0) if per_token else a == b
+    def outcome(part: Callable[[_End], Tensor], equal: Tensor = pairs.equal) -> Outcome:
+        """Of a part of the ends: int64 [k, n]."""
 
-        among = pairs.equal & ~same(own, donor)
+        def same(a: _End, b: _End) -> Tensor:
+            return (part(a) == part(b)).all(0)
+
+        own, donor = pairs.own_end, pairs.donor_end
+        among = equal & ~same(own, donor)
         return Outcome(
             share(among, torch.ones_like(among)),
             share(same(got, donor), among),
             share(same(got, own), among),
-            share(same(got, predicted), pairs.equal & ~same(own, predicted)),
+            share(same(got, predicted), equal & ~same(own, predicted)),
             None if noise is None else share(same(noise, own), among),
             None if noise is None else share(same(noise, donor), among),
         )
 
-    next_token = program = None
-    if carrier.kind != "tools":
-        own, donor = pairs.own_tail, pairs.donor_tail
-        first = None if noise_tail is None else noise_tail[:1]
-        next_token = outcome(tail[:1], own[:1], donor[:1], donor[:1], first, per_token=True)
-        program = outcome(tail, own, donor, donor, noise_tail, per_token=True)
-    answered = outcome(answer, pairs.own_answer, pairs.donor_answer, predicted, noise_answer, per_token=False)
-    alike = None
-    if carrier.kind != "tools":
-        pairs = dataclasses.replace(pairs, equal=pairs.equal & pairs.alike)
-        alike = outcome(answer, pairs.own_answer, pairs.donor_answer, predicted, noise_answer, per_token=False)
+    answered = outcome(lambda end: end.answer[None])
+    if carrier.kind == "tools":
+        return Exchange(carrier, t + 1, answered, None, None, None)
+    next_token, program = outcome(lambda end: end.tail[:1]), outcome(lambda end: end.tail)
+    alike = outcome(lambda end: end.answer[None], pairs.equal & pairs.alike)
     return Exchange(carrier, t + 1, answered, next_token, program, alike)
 
 
@@ -232,7 +230,7 @@ def _same_length(actions: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class StageTransfer:
+class StageTransfer(Record):
     """A part of the policy's state before the first action is that of another stage's problem.
 
     Attributes:
@@ -245,11 +243,6 @@ class StageTransfer:
     donor_stage: str
     donor: Share
     own: Share
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        shares = {"donor": self.donor.as_dict(), "own": self.own.as_dict()}
-        return {"carrier": self.carrier, "donor_stage": self.donor_stage, **shares}
 
 
 def transfer_stage(policy: nn.Module, task: AnyTask, episodes: Episodes, other: Episodes) -> list[StageTransfer]:

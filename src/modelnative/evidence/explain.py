@@ -12,6 +12,7 @@ from modelnative.errors import require_number
 from modelnative.evidence.interventions import Hook, Moment, begin
 from modelnative.evidence.notebook import html_table
 from modelnative.evidence.problem_set import problem_text
+from modelnative.evidence.record import Record
 from modelnative.policies.contract import Policy
 from modelnative.tasks.contract.board import BoardField
 from modelnative.tasks.contract.task import AnyTask, Problems, TaskSpec, program_length
@@ -21,7 +22,7 @@ HOTTEST = 10.0  # temperature
 
 
 @dataclass(frozen=True)
-class ExplainedToken:
+class ExplainedToken(Record):
     """One token of an episode.
 
     Attributes:
@@ -61,25 +62,20 @@ class ExplainedToken:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready. Numbers are rounded to five digits after the point; one that is not finite is None."""
+        found = super().as_dict()
+        del found["registers"]  # the board has them
+        numbers = ("probability", "value", "entropy", "copied", "reward")
         return {
-            "token": self.token,
-            "oracle": self.oracle,
-            "probability": _rounded(self.probability),
-            "value": _rounded(self.value),
-            "entropy": _rounded(self.entropy),
-            "source": self.source,
-            "copied": _rounded(self.copied),
-            "valid": self.valid,
-            "reward": _rounded(self.reward),
+            **found,
+            **{name: _rounded(found[name]) for name in numbers},
             "top": [[token, _rounded(probability)] for token, probability in self.top],
             "weights": [_rounded(weight) for weight in self.weights],
-            "board": [field.as_dict() for field in self.board],
             "attention": [[round(weight, 3) for weight in head] for head in self.attention],
         }
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Record):
     """An episode and the oracle's program for the same problem.
 
     Attributes:
@@ -118,21 +114,10 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: what an episode player shows."""
-        return {
-            "stage": self.stage,
-            "problem": self.problem,
-            "success": self.success,
-            "truncated": self.truncated,
-            "answer": _text(self.record.get("answer")),
-            "target": _text(self.record.get("target")),
-            "temperature": self.temperature,
-            "context": [list(pair) for pair in self.context],
-            "board": [field.as_dict() for field in self.board],
-            "oracle": list(self.oracle),
-            "departure": self.departure,
-            "heads": list(self.heads),
-            "tokens": [row.as_dict() for row in self.rows],
-        }
+        found = super().as_dict()
+        record, tokens = found.pop("record"), found.pop("rows")
+        answers = {name: _text(record.get(name)) for name in ("answer", "target")}
+        return {**found, **answers, "departure": self.departure, "tokens": tokens}
 
     def _repr_html_(self) -> str:
         names = list(self.rows[0].registers) if self.rows else []

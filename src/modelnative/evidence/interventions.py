@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnative.policies.contract import PolicyOutput, select_rows
+from modelnative.policies.contract import PolicyOutput, map_tensors, select_rows
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, State, mixed
@@ -191,22 +191,7 @@ def exchanged(own: Any, donor: Any, paths: Sequence[str]) -> Any:
 
 def map_floats(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The same structure with `function` applied to every tensor of floating-point numbers."""
-    return _map(tree, lambda tensor: function(tensor) if tensor.is_floating_point() else tensor)
-
-
-def _map(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {name: _map(value, function) for name, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map(value, function) for value in tree))
-    if isinstance(tree, tuple | list):
-        return type(tree)(_map(value, function) for value in tree)
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        changes = {field.name: _map(getattr(tree, field.name), function) for field in dataclasses.fields(tree)}
-        return dataclasses.replace(tree, **changes)
-    return tree
+    return map_tensors(tree, lambda tensor: function(tensor) if tensor.is_floating_point() else tensor)
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
@@ -217,7 +202,7 @@ def tensors_of(tree: Any) -> list[Tensor]:
         found.append(tensor)
         return tensor
 
-    _map(tree, keep)
+    map_tensors(tree, keep)
     return found
 
 

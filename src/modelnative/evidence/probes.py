@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from modelnative.errors import UserError
 from modelnative.evidence.carriers import LEAST, chosen_keys, hidden_rows
 from modelnative.evidence.interventions import ENDED, Moment, Playback, playback, replay
+from modelnative.evidence.problem_set import drawn_problems
 from modelnative.evidence.ridge import Design, majority, margins, one_hot_columns
 from modelnative.policies.contract import PolicyOutput
 from modelnative.tasks.contract.task import AnyTask, Problems
@@ -77,11 +77,7 @@ class Recorded:
 
 def different_problems(task: AnyTask, stage: int, n: int) -> Problems:
     """Up to n different problems of a stage, of the train split if it has enough."""
-    stages = torch.full((n,), stage)
-    try:
-        problems = task.sample(stages, torch.Generator().manual_seed(4), "train")
-    except UserError:
-        problems = task.sample(stages, torch.Generator().manual_seed(4), "all")
+    problems = drawn_problems(task, stage, n, "train", 4)
     _, place = problems.key.unique(return_inverse=True)
     first = torch.full((int(place.max()) + 1,), n).scatter_reduce_(0, place, torch.arange(n), "amin")
     return problems[first.sort().values]

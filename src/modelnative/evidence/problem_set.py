@@ -75,11 +75,16 @@ class ProblemSet:
 
 def unseen_problems(task: AnyTask, stage: int, n: int) -> Problems:
     """The same n problems of a stage each time, held-out ones if the stage has any."""
+    return drawn_problems(task, stage, n, "heldout", 0)
+
+
+def drawn_problems(task: AnyTask, stage: int, n: int, split: Split, seed: int) -> Problems:
+    """n problems of a stage, drawn from a split, or from all where the split has none."""
     stages = torch.full((n,), stage)
     try:
-        return task.sample(stages, torch.Generator().manual_seed(0), "heldout")
+        return task.sample(stages, torch.Generator().manual_seed(seed), split)
     except UserError:
-        return task.sample(stages, torch.Generator().manual_seed(0), "all")
+        return task.sample(stages, torch.Generator().manual_seed(seed), "all")
 
 
 def problem_text(task: AnyTask, problems: Problems, i: int) -> str:

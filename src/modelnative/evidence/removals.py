@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from modelnative.evidence.carriers import donors_of, hidden_rows, noisy, with_hidden_rows, zeroed
 from modelnative.evidence.interventions import Moment, moments, playback
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.record import Record
+from modelnative.evidence.statistics import Share, share
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 NOISE_DRAWS = 3
@@ -19,15 +20,11 @@ Replacement = Callable[[Moment, Moment], Moment]  # what is before an action, an
 
 
 @dataclass(frozen=True)
-class Removal:
+class Removal(Record):
     """What was removed, and the success of the episodes without it."""
 
     name: str
     success: Share
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        return {"name": self.name, "success": self.success.as_dict()}
 
 
 def remove_all(policy: nn.Module, task: AnyTask, problems: Problems) -> list[Removal]:

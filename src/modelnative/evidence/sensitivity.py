@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from modelnative.evidence.interventions import Answers, Playback, playback
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.record import Record
+from modelnative.evidence.statistics import Share, share
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Record):
     """What a change of the problem changes.
 
     Attributes:
@@ -27,10 +28,6 @@ class Sensitivity:
     answer: Share
     right: Share
     program: Share
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        return {name: part.as_dict() for name, part in vars(self).items()}
 
 
 def sensitivity(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from modelnative.errors import UserError
 from modelnative.evidence.carriers import hidden_rows, problems_of, with_hidden_rows
 from modelnative.evidence.interventions import Moment, moments, playback
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.record import Record
+from modelnative.evidence.statistics import Share, share
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems, require
 
@@ -23,7 +24,7 @@ MORE = 0.1  # of the problems, than without random units
 
 
 @dataclass(frozen=True)
-class StageUnits:
+class StageUnits(Record):
     """The units of the hidden state that a stage needs.
 
     A unit is removed by giving it, at every action, its mean over the stage's problems and actions.
@@ -51,16 +52,10 @@ class StageUnits:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        others = {
-            name: {
-                "shared": self.shares_with(name),
-                "success": self.without[name].as_dict(),
-                "random": self.random[name].as_dict(),
-            }
-            for name in self.without
-        }
-        about = {"stage": self.stage, "success": self.success.as_dict(), "count": self.count}
-        return {**about, "units": list(self.units), "without": others}
+        found = super().as_dict()
+        random, without = found.pop("random"), found.pop("without")
+        others = ({"shared": self.shares_with(n), "success": without[n], "random": random[n]} for n in without)
+        return {**found, "without": dict(zip(without, others, strict=True))}
 
 
 @standard_settings()

@@ -1,11 +1,13 @@
-"""Confidence intervals."""
+"""Confidence intervals, and shares of episodes that have one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -48,3 +50,28 @@ def median_interval(values: Sequence[float], resamples: int = 10_000) -> tuple[f
     medians = np.median(generator.choice(np.asarray(values, dtype=float), (resamples, len(values))), axis=1)
     low, high = np.quantile(medians, (0.025, 0.975))
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `trials`, with the 95% Wilson interval."""
+
+    hits: int
+    trials: int
+
+    @property
+    def rate(self) -> float | None:
+        """None without trials."""
+        return self.hits / self.trials if self.trials else None
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        if not self.trials:
+            return {"hits": 0, "trials": 0, "rate": None, "interval": None}
+        low, high = wilson(self.hits, self.trials)
+        return {**vars(self), "rate": round(self.hits / self.trials, 6), "interval": [round(low, 6), round(high, 6)]}
+
+
+def share(hits: Tensor, among: Tensor) -> Share:
+    """Of bool [n] those among bool [n]."""
+    return Share(int((hits & among).sum()), int(among.sum()))

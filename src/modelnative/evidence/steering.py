@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from modelnative.evidence.carriers import LEAST, hidden_rows, with_hidden_rows
 from modelnative.evidence.interventions import Moment, Playback, playback
 from modelnative.evidence.probes import Cell, Recorded, labels_of
-from modelnative.evidence.shares import Share, share
+from modelnative.evidence.record import Record
+from modelnative.evidence.statistics import Share, share
 from modelnative.tasks.contract.task import AnyTask, Problems
 
 DRAWS = 5  # random subspaces and directions
@@ -18,7 +20,7 @@ TINY = 1e-6  # variances below this share of the largest are none
 
 
 @dataclass(frozen=True)
-class Use:
+class Use(Record):
     """What removing and moving a label in the hidden state does; all but `fitted` on other problems than it.
 
     Attributes:
@@ -50,25 +52,17 @@ class Use:
     @property
     def cost(self) -> float:
         """How much less success than the median of the random removals."""
-        return (_median(self.random) or 0.0) - (self.removed.rate or 0.0)
+        return median_rate(self.random) - (self.removed.rate or 0.0)
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        shown: dict[str, object] = {}
-        for name, value in vars(self).items():
-            many = isinstance(value, tuple)
-            shown[name] = [part.as_dict() for part in value] if many else getattr(value, "as_dict", lambda v=value: v)()
-        return {**shown, "cost": round(self.cost, 6)}
-
-
-def _median(shares: tuple[Share, ...]) -> float | None:
-    rates = sorted(part.rate for part in shares if part.rate is not None)
-    return rates[len(rates) // 2] if rates else None
+        return {**super().as_dict(), "cost": round(self.cost, 6)}
 
 
 def median_rate(shares: tuple[Share, ...]) -> float:
     """The median of the rates; 0 without any."""
-    return _median(shares) or 0.0
+    rates = sorted(part.rate for part in shares if part.rate is not None)
+    return rates[len(rates) // 2] if rates else 0.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from modelnative.evidence.carriers import (
 from modelnative.evidence.explain import Explanation, explain
 from modelnative.evidence.interventions import Hook, Moment, begin, get_field, moments, playback, replay
 from modelnative.evidence.notebook import html_table
+from modelnative.evidence.record import Record
 from modelnative.policies.contract import Policy
 from modelnative.policies.settings import standard_settings
 from modelnative.tasks.contract.task import AnyTask, Problems
@@ -54,7 +56,7 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class SwitchedEpisode:
+class SwitchedEpisode(Record):
     """An episode with a switch on.
 
     Attributes:
@@ -95,16 +97,7 @@ class SwitchedEpisode:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; the episodes as `Explanation.as_dict`."""
-        donor = None if self.donor is None else self.donor.as_dict()
-        return {
-            "switch": dataclasses.asdict(self.switch),
-            "own": self.own.as_dict(),
-            "changed": self.changed.as_dict(),
-            "donor": donor,
-            "predicted": self.predicted,
-            "departure": self.departure,
-            "words": self.words(),
-        }
+        return {**super().as_dict(), "words": self.words()}
 
     def _repr_html_(self) -> str:
         names = ["undisturbed", "changed", *(["donor"] if self.donor else [])]
@@ -155,10 +148,8 @@ def switched(
     changed = explain(policy, task, problems, hook=source.hook)
     if other is not None and "context" in carrier.fields:
         changed = dataclasses.replace(changed, context=_both(own.context, other.context))
-    pairs = zip(own.rows, changed.rows, strict=False)
-    departure = next((i for i, (a, b) in enumerate(pairs) if a.token != b.token), None)
-    if departure is None and len(own.rows) != len(changed.rows):
-        departure = min(len(own.rows), len(changed.rows))
+    tokens = zip_longest(*([row.token for row in episode.rows] for episode in (own, changed)))
+    departure = next((i for i, (before, now) in enumerate(tokens) if before != now), None)
     predicted = None
     if other is not None and switch.key:
         tail = own if carrier.kind == "tools" else other

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from modelnative.native import kernel_threads
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.tasks.tutorial.task import PROGRAMS
@@ -91,13 +92,9 @@ def compare_tutorial(*, seed: int = 0, updates: int = 100) -> TutorialComparison
     usual = recipe("tutorial", algorithm="a2c", curriculum="uniform")
     corrected: TrainConfig = with_fields(usual, {**CORRECTED, "seed": seed, "updates": updates})
     published: TrainConfig = with_fields(corrected, PUBLISHED)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the network is too small for a second thread
-    try:
+    with kernel_threads(1):  # the network is too small for a second thread
         trainers = {"published recipe": Trainer(task, published), "corrected recipe": Trainer(task, corrected)}
         recipes = tuple(_train(name, trainer) for name, trainer in trainers.items())
-    finally:
-        torch.set_num_threads(threads)
     return TutorialComparison(
         stages=task.spec.stages,
         problems=PROBLEMS,

@@ -12,7 +12,7 @@ from modelnative.native.calculator import PLACES
 from modelnative.native.network import NETWORK, network_arguments, network_fields
 from modelnative.native.operators import Arguments, Call, Kernel, Saved, current_threads, lanes, struct_fields
 
-PARAMETERS, GIVEN, WRITTEN = 8, 12, 11  # tensors of the network, of problems, task and plan, and those written
+PARAMETERS, GIVEN = 8, 12  # tensors of the network, and of problems, task and plan; those written follow
 COLUMNS = "token feedback action behavior_log_prob value reward running loss_mask explored invalid"
 
 

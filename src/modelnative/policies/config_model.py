@@ -115,6 +115,20 @@ def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
+def dotted(tables: Mapping[str, Any], whole: str = "") -> dict[str, Any]:
+    """The inverse of `nested`: fields by dotted names; the table `whole` stays one.
+
+    Example:
+        >>> dotted({"seed": 3, "policy": {"width": 32}})
+        {'seed': 3, 'policy.width': 32}
+    """
+    fields: dict[str, Any] = {}
+    for name, value in tables.items():
+        is_table = isinstance(value, Mapping) and name != whole
+        fields.update({f"{name}.{leaf}": v for leaf, v in value.items()} if is_table else {name: value})
+    return fields
+
+
 def config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError:
     """Translate the first problem of a pydantic error into one line.
 

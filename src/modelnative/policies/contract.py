@@ -136,17 +136,33 @@ def select_rows(state: Any, rows: Tensor) -> Any:
         >>> select_rows((torch.arange(3), {"h": torch.arange(6).view(3, 2)}), torch.tensor([2]))
         (tensor([2]), {'h': tensor([[4, 5]])})
     """
-    if isinstance(state, Tensor):
-        return state.index_select(0, rows)
-    if isinstance(state, dict):
-        return {name: select_rows(value, rows) for name, value in state.items()}
-    if isinstance(state, tuple) and hasattr(state, "_fields"):
-        return type(state)(*(select_rows(value, rows) for value in state))
-    if isinstance(state, tuple | list):
-        return type(state)(select_rows(value, rows) for value in state)
-    if hasattr(state, "select_rows"):
-        return state.select_rows(rows)
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        changes = {field.name: select_rows(getattr(state, field.name), rows) for field in dataclasses.fields(state)}
-        return dataclasses.replace(state, **changes)
-    return state
+
+    def own(part: Any) -> Any:
+        return part.select_rows(rows) if hasattr(part, "select_rows") else None
+
+    return map_tensors(state, lambda tensor: tensor.index_select(0, rows), own)
+
+
+def map_tensors(
+    tree: Any, function: Callable[[Tensor], Tensor], instead: Callable[[Any], Any] = lambda part: None
+) -> Any:
+    """The same structure of tuples, lists, dicts and dataclasses with `function` applied to every tensor.
+
+    Args:
+        tree: the structure.
+        function: of a tensor.
+        instead: what takes the place of a part of the structure; None: the same for what is in it.
+    """
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if (found := instead(tree)) is not None:
+        return found
+    if isinstance(tree, dict):
+        return {name: map_tensors(value, function, instead) for name, value in tree.items()}
+    if isinstance(tree, tuple | list):
+        parts = (map_tensors(value, function, instead) for value in tree)
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        fields = (field.name for field in dataclasses.fields(tree))
+        return dataclasses.replace(tree, **{f: map_tensors(getattr(tree, f), function, instead) for f in fields})
+    return tree

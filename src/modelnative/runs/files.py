@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,21 @@ FORMAT = "modelnative/2"  # of every file that this version writes
 DEPTH = 100  # levels of JSON that are read; what is deeper would exhaust the stack of whoever works with it
 
 
+class InFolder:
+    """An attribute that is the path of a file in the folder `path` of its object.
+
+    Args:
+        name: of the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type) -> Path:
+        """The path; whether or not there is such a file."""
+        return Path(owner.path / self.name)
+
+
 def write(path: Path, content: bytes) -> None:
     """Replace a file atomically. After a crash the path holds the old content or the new content, never a part.
 
@@ -29,17 +44,17 @@ def write(path: Path, content: bytes) -> None:
         UserError: the disk is full or read-only. The old content is unchanged.
     """
     partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(content)
-        _flush(partial)
-        os.replace(partial, path)
-        _flush(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            partial.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+    with _writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            _flush(partial)
+            os.replace(partial, path)
+            _flush(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                partial.unlink(missing_ok=True)
+            raise
 
 
 def flush(path: Path) -> None:
@@ -48,10 +63,8 @@ def flush(path: Path) -> None:
     Raises:
         UserError: the disk is full or damaged.
     """
-    try:
+    with _writing(path):
         _flush(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def _flush(path: Path) -> None:
@@ -67,8 +80,14 @@ def _flush(path: Path) -> None:
         os.close(file)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another place")
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Within the block, an error of the disk is a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{path}: cannot be written ({error.strerror}); free the disk or choose another place"
+        raise UserError(message) from error
 
 
 class Held:
@@ -105,15 +124,14 @@ def hold(path: Path) -> Held:
         UserError: another process holds it, or the file cannot be made.
     """
     lock = FileLock(path, timeout=0, thread_local=False)
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"run: another process trains in {str(path.parent)!r}; wait until it ends, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise _unwritable(path, error) from error
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"run: another process trains in {str(path.parent)!r}; wait until it ends, or choose another folder"
+            ) from None
     return Held(lock, path.parent)
 
 
@@ -174,10 +192,8 @@ def require_replaceable(field: str, path: Path, keys: set[str]) -> None:
         is_result = isinstance(found, dict) and keys <= found.keys()
         require(is_result, field, str(path), "a new file, or an earlier result; this one holds something else")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    try:
+    with _writing(path):
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def read_json(path: Path) -> Any:
@@ -202,7 +218,7 @@ def begin_lines(path: Path) -> None:
         UserError: the file cannot be written, or holds something else than episodes, such as a run's configuration.
     """
     require_path("episodes", path)
-    try:
+    with _writing(path):
         if path.is_file():
             with open(path, "rb") as file:
                 first = file.readline(100_000).strip()
@@ -210,8 +226,6 @@ def begin_lines(path: Path) -> None:
                 raise UserError(f"{path}: holds something else than episodes; choose another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         open(path, "wb").close()
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def append_lines(path: Path, lines: Iterable[Any]) -> None:
@@ -221,11 +235,8 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
         UserError: a number is not finite, or the disk is full or read-only.
     """
     content = b"".join(_json(path, line) + b"\n" for line in lines)
-    try:
-        with open(path, "ab") as file:
-            file.write(content)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    with _writing(path), open(path, "ab") as file:
+        file.write(content)
 
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:

@@ -3,6 +3,7 @@
 RUN/config.json             every field of the training; written last when a run is made
 RUN/task.json               what identifies the task, so that a later edit is noticed
 RUN/metrics.jsonl           a line an update; all but its `timing` is reproducible
+RUN/alarms.jsonl            what audits found wrong, a line an alarm; missing as long as there is none
 RUN/checkpoints/000050.safetensors   weights, optimizer, curriculum, counters; the newest `keep_checkpoints`
 RUN/weights.safetensors     the best verified policy
 RUN/result.json             the verdict on it, and what the training cost
@@ -35,6 +36,7 @@ from modelnative.policies.registry import make_policy
 from modelnative.runs.files import (
     FORMAT,
     Held,
+    InFolder,
     append_lines,
     flush,
     hold,
@@ -66,6 +68,15 @@ class Run:
 
     path: Path
     config: TrainConfig
+
+    fingerprint_path = InFolder("task.json")
+    result_path = InFolder("result.json")
+    report_path = InFolder("report.html")
+    inspection_path = InFolder("inspect.json")
+    certificate_path = InFolder("certificate.json")
+    metrics_path = InFolder("metrics.jsonl")
+    alarms_path = InFolder("alarms.jsonl")
+    weights_path = InFolder("weights.safetensors")
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig, first: Callable[[Run], object] | None = None) -> Run:
@@ -174,16 +185,6 @@ class Run:
                 warnings.warn(text, stacklevel=2)
         return task
 
-    @property
-    def fingerprint_path(self) -> Path:
-        """What identifies the task; see `modelnative.tasks.contract.fingerprint`."""
-        return self.path / "task.json"
-
-    @property
-    def result_path(self) -> Path:
-        """Where the verdict is, once training is finished."""
-        return self.path / "result.json"
-
     def require_unfinished(self) -> None:
         """Raise a `UserError` if the run has its verdict."""
         if self.result_path.exists():
@@ -200,27 +201,7 @@ class Run:
         """
         return Result.read(self.result_path, self.command("resume"))
 
-    @property
-    def report_path(self) -> Path:
-        """Where the report is."""
-        return self.path / "report.html"
-
-    @property
-    def inspection_path(self) -> Path:
-        """Where `modelnative inspect` writes what it found."""
-        return self.path / "inspect.json"
-
-    @property
-    def certificate_path(self) -> Path:
-        """Where `modelnative certify RUN` writes what it measured of the task."""
-        return self.path / "certificate.json"
-
     # Metrics
-
-    @property
-    def metrics_path(self) -> Path:
-        """Where the metrics are."""
-        return self.path / "metrics.jsonl"
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every update so far.
@@ -237,11 +218,6 @@ class Run:
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Add updates to the metrics."""
         append_lines(self.metrics_path, lines)
-
-    @property
-    def alarms_path(self) -> Path:
-        """Where the alarms are; there is no such file as long as there are none."""
-        return self.path / "alarms.jsonl"
 
     def alarms(self) -> list[dict[str, Any]]:
         """What audits found wrong so far, in order."""
@@ -311,11 +287,6 @@ class Run:
         return paths[-1], tensors, about
 
     # Weights
-
-    @property
-    def weights_path(self) -> Path:
-        """Where the best verified weights are."""
-        return self.path / "weights.safetensors"
 
     def save_weights(self, policy: nn.Module) -> None:
         """Write the policy."""

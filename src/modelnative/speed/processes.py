@@ -25,9 +25,10 @@ from modelnative.speed.environment import environment_speed
 from modelnative.speed.throughput import Throughput
 from modelnative.speed.training import PARTS, matmul_rates, training_rates
 from modelnative.tasks import make_task
+from modelnative.tasks.importing import child_environment
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.launcher import launch
-from modelnative.training.parallel import Group, child_environment
+from modelnative.training.parallel import Group
 from modelnative.training.trainer import Trainer
 
 REFERENCE_WIDTH = 64  # its matrix product is measured on every machine, so that machines can be compared

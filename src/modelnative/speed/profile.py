@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity
 
+from modelnative.native import kernel_threads
 from modelnative.tasks import make_task
 from modelnative.training.config import TrainConfig
 from modelnative.training.trainer import Trainer
@@ -53,16 +54,12 @@ def profile_updates(config: TrainConfig, updates: int = 3) -> list[ProfiledOpera
     Returns:
         All operations, the most expensive first.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with kernel_threads(1):
         trainer = Trainer(make_task(config.task, **config.options), config)
         trainer.update()
         with _without_stderr(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
             for _ in range(updates):
                 trainer.update()
-    finally:
-        torch.set_num_threads(threads)
     averages = profile.key_averages()
     total = sum(event.self_cpu_time_total for event in averages)  # microseconds
     operations = [

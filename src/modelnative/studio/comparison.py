@@ -59,8 +59,7 @@ def draw(found: Comparison, kind: str) -> bytes:
         found: the comparison.
         kind: `svg` or `png`.
     """
-    style = {"svg.hashsalt": "modelnative", "font.size": 9, "text.parse_math": False}
-    with figures(style) as figure_class:
+    with figures({"font.size": 9}) as figure_class:
         figure = figure_class(figsize=(11, 2.2 + 0.45 * len(found.groups)), layout="constrained", dpi=120)
         left, *right = figure.subplots(1, 2 if found.profiles else 1, squeeze=False)[0]
         for place, (group, score) in enumerate(zip(found.groups, found.scores, strict=True)):

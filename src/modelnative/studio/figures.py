@@ -29,7 +29,10 @@ def saved(figure: Figure, kind: str, dpi: int = 150) -> bytes:
 
 @contextlib.contextmanager
 def figures(settings: dict[Any, Any]) -> Iterator[type[Figure]]:
-    """Matplotlib's class of figures, under its default settings with these changed; the process's stay as they are."""
+    """Matplotlib's class of figures, under its default settings with these changed; the process's stay as they are.
+
+    Equal pictures give equal files, and a `$` in a name is no formula.
+    """
     _import_matplotlib()
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -37,7 +40,7 @@ def figures(settings: dict[Any, Any]) -> Iterator[type[Figure]]:
     defaults: dict[Any, Any] = {
         name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")
     }
-    with mpl.rc_context({**defaults, **settings}):
+    with mpl.rc_context({**defaults, "svg.hashsalt": "modelnative", "text.parse_math": False, **settings}):
         yield Figure
 
 

@@ -16,13 +16,12 @@ from modelnative.runs.run import Run
 from modelnative.studio import sweep_plot
 from modelnative.studio.figures import KINDS, figures, saved
 from modelnative.studio.inspection import sections
-from modelnative.studio.report import PART_ERRORS, STAGE_COLORS, curves, thin
+from modelnative.studio.report import PART_ERRORS, STAGE_COLORS, curves, seeds_over_updates, thin
 from modelnative.sweeps.folder import Sweep
 from modelnative.sweeps.results import cells, read_row
 
 COLUMNS = 3
 STYLE = {
-    "svg.hashsalt": "modelnative",
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -94,7 +93,7 @@ def _curves(run: Run, kind: str, title: str | None) -> bytes:
             axes.set_title(name, loc="left", fontweight="bold", pad=16)
             axes.annotate(meaning, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8, color="#5f6b73")
             for label, color, x, values in lines:
-                axes.plot(*thin(x, values), color=color, linewidth=1.4, label=label.replace("$", r"\$") or None)
+                axes.plot(*thin(x, values), color=color, linewidth=1.4, label=label or None)
             if limits:
                 axes.set_ylim(limits[0] - 0.02, limits[1] + 0.05)
             if any(label for label, *_ in lines):
@@ -118,10 +117,8 @@ def _inside(run: Run, kind: str, title: str | None) -> bytes:
                     text, color = ("·", "#5f6b73") if math.isnan(share) else (f"{share:.2f}", "#1d2327")
                     axes.text(x, y, text, ha="center", va="center", fontsize=7, color="#fff" if share > 0.6 else color)
             axes.set_xticks(range(len(stage.keys)), [str(key) for key in stage.keys])
-            axes.set_yticks(range(len(stage.rows)), [_plain(name) for name, *_ in stage.rows])
-            axes.set_title(
-                f"{_plain(stage.stage)}: share of pairs that follow an exchange before each action", loc="left"
-            )
+            axes.set_yticks(range(len(stage.rows)), [name for name, *_ in stage.rows])
+            axes.set_title(f"{stage.stage}: share of pairs that follow an exchange before each action", loc="left")
         return saved(figure, kind)
 
 
@@ -141,7 +138,7 @@ def _certificate(run: Run, kind: str, title: str | None) -> bytes:
             axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
             axes.invert_yaxis()
             axes.set_xlim(0, 1)
-            axes.set_title(f"{_plain(found.task)} {_plain(stage.stage)}: success without the abilities", loc="left")
+            axes.set_title(f"{found.task} {stage.stage}: success without the abilities", loc="left")
         return saved(figure, kind)
 
 
@@ -161,26 +158,23 @@ def _of_sweep(sweep: Sweep, figure: str, kind: str) -> bytes:
         for s, stage in enumerate(stages):
             axes = figure_.add_subplot(math.ceil(len(stages) / COLUMNS), min(COLUMNS, len(stages)), s + 1)
             _seeds(axes, [[(x["update"], x["success"][s]) for x in metrics] for metrics in lines], s)
-            axes.set_title(_plain(stage), loc="left", fontweight="bold")
+            axes.set_title(stage, loc="left", fontweight="bold")
         return saved(figure_, kind)
 
 
 def _seeds(axes: Any, seeds: Sequence[Sequence[tuple[int, float | None]]], s: int) -> None:
     """Each seed thin, the median over it, the band between the quartiles. A seed that ended keeps its last value."""
-    known = [curve for seed in seeds if (curve := [(x, y) for x, y in seed if y is not None])]
+    curves, update, values = seeds_over_updates(seeds)
     axes.set_ylim(-0.02, 1.05)
     axes.set_xlabel("update")
     axes.grid(alpha=0.15)
-    if not known:
+    if not curves:
         axes.text(0.5, 0.5, "not measured yet", ha="center", transform=axes.transAxes)
         return
     color = STAGE_COLORS[s % len(STAGE_COLORS)]
-    first, last = max(curve[0][0] for curve in known), max(curve[-1][0] for curve in known)
-    update = np.unique(np.linspace(first, max(first, last), 400).astype(int))
-    table = np.array([np.interp(update, [x for x, _ in curve], [y for _, y in curve]) for curve in known])
-    for row in table:
+    for row in values:
         axes.plot(update, row, color=color, alpha=0.3, linewidth=0.8)
-    low, middle, high = np.quantile(table, (0.25, 0.5, 0.75), axis=0)
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
     axes.fill_between(update, low, high, color=color, alpha=0.2, linewidth=0)
     axes.plot(update, middle, color=color, linewidth=1.8)
 
@@ -194,8 +188,3 @@ def _needed(path: Path, command: str) -> Path:
 def _column(figure: Any, heights: Sequence[float]) -> list[Any]:
     """Axes below each other."""
     return list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
-    return text.replace("$", r"\$")

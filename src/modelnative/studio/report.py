@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from modelnative.errors import UserError, in_words
 from modelnative.evidence.certificate import Certificate
 from modelnative.evidence.evaluate import floor
+from modelnative.policies.config_model import dotted
 from modelnative.runs.files import read_json, write
 from modelnative.runs.run import Run
 from modelnative.studio import certificate as certificates
@@ -180,19 +182,10 @@ def _success(metrics: Sequence[dict[str, Any]], stages: int) -> list[list[tuple[
 
 
 def _seeds_chart(seeds: Sequence[Sequence[tuple[int, float | None]]], color: str) -> Markup:
-    """The success of each seed, thin; over it the median, and the band from the first to the third quartile.
-
-    A seed that has ended counts with its last value.
-    """
-    curves = [curve for seed in seeds if (curve := [(x, y) for x, y in seed if y is not None])]
+    """The success of each seed, thin; over it the median, and the band from the first to the third quartile."""
+    curves, update, values = seeds_over_updates(seeds)
     if not curves:
         return Markup("")
-    first, last = max(curve[0][0] for curve in curves), max(curve[-1][0] for curve in curves)
-    update = np.unique(np.linspace(first, max(first, last), POINTS).astype(int))
-    values = [
-        np.array([y for _, y in curve])[np.searchsorted([x for x, _ in curve], update, side="right") - 1]
-        for curve in curves
-    ]
     low, median, high = np.percentile(values, (25, 50, 75), axis=0)
 
     def seeds_and_band(axes: Any) -> None:
@@ -200,7 +193,26 @@ def _seeds_chart(seeds: Sequence[Sequence[tuple[int, float | None]]], color: str
             axes.plot(*thin(*zip(*curve, strict=True)), color=color, linewidth=0.6, alpha=0.5)
         axes.fill_between(update, low, high, color=color, alpha=0.2, linewidth=0)
 
-    return _svg([("", color, list(update), list(median))], (0.0, 1.0), seeds_and_band)
+    return _svg([("", color, update, list(median))], (0.0, 1.0), seeds_and_band)
+
+
+def seeds_over_updates(
+    seeds: Sequence[Sequence[tuple[int, float | None]]],
+) -> tuple[list[list[tuple[int, float]]], list[int], list[npt.NDArray[np.float64]]]:
+    """The measured points of each seed that has some; updates; and the value of each of these seeds at them.
+
+    A seed that has ended counts with its last value.
+    """
+    curves = [curve for seed in seeds if (curve := [(x, y) for x, y in seed if y is not None])]
+    if not curves:
+        return [], [], []
+    first, last = max(curve[0][0] for curve in curves), max(curve[-1][0] for curve in curves)
+    update = np.unique(np.linspace(first, max(first, last), POINTS).astype(int))
+    values = [
+        np.array([y for _, y in curve])[np.searchsorted([x for x, _ in curve], update, side="right") - 1]
+        for curve in curves
+    ]
+    return curves, update.tolist(), values
 
 
 def write_sweep_report(event: SweepEvent) -> None:
@@ -243,13 +255,7 @@ def _config_of(run: Run) -> str:
 
 def _fields(run: Run) -> list[tuple[str, str]]:
     """The configuration as pairs of flag name and value."""
-    flat: list[tuple[str, str]] = []
-    for name, value in run.config.model_dump().items():
-        if isinstance(value, dict) and name != "options":
-            flat += [(f"{name}.{inner}", str(v)) for inner, v in value.items()]
-        else:
-            flat.append((name, str(value)))
-    return flat
+    return [(name, str(value)) for name, value in dotted(run.config.model_dump(), whole="options").items()]
 
 
 # Learning curves
@@ -304,7 +310,6 @@ def _svg(
     """
     style = {
         "svg.fonttype": "none",
-        "svg.hashsalt": "modelnative",
         "font.family": "sans-serif",
         "font.size": 10,
         **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),

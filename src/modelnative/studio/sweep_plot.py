@@ -28,14 +28,7 @@ def write_comparison(folder: Path, title: str, cells: Sequence[Cell]) -> list[Pa
 
 def draw(title: str, cells: Sequence[Cell], kind: str) -> bytes:
     """The plot: solved, success and seconds of training, one line for each combination."""
-    style = {
-        "svg.hashsalt": "modelnative",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "text.parse_math": False,  # a task name may contain $
-    }
-    with figures(style) as figure_class:
+    with figures({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}) as figure_class:
         figure = figure_class(figsize=(11, 1.6 + 0.38 * len(cells)), layout="constrained", dpi=120)
         solved, success, seconds = figure.subplots(1, 3, sharey=True)
         for place, cell in enumerate(cells):

@@ -26,6 +26,7 @@ from modelnative.runs.events import Finished
 from modelnative.runs.run import Run
 from modelnative.tasks import make_task, option_parameters, task_entries
 from modelnative.tasks.contract.task import AnyTask
+from modelnative.tasks.tools.tool import argument_docs
 from modelnative.training.config import TrainConfig, with_fields
 
 PIPE_WIDTH = 120  # columns, if standard output is a file or a pipe
@@ -320,7 +321,7 @@ def task_page(name: str) -> Iterator[RenderableType]:
     yield f"vocabulary  {' '.join(spec.vocabulary)}"
     yield f"horizon     {spec.horizon} tokens; feedback after each: {spec.feedback_width or 'no'} tokens"
     options = table("option", "default", "meaning")
-    meanings = arguments(documentation)
+    meanings = argument_docs(documentation)
     for parameter in option_parameters(name).values():
         options.add_row(Text(parameter.name, "bold"), str(parameter.default), meanings.get(parameter.name, ""))
     if options.row_count:
@@ -328,19 +329,6 @@ def task_page(name: str) -> Iterator[RenderableType]:
         first = next(iter(option_parameters(name).values()))
         option = shlex.quote(f"{first.name}={first.default}")
         yield f"Set them with: modelnative train --task {name} --options {option}"
-
-
-def arguments(documentation: str) -> dict[str, str]:
-    r"""The section `Args:` of a Google-style docstring.
-
-    Example:
-        >>> arguments("Sums.\n\nArgs:\n    a: one,\n        first.\n    b: two.\n\nReturns:\n    c: no.")
-        {'a': 'one, first.', 'b': 'two.'}
-    """
-    _, _, rest = documentation.partition("Args:\n")
-    section = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0]
-    meanings = re.findall(r"^ {4}(\w+): (.*(?:\n {5}.*|\n$)*)", section, re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in meanings}
 
 
 def _number(count: Callable[[], int]) -> str:

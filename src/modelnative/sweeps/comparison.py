@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from modelnative.errors import UserError
 from modelnative.evidence.comparison import (
@@ -15,6 +13,7 @@ from modelnative.evidence.comparison import (
     probability_of_improvement,
     profile,
 )
+from modelnative.evidence.record import Record
 from modelnative.sweeps.groups import RATES, Group
 from modelnative.sweeps.results import MIN_SEEDS
 
@@ -41,7 +40,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """What the groups reach.
 
     Attributes:
@@ -63,10 +62,6 @@ class Comparison:
     level: float
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return dataclasses.asdict(self)
 
 
 def compare_groups(groups: Sequence[Group], metric: str) -> Comparison:

@@ -13,7 +13,7 @@ from typing import Protocol
 from modelnative.sweeps.folder import Sweep, tail
 from modelnative.sweeps.plan import Trial
 from modelnative.sweeps.worker import FINISHED, REFUSED, STOPPED
-from modelnative.training.parallel import child_environment
+from modelnative.tasks.importing import child_environment
 
 CODE = "import sys; from modelnative.sweeps.worker import main; sys.exit(main(sys.argv[1:]))"
 POLL_SECONDS = 0.05

@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from modelnative.errors import UserError, require_number, require_path
-from modelnative.runs.files import FORMAT, Held, read_json, write_json
+from modelnative.runs.files import FORMAT, Held, InFolder, read_json, write_json
 from modelnative.runs.run import Run
 from modelnative.runs.upgrade import FORMATS
 from modelnative.sweeps.plan import Trial, plan
@@ -42,6 +42,9 @@ class Sweep:
     path: Path
     spec: Spec
     trials: tuple[Trial, ...]
+
+    report_path = InFolder("report.html")
+    results_path = InFolder("results.csv")
 
     @classmethod
     def planned(cls, path: Path, spec: Spec) -> Sweep:
@@ -153,16 +156,6 @@ class Sweep:
         trusted = trust_flags(vars(trial.config) for trial in self.trials)
         return f"modelnative {command} {shlex.quote(str(self.path))}{trusted}"
 
-    @property
-    def report_path(self) -> Path:
-        """The report of all seeds."""
-        return self.path / "report.html"
-
-    @property
-    def results_path(self) -> Path:
-        """The table of results."""
-        return self.path / "results.csv"
-
     def trial(self, name: str) -> Trial:
         """The trial with a name.
 
@@ -232,10 +225,10 @@ def _in_use(path: Path) -> bool:
     return path.exists() and (not path.is_dir() or any(file.name != "sweep.json.partial" for file in path.iterdir()))
 
 
-def tail(path: Path) -> list[str]:
-    """The last lines of a file that may be long and may grow; empty if it does not exist."""
+def tail(path: Path, size: int = 8192) -> list[str]:
+    """The lines at the end of a file that may be long and may grow, so many bytes; empty if it does not exist."""
     if not path.exists():
         return []
     with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
         return file.read().decode(errors="replace").split("\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelnative.errors import UserError, choose, require
+from modelnative.policies.config_model import dotted
 from modelnative.runs.result import COSTS, Result
 from modelnative.runs.run import Run
 from modelnative.sweeps.folder import Sweep
@@ -31,7 +32,7 @@ APART = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Group:
     """Trainings that differ in their seed and task only.
 
@@ -79,8 +80,7 @@ def read_groups(paths: Sequence[Path], metric: str = "success", stage: str | Non
         fields = {name: value for name, value in _fields(run).items() if name in varying}
         parts = [source, *(f"{name}={text(value)}" for name, value in fields.items())]
         label = " ".join(filter(None, parts)) or "all runs"
-        group = groups.setdefault(label, Group(label))
-        groups[label] = _with(group, run, metric, stage)
+        _add(groups.setdefault(label, Group(label)), run, metric, stage)
     for group in groups.values():
         require(bool(group.scores), "runs", group.label, "at least one finished run in every group")
     return list(groups.values())
@@ -96,13 +96,7 @@ def _runs(path: Path, several: bool) -> list[tuple[str, Run]]:
 
 def _fields(run: Run) -> Fields:
     """What a run trains with, by dotted name."""
-    flat: Fields = {}
-    for name, value in run.config.model_dump().items():
-        if name not in APART:
-            flat.update(
-                {f"{name}.{leaf}": v for leaf, v in value.items()} if isinstance(value, dict) else {name: value}
-            )
-    return flat
+    return dotted({name: value for name, value in run.config.model_dump().items() if name not in APART})
 
 
 def _varying(runs: Sequence[Run]) -> set[str]:
@@ -114,17 +108,19 @@ def _varying(runs: Sequence[Run]) -> set[str]:
     return {name for (_, name), values in seen.items() if len(values) > 1}
 
 
-def _with(group: Group, run: Run, metric: str, stage: str | None) -> Group:
-    """The group with one more run."""
+def _add(group: Group, run: Run, metric: str, stage: str | None) -> None:
+    """Add a run to a group."""
     task, seed = run.config.task, run.config.seed
-    seeds = {**group.seeds, task: [*group.seeds.get(task, []), seed]}
-    if len(set(seeds[task])) < len(seeds[task]):
+    seeds = group.seeds.setdefault(task, [])
+    if seed in seeds:
         raise UserError(f"runs: seed {seed} of {task} is twice in the group {group.label!r}; name each run once")
+    seeds.append(seed)
     if not run.result_path.exists():
-        return Group(group.label, group.scores, group.seeds, group.unsolved, group.failed + 1)
+        group.failed += 1
+        return
     result = run.result()
-    scores = {**group.scores, task: [*group.scores.get(task, []), _score(result, metric, stage)]}
-    return Group(group.label, scores, seeds, group.unsolved + (not result.evaluation.perfect), group.failed)
+    group.scores.setdefault(task, []).append(_score(result, metric, stage))
+    group.unsolved += not result.evaluation.perfect
 
 
 def _score(result: Result, metric: str, stage: str | None) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelnative.errors import UserError, require
-from modelnative.policies.config_model import nested
+from modelnative.policies.config_model import dotted, nested
 from modelnative.sweeps.spec import MAX_TRIALS, Fields, Spec
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.recipes import recipe
@@ -93,11 +93,7 @@ def field_of(config: TrainConfig, name: str) -> Any:
         >>> field_of(TrainConfig(), "policy.width")
         64
     """
-    group, _, leaf = name.partition(".")
-    value = getattr(config, group)
-    if not leaf:
-        return value
-    return value.get(leaf) if isinstance(value, dict) else getattr(value, leaf)
+    return dotted(config.model_dump()).get(name)
 
 
 def _trial(base: Fields, fields: Fields, varied: Sequence[str]) -> Trial:

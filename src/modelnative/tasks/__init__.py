@@ -15,8 +15,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, get_origin
 
 from modelnative.errors import UserError, choose, in_words, shown
-from modelnative.tasks.importing import imported, module_name, script_path
-from modelnative.tasks.libraries import maker_of
+from modelnative.tasks.importing import imported, maker_of, module_name, script_path
 
 if TYPE_CHECKING:
     from modelnative.tasks.contract.task import AnyTask

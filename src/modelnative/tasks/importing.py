@@ -20,12 +20,24 @@ from types import ModuleType
 from typing import Any
 
 from modelnative.errors import UserError, in_words
-from modelnative.tasks.libraries import module_of
 
+# Of a library, what makes its tasks: called with the rest of the name and the options.
+LIBRARIES = {"gymnasium": "modelnative.tasks.gymnasium.task:GymnasiumTask"}
+MIXTURE = "modelnative.tasks.mixture.task:NamedMixture"  # called with the whole name and the options
 SHOWN = 10  # names in a message
 INTERACTIVE = (
     "it was made in a notebook or an interactive session; put it in a file, and train with its name from there"
 )
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """The environment of a child process of `threads` CPU threads, which can import what this process can.
+
+    The child belongs to no group, even if a launcher such as torchrun has started this process in one.
+    """
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # such as a task next to the user's script
+    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**alone, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
 
 
 def trust(*modules: str) -> None:
@@ -231,3 +243,43 @@ def _lacks(module: ModuleType, attribute: str) -> str:
     if not near and len(own) > SHOWN:
         hint += " …"
     return f"there is no {attribute!r} in {getattr(module, '__file__', None) or module.__name__}; {hint}"
+
+
+# Names of tasks that other things are made of: `gymnasium:CartPole-v1`, `arithmetic+recall`
+
+
+def library_of(name: object) -> str:
+    """Return the library that a task's name refers to; empty if it refers to none.
+
+    Example:
+        >>> library_of("gymnasium:CartPole-v1"), library_of("arithmetic")
+        ('gymnasium', '')
+    """
+    library, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return library if colon and library in LIBRARIES else ""
+
+
+def maker_of(name: object) -> tuple[str, str] | None:
+    """Return what makes a task of such a name, as `module:Class`, and its first argument; None for other names.
+
+    Example:
+        >>> maker_of("arithmetic+recall")
+        ('modelnative.tasks.mixture.task:NamedMixture', 'arithmetic+recall')
+    """
+    if not isinstance(name, str):
+        return None
+    if library := library_of(name):
+        return LIBRARIES[library], name.partition(":")[2]
+    return (MIXTURE, name) if "+" in name and ":" not in name else None
+
+
+def module_of(name: str) -> str:
+    """Return the module whose code a name would run; empty if it is of this library or of a known one.
+
+    Example:
+        >>> module_of("mytasks:MyTask"), module_of("gymnasium:CartPole-v1"), module_of("gymnasium:mytasks:My-v0")
+        ('mytasks', '', 'mytasks')
+    """
+    name = name.partition(":")[2] if library_of(name) else name
+    module, colon, _ = name.partition(":")
+    return module if colon else ""

@@ -49,16 +49,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def child_environment(threads: int) -> dict[str, str]:
-    """The environment of a child process of `threads` CPU threads, which can import what this process can.
-
-    The child belongs to no group, even if a launcher such as torchrun has started this process in one.
-    """
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # such as a task next to the user's script
-    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**alone, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
-
-
 class Pool:
     """Threads that each compute on one core.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelnative.policies.registry import CORES, named
-from modelnative.tasks.libraries import library_of
+from modelnative.tasks.importing import library_of
 from modelnative.training.config import TrainConfig, with_fields
 from modelnative.training.registry import ALGORITHMS, CURRICULA
 

@@ -25,7 +25,7 @@ from modelnative.training.curriculum import Curriculum, Draw, Preparation
 from modelnative.training.dynamic_sampling import replace_rejected
 from modelnative.training.events import Alarmed, CallbackLike, Event, Searched, Started, Updated
 from modelnative.training.gradient import policy_gradient
-from modelnative.training.loss import LossTerms, LossTokens, LossWeights
+from modelnative.training.loss import LossTerms, LossWeights
 from modelnative.training.metrics import Metrics, measure
 from modelnative.training.parallel import PRIVATE, Group, Pool, cores, gather_rollout
 from modelnative.training.recipes import recipe
@@ -210,20 +210,11 @@ class Trainer:
         annealed = max(config.optimizer.min_lr_fraction, left)
         self.optimizer.lr = config.optimizer.learning_rate * annealed
         advantage, target = self.algorithm.advantages(rollout)
-        chosen = rollout.loss_mask
-        mask = rollout.running if config.loss.hint_weight else chosen
-        taken = (rollout.action, rollout.behavior_log_prob, advantage, target)
-        return UpdateState(
-            rollout=rollout,
-            played=played,
-            steps=steps,
-            mask=mask,
-            length=rollout.length,
-            tokens=mask.sum(0),
-            columns=LossTokens(*(x.flatten() for x in (*taken, chosen, rollout.explored, mask & ~chosen))),
-            entropy_weight=config.loss.entropy_weight * annealed**2,
-            started=started,
-            learning=learning,
+        mask = rollout.running if config.loss.hint_weight else rollout.loss_mask
+        entropy_weight = config.loss.entropy_weight * annealed**2
+        times = {"started": started, "learning": learning}
+        return UpdateState.of(
+            rollout, advantage, target, mask, steps=steps, played=played, entropy_weight=entropy_weight, **times
         )
 
     def minibatches(self) -> list[Tensor]:

@@ -15,7 +15,7 @@ from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.policies.memory import require_memory
 from modelnative.tasks.contract.task import AnyTask, Problems
 from modelnative.training.gradient import policy_gradient
-from modelnative.training.loss import LossTokens, LossWeights
+from modelnative.training.loss import LossWeights
 from modelnative.training.rollout import SHORTER, Rollout, empty_columns, rollout_bytes
 from modelnative.training.update_state import UpdateState
 
@@ -134,20 +134,7 @@ def _one_action(task: AnyTask, problems: Problems) -> UpdateState:
         columns[name][0] = True
     columns["token"], columns["feedback"] = _read(task, task.spec.horizon, problems)
     rollout, nothing = Rollout(problems, final=None, **columns), torch.zeros_like(columns["value"])
-    taken = (rollout.action, rollout.behavior_log_prob, nothing, nothing)
-    marks = (rollout.loss_mask, rollout.explored, rollout.hint_mask)
-    return UpdateState(
-        rollout=rollout,
-        played=[],
-        steps=n,
-        mask=rollout.loss_mask,
-        length=rollout.length,
-        tokens=rollout.length,
-        columns=LossTokens(*(x.flatten() for x in (*taken, *marks))),
-        entropy_weight=0.0,
-        started=0.0,
-        learning=0.0,
-    )
+    return UpdateState.of(rollout, nothing, nothing, rollout.loss_mask, steps=n)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 
 from modelnative.errors import UserError, shown
 from modelnative.runs.files import read_json
+from modelnative.sweeps.folder import tail
 
 MOST = 5000  # runs that are listed
 DEPTH = 8  # folders below the root in which runs are looked for
@@ -161,11 +162,15 @@ def bounded_json(path: Path) -> Any:
     Raises:
         UserError: it is missing, too large, no plain file, or not JSON.
     """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: not a plain file")
+    _require_plain(path)
     if _stamp(path)[1] > LARGEST:
         raise UserError(f"{path}: larger than {LARGEST >> 20} MiB; not read")
     return read_json(path)
+
+
+def _require_plain(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a plain file")
 
 
 def last_line(path: Path) -> dict[str, Any]:
@@ -174,14 +179,8 @@ def last_line(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no plain file.
     """
-    if not path.exists():
-        return {}
-    if not path.is_file():
-        raise UserError(f"{path}: not a plain file")
-    with open(path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-        lines = file.read(TAIL).split(b"\n")[:-1]
-    for line in reversed(lines):
+    _require_plain(path)
+    for line in reversed(tail(path, TAIL)[:-1]):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.calls import Call, press_call
 from modelnative.tasks.contract.sampling import NumberedTask, StageTables
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import Problems, S, Split, TaskSpec, in_split, require
@@ -19,6 +20,7 @@ CTX, MUL, ADD, SUB, ANS, STO, RCL, EOS = range(10, 18)
 VOCABULARY = (*"0123456789", "CTX", "MUL", "ADD", "SUB", "ANS", "STO", "RCL", "EOS")
 STAGES = ("T0", "T1", "T2")
 STRIDE = 10**6  # difference between the first keys of two stages
+KEYS = tuple(key for key in VOCABULARY if key != "CTX")  # that are worth pressing
 FORMULAS = ("a*b + c", "(a*b + c) - d", "(a*b + c) - d*e")  # the target of each stage
 
 
@@ -107,6 +109,14 @@ class OperandTask(NumberedTask[ArithmeticProblems, S]):
         values = problems.operands[i, : self.counts[stage]].tolist()
         given = " ".join(f"{name}={value}" for name, value in zip(OPERANDS, values, strict=False))
         return f"{given}; compute {FORMULAS[stage]}"
+
+    def prompt(self, problems: ArithmeticProblems, i: int) -> str:
+        digits = [token for token in problems.context[i].tolist() if token < CTX]
+        given = " ".join(f"{name}={digit}" for name, digit in zip(OPERANDS, digits, strict=False))
+        return f"{given}. Compute {FORMULAS[int(problems.stage[i])]}."
+
+    def calls(self) -> list[Call]:
+        return [press_call(self.spec.vocabulary, ("3", "MUL", "7"), KEYS)]
 
     def answer_records(self, problems: ArithmeticProblems, value: Tensor, answered: Tensor) -> list[dict[str, Any]]:
         """See `Task.records`; `value`, int64 [n], is the answer where `answered`, bool [n], is true."""

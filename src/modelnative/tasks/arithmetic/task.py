@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +21,13 @@ from modelnative.tasks.arithmetic.problems import (
     ArithmeticProblems,
     OperandTask,
 )
-from modelnative.tasks.arithmetic.words import ArithmeticWords
-from modelnative.tasks.calculator import PLACES, CalculatorState, PocketCalculator
+from modelnative.tasks.calculator import (
+    PLACES,
+    CalculatorState,
+    PocketCalculator,
+    calculator_rules,
+    display_text,
+)
 from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import State, Step, replace, require
@@ -52,7 +58,7 @@ class ArithmeticState(State):
     earned: Tensor
 
 
-class Arithmetic(ArithmeticWords, OperandTask[ArithmeticState]):
+class Arithmetic(OperandTask[ArithmeticState]):
     """Compute a·b + c (T0), (a·b + c) − d (T1) or (a·b + c) − d·e (T2) on a pocket calculator.
 
     The keys are those of `modelnative.tasks.calculator` with one memory cell (STO, RCL) and one digit for each entry.
@@ -142,6 +148,12 @@ class Arithmetic(ArithmeticWords, OperandTask[ArithmeticState]):
 
     def state_groups(self) -> dict[str, tuple[str, ...]]:
         return self.machine.state_groups("calculator")
+
+    def rules(self) -> str:
+        return calculator_rules(["STO"], ["RCL"], 1, self.closed_loop)
+
+    def show(self, row: Sequence[int]) -> str:
+        return display_text(VOCABULARY, row, self.spec.end)
 
     def _potential(self, state: ArithmeticState) -> Tensor:
         """Φ: float32 [n]; 0 where an episode has ended; at its start −1, or more where an operand 0 is a shortcut."""

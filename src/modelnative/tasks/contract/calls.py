@@ -127,6 +127,40 @@ def press_call(vocabulary: Sequence[str], example: Sequence[str], typed: Sequenc
     )
 
 
+def pattern_call(name: str, doc: str, pattern: Sequence[str], arguments: Mapping[str, Argument] | None = None) -> Call:
+    """A call that always presses keys of the same pattern.
+
+    Args:
+        name, doc: of the call.
+        pattern: the keys in order; the name of an argument stands for the key of its value.
+        arguments: with listed choices.
+
+    Example:
+        >>> key, value = Kind(str, ("a", "b")), Kind(int, (0, 1))
+        >>> pair = {"key": Argument((key,), "a key"), "value": Argument((value,), "a value")}
+        >>> put = pattern_call("put", "Write a pair.", ("PUT", "key", "value"), pair)
+        >>> put.keys(None, {"key": "b", "value": 1})
+        ['PUT', 'b', '1']
+        >>> put.read(None, ["PUT", "b", "1", "NEXT"]), put.read(None, ["PUT", "NEXT"])
+        (({'key': 'b', 'value': 1}, 3), None)
+    """
+    known = arguments or {}
+    values = {
+        part: {str(c): c for kind in known[part].kinds for c in kind.choices} for part in pattern if part in known
+    }
+
+    def read(state: object, keys: Sequence[str]) -> tuple[dict[str, Any], int] | None:
+        pairs = list(zip(pattern, keys, strict=False))
+        if len(pairs) < len(pattern) or any(key not in values.get(part, (part,)) for part, key in pairs):
+            return None
+        return {part: values[part][key] for part, key in pairs if part in values}, len(pattern)
+
+    def keys(state: object, given: Mapping[str, Any]) -> list[str]:
+        return [str(given[part]) if part in values else part for part in pattern]
+
+    return Call(name, doc, keys, read, known, uses=str(len(pattern)))
+
+
 def without_arguments(name: str, doc: str, key: str) -> Call:
     """A call without arguments that presses one key."""
-    return Call(name, doc, lambda state, given: [key], lambda state, keys: ({}, 1) if keys[:1] == [key] else None)
+    return pattern_call(name, doc, (key,))

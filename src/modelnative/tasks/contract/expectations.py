@@ -39,9 +39,7 @@ def expect_same(left: Batch | Tensor, right: Batch | Tensor, clause: str) -> Non
 
 def all_tensors(value: Batch | Tensor) -> list[Tensor]:
     """Return all tensors of a batch, those of nested batches included."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for field in value.fields() for tensor in all_tensors(field)]
+    return [value] if isinstance(value, Tensor) else value.tensors()
 
 
 def expect_tokens(task: AnyTask, tokens: Tensor, shape: tuple[int, ...], what: str) -> None:

@@ -50,7 +50,7 @@ class NumberedTask(Task[P, S]):
 
     def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[P]:
         for numbers in self.numbers(stage, split).split(chunk):
-            if len(numbers):
+            if len(numbers):  # splitting an empty tensor gives one part
                 yield self.problems(torch.full((len(numbers),), stage), numbers)
 
     def count(self, stage: int, split: Split = "all") -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelnative.tasks.contract.calls import Argument, Call, without_arguments
+from modelnative.tasks.contract.calls import Argument, Call, pattern_call
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import TaskSpec
 from modelnative.tasks.dictionary.tables import ANSWERS, ASK, KEYS, NEXT, OVER, SYMBOLS, VOCABULARY, DictionaryTables
@@ -56,15 +56,13 @@ class DictionaryWords:
         key = Argument((Kind(str, tuple(KEYS)),), "a key")
         value = Argument((Kind(int, VALUES),), "a value")
         calls = [
-            without_arguments("next", "Show the next pair, or the first query.", "NEXT"),
-            Call("answer", "Answer the query.", _answer_keys, _read_answer, {"value": value}),
+            pattern_call("next", "Show the next pair, or the first query.", ("NEXT",)),
+            pattern_call("answer", "Answer the query.", ("value",), {"value": value}),
         ]
         if self.store:
             both = {"key": key, "value": value}
-            calls.append(Call("put", "Write a pair to the store.", _put_keys, _read_put, both, uses="3"))
-            calls.append(
-                Call("get", "Show the value of a key in the store.", _get_keys, _read_get, {"key": key}, uses="2")
-            )
+            calls.append(pattern_call("put", "Write a pair to the store.", ("PUT", "key", "value"), both))
+            calls.append(pattern_call("get", "Show the value of a key in the store.", ("GET", "key"), {"key": key}))
         return calls
 
     def valid(self, state: Any) -> Tensor:
@@ -78,28 +76,3 @@ class DictionaryWords:
             move = self.tables(token.device).moves[row]
             accepted = (move & 7 != OVER) | (move & ANSWERS > 0)
         return accepted & ~state.done[:, None]
-
-
-def _answer_keys(state: Any, given: Mapping[str, Any]) -> list[str]:
-    return [str(given["value"])]
-
-
-def _read_answer(state: Any, keys: Sequence[str]) -> tuple[dict[str, Any], int] | None:
-    return ({"value": int(keys[0])}, 1) if keys[0].isdigit() else None
-
-
-def _put_keys(state: Any, given: Mapping[str, Any]) -> list[str]:
-    return ["PUT", given["key"], str(given["value"])]
-
-
-def _read_put(state: Any, keys: Sequence[str]) -> tuple[dict[str, Any], int] | None:
-    fits = len(keys) > 2 and keys[0] == "PUT" and keys[1] in KEYS and keys[2].isdigit()
-    return ({"key": keys[1], "value": int(keys[2])}, 3) if fits else None
-
-
-def _get_keys(state: Any, given: Mapping[str, Any]) -> list[str]:
-    return ["GET", given["key"]]
-
-
-def _read_get(state: Any, keys: Sequence[str]) -> tuple[dict[str, Any], int] | None:
-    return ({"key": keys[1]}, 2) if len(keys) > 1 and keys[0] == "GET" and keys[1] in KEYS else None

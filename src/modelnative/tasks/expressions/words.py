@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modelnative.tasks.calculator import CTX
-from modelnative.tasks.calculator_words import calculator_rules, display_text
+from modelnative.tasks.calculator import CTX, calculator_rules, display_text
 from modelnative.tasks.contract.calls import Call, press_call
 from modelnative.tasks.contract.task import TaskSpec
 from modelnative.tasks.expressions import paper

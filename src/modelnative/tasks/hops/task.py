@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import choose
+from modelnative.tasks.contract.board import BoardField
 from modelnative.tasks.contract.sampling import content_key, draw_within, require_listable
 from modelnative.tasks.contract.tables import PerDevice
 from modelnative.tasks.contract.task import (
@@ -26,7 +27,6 @@ from modelnative.tasks.contract.task import (
     require,
     whole_number,
 )
-from modelnative.tasks.hops.board import map_board
 from modelnative.tasks.hops.permutations import Packing, Shuffles, cycle, nodes, shuffled
 from modelnative.tasks.hops.tables import HopsTables, make_tables, ways_to_write
 from modelnative.tasks.hops.words import HopsWords
@@ -326,7 +326,17 @@ class Hops(HopsWords, Task[HopsProblems, HopsState]):
             "display": "" if shown == self.eos else self.spec.vocabulary[shown],
         }
 
-    board = map_board
+    def board(self, state: HopsState, i: int) -> list[BoardField]:
+        """The registers, then each map as a row of cells, with the node on the display marked."""
+        registers, nodes = self.registers(state, i), self.spec.vocabulary[: self.size]
+        shown = registers["display"]
+        marked = nodes.index(shown) if shown in nodes else -1
+        fields = [BoardField(label, text) for label, text in registers.items()]
+        maps = self.packing.unpacked(state.maps[i].view(self.maps, -1)).tolist()
+        for tool, row in zip(self.tools, maps, strict=True):
+            cells = tuple(f"{a}→{nodes[b]}" for a, b in zip(nodes, row, strict=True))
+            fields.append(BoardField(f"map of {tool}", cells, marked))
+        return fields
 
     def _tables(self) -> HopsTables:
         marks, packing = (self.first_digit, self.hop, self.gap), self.packing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelnative.tasks.contract.calls import Argument, Call
+from modelnative.tasks.contract.calls import Argument, Call, pattern_call
 from modelnative.tasks.contract.task import TaskSpec
 from modelnative.tasks.tools.tool import Kind
 
@@ -55,14 +55,7 @@ class HopsWords:
                 {**(which if self.maps > 1 else {}), "node": node},
                 uses="1" if self.maps == 1 else "1, or 2 with another map than before",
             ),
-            Call(
-                "answer",
-                "Answer with a node, which ends the episode.",
-                _answer_keys,
-                _read_answer,
-                {"node": node},
-                uses="2",
-            ),
+            pattern_call("answer", "Answer with a node, which ends the episode.", ("ANS", "node"), {"node": node}),
         ]
 
     def _next_keys(self, state: Any, given: Mapping[str, Any]) -> list[str]:
@@ -76,11 +69,3 @@ class HopsWords:
             return {"map": int(keys[0].removeprefix("NEXT")), "node": keys[1]}, 2
         mode = int(state.mode[0])
         return ({"map": mode + 1, "node": keys[0]}, 1) if keys[0][0] == "n" and mode < self.maps else None
-
-
-def _answer_keys(state: Any, given: Mapping[str, Any]) -> list[str]:
-    return ["ANS", given["node"]]
-
-
-def _read_answer(state: Any, keys: Sequence[str]) -> tuple[dict[str, Any], int] | None:
-    return ({"node": keys[1]}, 2) if keys[0] == "ANS" and len(keys) > 1 and keys[1][0] == "n" else None

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NoReturn, TypeVar
 
+from modelnative.tasks.importing import child_environment
 from modelnative.tasks.tools.tool import CallOutcome, Tool, Value
 
 X = TypeVar("X")
@@ -186,13 +187,11 @@ class Worker:
     """
 
     def __init__(self, target: str) -> None:
-        # The worker has the import path of this process, for example for a tool in the working directory.
-        path = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "modelnative.tasks.tools.worker", target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=child_environment(threads=1),
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches this process alone, which stops the workers

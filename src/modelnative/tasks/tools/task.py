@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
-from modelnative.tasks.contract.sampling import StageTables, content_key
+from modelnative.tasks.contract.sampling import NumberedTask, StageTables, content_key
 from modelnative.tasks.contract.tables import PerDevice
-from modelnative.tasks.contract.task import SPLITS, Problems, Split, Step, Task, TaskSpec, in_split, require
+from modelnative.tasks.contract.task import SPLITS, Problems, Split, Step, TaskSpec, in_split, require
 from modelnative.tasks.tools.call_table import NONE
 from modelnative.tasks.tools.interpreter import Interpreter, ToolState
 from modelnative.tasks.tools.problems import FromInputs, ProblemList, described
@@ -32,7 +32,7 @@ class ToolProblems(Problems):
     row: Tensor
 
 
-class ToolTask(ToolWords, Task[ToolProblems, ToolState]):
+class ToolTask(ToolWords, NumberedTask[ToolProblems, ToolState]):
     """Reach the target by calling tools that are plain Python functions.
 
     The agent writes the name of a tool and then one token for each argument: the name of an input, the name of an
@@ -115,7 +115,7 @@ class ToolTask(ToolWords, Task[ToolProblems, ToolState]):
         )
         self._problems = PerDevice(listed.to)
         self._splits = {split: in_split(listed.key, split) for split in SPLITS}
-        self._rows = StageTables(self.spec.stages, self._part)
+        self._rows = StageTables(self.spec.stages, self.numbers)
         for index, name in enumerate(self.spec.stages):
             require(self.count(index, "train") > 0, "problems", name, "more problems in this stage: all are held out")
         inputs, targets = self._interned()
@@ -127,13 +127,13 @@ class ToolTask(ToolWords, Task[ToolProblems, ToolState]):
     def sample(self, stage: Tensor, generator: torch.Generator, split: Split = "train") -> ToolProblems:
         return self._at(self._rows.draw(stage, generator, split))
 
-    def enumerate(self, stage: int, split: Split = "all", chunk: int = 1 << 15) -> Iterator[ToolProblems]:
-        for rows in self._part(stage, split).split(chunk):
-            if len(rows):  # splitting an empty tensor gives one part
-                yield self._at(rows)
+    def numbers(self, stage: int, split: Split) -> Tensor:
+        """See `NumberedTask.numbers`; the number of a problem is its row in the list of all problems."""
+        inside = self._problems(torch.device("cpu")).stage == stage
+        return (inside & self._splits[split]).nonzero()[:, 0]
 
-    def count(self, stage: int, split: Split = "all") -> int:
-        return len(self._part(stage, split))
+    def problems(self, stage: Tensor, numbers: Tensor) -> ToolProblems:
+        return self._at(numbers)
 
     def parse(self, stage: int, text: str) -> ToolProblems:
         listed = self.listed
@@ -209,11 +209,6 @@ class ToolTask(ToolWords, Task[ToolProblems, ToolState]):
         problems = self._problems(rows.device)[rows]
         problems.context = problems.context.long()
         return problems
-
-    def _part(self, stage: int, split: Split) -> Tensor:
-        """The rows of a stage and split: int64."""
-        inside = self._problems(torch.device("cpu")).stage == stage
-        return (inside & self._splits[split]).nonzero()[:, 0]
 
     def _interned(self) -> tuple[Tensor, Tensor]:
         """The ids of the inputs, int64 [problems, inputs], and of the targets, int64 [problems]."""

@@ -23,16 +23,8 @@ Value: TypeAlias = int | float | bool | str
 A = ParamSpec("A")
 R = TypeVar("R")
 
-RESERVED = (
-    "reset",
-    "step",
-    "state",
-    "close",
-    "get_reward",
-    "answer",
-    "begin",
-    "press",
-)  # by the environments of bridges
+# By the environments of bridges.
+RESERVED = ("reset", "step", "state", "close", "get_reward", "answer", "begin", "press")
 SECONDS = 1.0  # default time limit of a call
 MAX_DIGITS = 12  # of a number that is an input, a target or a result
 JSON_TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}

@@ -61,22 +61,14 @@ class ToolVocabulary:
         meaning: dict[str, str] = {}
         for what, names in groups:
             for name in names:
-                require(
-                    name.isidentifier() or what not in ("an input", "a tool"),
-                    what,
-                    name,
-                    "a name that is a valid identifier",
-                )
+                is_name = name.isidentifier() or what not in ("an input", "a tool")
+                require(is_name, what, name, "a name that is a valid identifier")
                 if name in meaning:
                     raise UserError(f"{what}: {name!r} is not allowed; it is already the name of {meaning[name]}")
                 meaning[name] = what
                 self.ids[name] = len(self.ids)
-        require(
-            len(self.ids) <= MOST_TOKENS,
-            "problems",
-            f"{len(self.ids)} tokens",
-            f"at most {MOST_TOKENS}; use fewer strings",
-        )
+        count, allowed = len(self.ids), f"at most {MOST_TOKENS}; use fewer strings"
+        require(count <= MOST_TOKENS, "problems", f"{count} tokens", allowed)
         self.end = self.ids["EOS"]
 
     @property

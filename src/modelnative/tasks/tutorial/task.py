@@ -21,13 +21,17 @@ from modelnative.tasks.arithmetic.problems import (
     OperandTask,
 )
 from modelnative.tasks.contract.task import State, Step, replace, require
-from modelnative.tasks.tutorial.words import TutorialWords
 
 PROGRAMS = (
     "MUL ADD ANS",
     "MUL ADD SUB ANS",
     "MUL STO SUB MUL ADD ANS",  # (a·b − e)·d + c, which is the target when d = 1 or a·b = 0
 )
+RULES = """You press the keys of tools that know the operands and keep a value, 'last'. Nothing is shown.
+MUL: last = a*b if last is empty, otherwise last*d (stage T0: no effect then).
+ADD: last + c. SUB: last - d, or last - e at stage T2 after STO (stage T0: no effect).
+STO: sets the memory. RCL: once the memory is set, last = d*e at stage T2, otherwise 0 if last is empty.
+ANS: answer with last, which ends the episode. Digits and EOS have no effect."""
 CHOSEN = 6  # actions that the tutorial's policy chooses in an episode
 READ = 7  # largest number of actions that the tutorial's environment reads
 
@@ -49,7 +53,7 @@ class TutorialState(State):
     has_memory: Tensor
 
 
-class Tutorial(TutorialWords, OperandTask[TutorialState]):
+class Tutorial(OperandTask[TutorialState]):
     """The task of the published tutorial: press tools that already know a, b, c, d and e.
 
     All five operands are in the context at every stage. The reward is the published score (`published_score`), paid at
@@ -94,6 +98,9 @@ class Tutorial(TutorialWords, OperandTask[TutorialState]):
 
     def options(self) -> dict[str, Any]:
         return {"horizon": self.spec.horizon}
+
+    def rules(self) -> str:
+        return RULES
 
     def oracle(self, problems: ArithmeticProblems) -> Tensor:
         """The best constant program of each stage for the declared target: int64 [n, horizon]; see the class for T2."""
