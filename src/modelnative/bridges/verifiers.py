@@ -1,6 +1,8 @@
-"""Any task as a taskset of verifiers (v1), which prime-rl trains on, too: `modelnative.bridges.verifiers`.
+"""Any task as a taskset of verifiers (v1), which prime-rl trains on, too.
 
-    vf-validate modelnative.bridges.verifiers --taskset.family countdown --runtime.type subprocess --select.limit 20
+A taskset's id is the name of a module without dots, so import `EpisodeTaskset` into one: `my_tasks`, for example.
+
+    vf-validate my_tasks --taskset.family countdown --taskset.count 20 --runtime.type subprocess
 
 The model calls the task's functions through one tool server; the episode is kept in the rollout's state as JSON. The
 rollout stops when the episode is over. `validate` plays the oracle. Needs the extra `verifiers`.
