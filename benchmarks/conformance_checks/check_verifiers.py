@@ -141,9 +141,20 @@ async def _rollouts(name: str) -> int:
                 for task, episode, expected in zip(tasks, episodes, played[kind], strict=True):
                     assert episode.ok, [*episode.errors, *(trace.errors for trace in episode.traces)]
                     _compare(task, episode.traces[0], expected)
+                _compare_schemas(name, episodes[0].traces[0])
                 won += sum(expected.success for expected in played[kind])
                 print(f"    {name}, {kind}: {len(episodes)} rollouts are equal", flush=True)
     return won
+
+
+def _compare_schemas(name: str, trace: Any) -> None:
+    offered = {tool.name: tool.parameters for tool in trace.tools}
+    for call in family(name).calls():
+        ours, theirs = call.schema()["function"]["parameters"], offered.pop(call.name)
+        found = {key: {k: v for k, v in p.items() if k != "title"} for key, p in theirs["properties"].items()}
+        assert found == ours["properties"], (theirs, ours)
+        assert theirs.get("required", []) == ours["required"], (theirs, ours)
+    assert not offered, offered
 
 
 def _compare(task: Any, trace: Any, expected: Played) -> None:

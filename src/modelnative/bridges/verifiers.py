@@ -16,9 +16,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from modelnative.bridges.trl import hint_of
 from modelnative.extras import optional
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.calls import Call
@@ -134,7 +133,8 @@ class EpisodeTools(vf.Toolset[EpisodeToolsConfig, EpisodeState]):  # type: ignor
             self.state.episode = episode.to_json()
             return text
 
-        hints = {name: Annotated[hint_of(a), Field(description=a.doc)] for name, a in call.arguments.items()}
+        # The schema is of the argument, the value is what the model wrote: the episode refuses it in its own words.
+        hints = {name: Annotated[Any, WithJsonSchema(a.schema())] for name, a in call.arguments.items()}
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter(name, kind, annotation=hint) for name, hint in hints.items()]
         function.__name__ = call.name
