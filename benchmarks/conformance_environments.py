@@ -65,7 +65,7 @@ def prepare(name: str, say: Say) -> Path:
         OSError: the environment cannot be made; the message has the end of the installer's.
     """
     group, folder = GROUPS[name], FOLDER / name
-    python, stamp = folder / "bin" / "python", folder / "installed.json"
+    python, stamp = folder / "bin" / "python", folder / "installed"
     wanted = _wanted(group)
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         say(f"{name}: the environment stands ({os.path.relpath(folder)})")

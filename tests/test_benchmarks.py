@@ -202,7 +202,7 @@ def test_a_group_that_cannot_be_installed_is_a_line_and_stops_no_other(
     assert not module.run_groups(["verl", "core"], ["--list"])
     (line,) = module.kept()
     assert (line["package"], line["passed"]) == ("verl", False)
-    assert "-m venv --clear … failed: " in line["result"]
+    assert "python -m venv … failed: " in line["result"]
     assert f"| verl | {module.INSTALLED} | FAILED: " in module.PAGE.read_text()
     assert "gymnasium: 1,000 oracle" in capfd.readouterr().out  # the other group's checks, listed by their process
     assert module.run_groups(["core"], ["--list"])
