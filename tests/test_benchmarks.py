@@ -164,6 +164,49 @@ def test_a_failing_check_is_a_line_of_the_conformance_table(monkeypatch: pytest.
     assert module.main() == 0
     lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
     assert [(line["what"], line["result"]) for line in lines] == [("first", "equal"), ("second", "equal, too")]
+    monkeypatch.setattr("sys.argv", ["conformance.py", "--only", "no_such_package"])
+    assert module.main() == 1
+
+
+def test_a_result_is_kept_when_its_check_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("conformance")
+    registry = importlib.import_module("conformance_registry")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "conformance.jsonl")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "conformance.md")
+    monkeypatch.setattr(module, "load", lambda: None)
+    monkeypatch.setattr("sys.argv", ["conformance.py"])
+    registry.CHECKS.clear()
+    registry.check("torch", "torch", "first")(lambda: "equal")
+
+    def cut_off() -> str:
+        assert "| first | equal |" in module.PAGE.read_text()
+        raise KeyboardInterrupt
+
+    registry.check("torch", "torch", "second")(cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        module.main()
+    assert [line["what"] for line in module.kept()] == ["first"]
+
+
+def test_a_group_that_cannot_be_installed_is_a_line_and_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("conformance")
+    environments = importlib.import_module("conformance_environments")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "conformance.jsonl")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "conformance.md")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(environments, "FOLDER", tmp_path / "file")  # in which no environment can be made
+    assert not module.run_groups(["verl", "core"], ["--list"])
+    (line,) = module.kept()
+    assert (line["package"], line["passed"]) == ("verl", False)
+    assert "python -m venv … failed: " in line["result"]
+    assert f"| verl | {module.INSTALLED} | FAILED: " in module.PAGE.read_text()
+    assert "gymnasium: 1,000 oracle" in capfd.readouterr().out  # the other group's checks, listed by their process
+    assert module.run_groups(["core"], ["--list"])
+    assert module.kept() == [line]  # it is still so
 
 
 # Size

