@@ -226,8 +226,8 @@ def table(lines: list[dict]) -> str:
     Of an optimum, the best policy's return in the same episodes, and then the expected one.
     """
     rows = [
-        "| environment | optimum | library | return of each seed | success | steps | processor seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| environment | optimum | library | seeds | return, each seed | success | steps | processor seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, (_, options, (algorithm, _, _)) in TASKS.items():
         best = None if name.startswith("popgym") else optimum(name.partition(",")[0], options)
@@ -235,13 +235,17 @@ def table(lines: list[dict]) -> str:
             runs = [line for line in lines if (line["task"], line["library"]) == (name, library)]
             runs = [run for run in runs if run["command"] == described(name, library, run["seed"])]
             if runs:
+                runs.sort(key=lambda run: run["seed"])
+                seeded = " ".join(str(run["seed"]) for run in runs)
                 returns, success = (" ".join(f"{run[key]:.4g}" for run in runs) for key in ("return", "success"))
                 times = [
                     f"{statistics.median(run[key] for run in runs):,.0f}" for key in ("steps", "processor_seconds")
                 ]
                 shown = OPTIMA.get(name, "1") if best is None else f"{best[1]:.3f} ({best[0]:.3f})"
                 shown = "1" if best and best[0] == best[1] == 1 else shown
-                rows.append(f"| {name} | {shown} | {library} | {returns} | {success} | {' | '.join(times)} |")
+                rows.append(
+                    f"| {name} | {shown} | {library} | {seeded} | {returns} | {success} | {' | '.join(times)} |"
+                )
     return "\n".join(rows)
 
 

@@ -140,18 +140,22 @@ def measure(dataset: str, library: str, seed: int) -> dict[str, Any]:
 def table(lines: list[dict[str, Any]]) -> str:
     """All results of these settings as Markdown, every seed shown."""
     rows = [
-        "| dataset | best constant | library | held-out success, each seed | steps | processor seconds |",
-        "|---|---|---|---|---|---|",
+        "| dataset | best constant | library | seeds | held-out success, each seed | steps | processor seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for dataset in DATASETS:
         for library in LIBRARIES:
             runs = [line for line in lines if (line["dataset"], line["library"]) == (dataset, library)]
             runs = [run for run in runs if run["command"] == described(dataset, library, run["seed"])]
             if runs:
+                runs.sort(key=lambda run: run["seed"])
+                seeded = " ".join(str(run["seed"]) for run in runs)
                 success = " ".join(f"{run['heldout']:.3f}" for run in runs)
                 steps, seconds = (statistics.median(run[key] for run in runs) for key in ("steps", "processor_seconds"))
                 floor = f"{runs[0]['constant']:.3f}"
-                rows.append(f"| {dataset} | {floor} | {library} | {success} | {steps:,.0f} | {seconds:,.0f} |")
+                rows.append(
+                    f"| {dataset} | {floor} | {library} | {seeded} | {success} | {steps:,.0f} | {seconds:,.0f} |"
+                )
     return "\n".join(rows)
 
 
