@@ -125,15 +125,37 @@ def test_the_table_has_the_newest_commit_of_each_recipe(learning: ModuleType) ->
     assert rows[2].startswith("| a2c | 1 | 1 of 1 | 3.0 (3.0–3.0) |")
 
 
-def test_the_page_shows_what_was_measured_inside() -> None:
-    spec = importlib.util.spec_from_file_location("inside", FOLDER / "inspection.py")
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [
+        ("inspection", "concepts/inside.md"),
+        ("gymnasium_in", "howto/gymnasium.md"),
+        ("reasoning_gym_in", "howto/reasoning-gym.md"),
+    ],
+)
+def test_the_page_shows_what_was_measured(script: str, page: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"shown_{script}", FOLDER / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     lines = [json.loads(line) for line in module.RESULTS.read_text().splitlines()]
     table = module.table(lines)
-    assert table in (FOLDER.parent / "docs" / "concepts" / "inside.md").read_text()
+    assert len(table.splitlines()) > 3
+    assert table in (FOLDER.parent / "docs" / page).read_text()
+
+
+def test_a_table_has_the_results_of_these_settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module("reasoning_gym_in")
+    run = {"dataset": "spell_backward", "library": "modelnative", "constant": 0.25, "steps": 9, "processor_seconds": 1}
+    lines = [
+        {**run, "seed": seed, "command": module.described("spell_backward", "modelnative", other), "heldout": rate}
+        for seed, other, rate in ((1, 1, 0.5), (2, 2, 1.0), (3, 4, 0.75))
+    ]
+    assert module.table(lines).splitlines()[2:] == [
+        "| spell_backward | 0.250 | modelnative | 1 2 | 0.500 1.000 | 9 | 1 |"
+    ]
 
 
 def test_a_failing_check_is_a_line_of_the_conformance_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import modelnative as mn
 from modelnative.bridges.reasoning_gym import expression_of, solves
-from modelnative.bridges.reasoning_gym_task import _trimmed
+from modelnative.bridges.reasoning_gym_task import ReasoningGym, _trimmed
 
 COUNTDOWN = mn.make("countdown")
 
@@ -61,3 +61,21 @@ def test_what_all_questions_have_in_common_is_left_out(middles: list[str], begin
     first, rest, last = _trimmed(texts)
     assert [first + text + last for text in rest] == texts
     assert len(first) + len(last) >= (len(begin + end) if len(set(texts)) > 1 else 0)
+
+
+def test_verdicts_of_a_scorer_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("reasoning_gym", reason="needs the extra reasoning-gym")
+    monkeypatch.setattr("modelnative.bridges.reasoning_gym_task.REMEMBERED", 8)
+    task = ReasoningGym("gcd", size=20, min_numbers=2, max_numbers=2)
+    task.has_scorer = True
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        state = task.begin(task.sample(torch.zeros(16, dtype=torch.int64), generator))
+        for _ in range(task.width):
+            action = torch.randint(task.start, (16,), generator=generator)
+            state = task.step(state, action).state
+        step = task.step(state, torch.full((16,), task.ans))
+        assert step.done.all()
+        right = (state.typed == state.answer).all(1)
+        assert step.success.equal(right)
+        assert 0 < len(task._scores) <= 8

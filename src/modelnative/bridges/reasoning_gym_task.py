@@ -1,6 +1,6 @@
 """The datasets of reasoning-gym as tasks: read a question character by character, type the answer, press ANS.
 
-    modelnative train --task modelnative.bridges.reasoning_gym_task:ReasoningGym --options dataset=chain_sum size=2000
+    modelnative train --task modelnative.bridges.reasoning_gym_task:ReasoningGym --options dataset=spell_backward
 
 Needs the extra `reasoning-gym`.
 """
@@ -33,6 +33,7 @@ from modelnative.tasks.contract.task import (
 )
 
 RIGHT = 0.99  # some scorers pay 0.01 or 0.05 for any answer
+REMEMBERED = 1_000_000  # verdicts of the dataset's scorer that are kept
 LONGEST = 512  # characters of a question without what all questions have in common
 NAMES = {" ": "SPACE", "\n": "LINE"}
 
@@ -191,8 +192,10 @@ class ReasoningGym(Task[QuestionProblems, QuestionState]):
         return {"typed": self._text(state.typed[i].tolist())}
 
     def _accepts(self, row: int, text: str) -> bool:
-        """Whether the dataset's scorer accepts an answer; each is scored once."""
+        """Whether the dataset's scorer accepts an answer; the verdicts are kept, up to a number of them."""
         if (row, text) not in self._scores:
+            if len(self._scores) >= REMEMBERED:
+                self._scores.clear()
             try:
                 score = self.dataset.score_answer(text, self.entries[row])
             except Exception:  # noqa: BLE001  # what a scorer cannot read is wrong
