@@ -73,8 +73,12 @@ def evaluate(arguments: Sequence[str]) -> int:
     add("--episodes", type=Path, metavar="FILE", help="write a JSON line for every episode to this file")
     add("--sampled", action="store_true", help="sample the actions at temperature 1, from the run's seed")
     add_options(parser, "options of the task to change, to test on what was not trained on, such as shapes=unseen")
+    add(
+        "--floors", action="store_true", help="show what the oracle and agents that should fail reach, too; see certify"
+    )
     add("--json", action="store_true", help="print JSON instead of a table")
     found = parser.read(arguments)
+    from modelnative.studio import certificate as pictures
     from modelnative.studio import tables
 
     evaluation = mn.evaluate(
@@ -84,11 +88,13 @@ def evaluate(arguments: Sequence[str]) -> int:
         sampled=found.sampled,
         episodes_file=found.episodes,
         options=dict(found.options),
+        floors=found.floors,
+        progress=print_progress if found.floors else None,
     )
     if found.json:
         print_json(evaluation.as_dict())
     else:
-        tables.show([tables.results(evaluation)])
+        tables.show([tables.results(evaluation), *pictures.comparison(evaluation)])
         print(evaluation.line())
     return 0
 
