@@ -91,9 +91,10 @@ def rate(share: Any) -> float | None:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """A row for each claim, every seed shown."""
+    newest = {(line["run"], line["seed"]): line for line in lines}.values()
     rows = ["| run | what | threshold | each seed |", "| --- | --- | --- | --- |"]
     for name, what, asked, of in CLAIMS:
-        values = [of(line) for line in sorted(lines, key=lambda line: line["seed"]) if line["run"] == name]
+        values = [of(line) for line in sorted(newest, key=lambda line: line["seed"]) if line["run"] == name]
         if values:
             shown = " ".join("–" if value is None else f"{value:.3f}" for value in values)
             rows.append(f"| {name} | {what} | {asked} | {shown} |")
@@ -225,8 +226,10 @@ def main() -> None:
     """Train, inspect, keep, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="run", help="; ".join(RUNS))
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1 (default 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds FIRST to N - 1 (default 3)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="FIRST", help="of them (default 0)")
     parser.add_argument("--runs", type=Path, default=Path("runs/inspect"), help="where runs are kept (runs/inspect)")
+    parser.add_argument("--again", action="store_true", help="inspect runs that have results, too; the newest count")
     parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(RUNS)
@@ -235,8 +238,8 @@ def main() -> None:
     lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     done = {(line["run"], line["seed"]) for line in lines}
     for name in [] if arguments.table else arguments.names or RUNS:
-        for seed in range(arguments.seeds):
-            if (name, seed) in done:
+        for seed in range(arguments.first_seed, arguments.seeds):
+            if (name, seed) in done and not arguments.again:
                 continue
             run = train(name, seed, arguments.runs)
             before = time.process_time()

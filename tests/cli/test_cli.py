@@ -579,8 +579,41 @@ def test_evaluating(command: Command, trained: Path, tmp_path: Path) -> None:
         ("T1", "train"),
         ("T1", "heldout"),
     ]
+    assert "floors" not in as_json
     sampled = command(f"evaluate {trained} --sampled")
     assert re.search(r"/40 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", sampled.out), "an interval where chance had a part"
+
+
+def test_evaluating_beside_floors(command: Command, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "copy")
+    done = command(f"evaluate {run} --floors --stage T0 T2 --split heldout")
+    for row in (
+        r"success +T0 +T2",
+        r"this agent, held-out +\d\.\d{3} +\d\.\d{3}",
+        r"oracle +1\.000 +1\.000",
+        "random +0",
+    ):
+        assert re.search(row, done.out), row
+    assert "always the commonest answer" in done.out
+    assert "blind" not in done.out, "which needs training"
+    assert "T2: the oracle" in done.err
+    path = run / "certificate.json"
+    assert not path.exists()
+    command(f"certify {run} --no-train --stage T0")
+    found = json.loads(path.read_text())
+    found["stages"][0]["random"]["successes"] = found["stages"][0]["random"]["problems"]  # where it is read from
+    for options, rate in (({}, 1.0), ({"n": 1}, None)):
+        path.write_text(json.dumps({**found, "options": {**found["options"], **options}}))
+        again = command(f"evaluate {run} --floors --stage T0 T2 --json")
+        floors = json.loads(again.out)["floors"]
+        assert set(floors) == {"T0", "T2"}
+        assert (floors["T0"]["random"]["rate"] == 1.0) == (rate == 1.0), "a certificate of other options says nothing"
+        assert ("T0: the oracle" in again.err) == (rate is None)
+        assert floors["T0"]["oracle"] == {"rate": 1.0, "best": True, "interval": None}
+    path.write_text(json.dumps({**found, "stages": [{}]}))
+    assert "is damaged; expected a certificate; write it again with: modelnative certify" in refused(
+        command(f"evaluate {run} --floors --stage T0")
+    )
 
 
 def test_evaluating_while_it_trains(command: Command, stopped: Path) -> None:

@@ -161,7 +161,7 @@ class Lines:
         for name in ("--stage", "--split", "--options", "--episodes"):
             if self.random.random() < 0.3:
                 yield from self.valued(name, (*TEXTS, *self.assignments()))
-        yield from self.some("--sampled", "--json")
+        yield from self.some("--sampled", "--floors", "--json")
 
     def explain(self) -> Iterator[str]:
         yield self.run()

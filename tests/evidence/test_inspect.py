@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from own import LSTM
+from worlds import Script, Scripted
 
 import modelnative as mn
 from modelnative.evidence.carriers import donors_of, problems_of, record
@@ -85,6 +86,34 @@ def test_a_hook_changes_what_the_policy_sees() -> None:
     problems = problems_of(MEMORY, 0, 64)
     assert bool(playback(planted.Inside(), MEMORY, problems).success.all())
     assert not bool(playback(planted.Inside(), MEMORY, problems, blank).success.all())
+
+
+# Reading the problem
+
+
+class Dawdling(Scripted):
+    """Writes MUL ANS; where `a` is odd, another token between the two."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(mn.make("arithmetic"))  # type: ignore[arg-type]
+        self.token = self.task.spec.vocabulary.index(token)
+
+    def initial_state(self, problems: mn.Problems) -> Script:
+        names = self.task.spec.vocabulary
+        program = torch.full((len(problems), 6), names.index("EOS"))
+        program[:, :2] = torch.tensor([names.index("MUL"), names.index("ANS")])
+        odd = problems.context[:, 0] % 2 == 1
+        program[odd, 1:3] = torch.tensor([self.token, names.index("ANS")])
+        return Script(program, torch.zeros_like(problems.stage))
+
+
+@pytest.mark.parametrize(("token", "reads"), [("MUL", False), ("7", False), ("ADD", True)])
+def test_actions_without_effect_do_not_show_that_the_problem_is_read(token: str, reads: bool) -> None:
+    """At T0 of the tutorial a second MUL has no effect, and digits never have; ADD has."""
+    found = mn.inspect(Dawdling(token), mn.make("tutorial"), stages=["T0"], pairs=200, probes=False).stages[0]
+    share = found.sensitivity.program.rate
+    assert share is not None
+    assert share > 0.05 if reads else share == 0
 
 
 # Who carries it

@@ -235,7 +235,7 @@ def test_policy_loss(seed: int, rows: int, weights: LossWeights, hints: bool, si
     for edge in (1 - weights.clip_low, 1 + weights.clip_high):
         assume(bool(((ratio - edge).abs() > 1e-4).all()))
     assert computes(policy_loss, logits, value, columns, weights)
-    ones = [torch.tensor(1.0), torch.zeros(5)]
+    ones = [torch.tensor(1.0), torch.zeros(7)]
     found = results(loss_of(columns, weights), (logits, value), ones)
     plain = results(loss_of(columns, weights, policy_loss.__wrapped__), (logits, value), ones)  # type: ignore[attr-defined]
     for ours, theirs in zip(found, plain, strict=True):

@@ -19,7 +19,7 @@ from modelnative.policies.policy import TokenPolicy
 from modelnative.tasks import make_task
 from modelnative.tasks.arithmetic.task import Arithmetic
 from modelnative.training import trainer as trainer_module
-from modelnative.training.gradient import policy_gradient
+from modelnative.training.gradient import action_log_probs, policy_gradient
 from modelnative.training.rollout import COLUMNS, Plan, Rollout, empty_columns, play, play_columns
 from modelnative.training.trainer import Trainer
 
@@ -208,3 +208,19 @@ def test_a_gradient_of_some_parameters_is_autograd_s(compared: list[bool]) -> No
     trainer.update()
     assert compared
     assert not any(compared)
+
+
+@pytest.mark.parametrize("task", ["arithmetic", "hops"])
+def test_the_log_probabilities_of_some_episodes(task: str) -> None:
+    small = {"episodes": 160, "policy": {"width": 32}}
+    trainer = Trainer(make_task(task), mn.with_fields(mn.recipe(task), small))
+    randomized(trainer.policy)
+    rollout = trainer.collect()[0]
+    arguments = (trainer.policy, rollout, rollout.length, torch.arange(150, 5, -3))
+    assert computes(action_log_probs, *arguments)
+    ours, theirs = action_log_probs(*arguments), action_log_probs.__wrapped__(*arguments)  # type: ignore[attr-defined]
+    running = rollout.running[:, arguments[-1]]
+    assert len(set(running.sum(0).tolist())) > 1
+    torch.testing.assert_close(ours[running], theirs[running], rtol=1e-4, atol=1e-5)
+    alone = action_log_probs(*arguments[:-1], torch.tensor([12]))[:, 0]
+    assert torch.equal(alone, ours[:, arguments[-1].tolist().index(12)]), "each row is independent of the others"

@@ -199,14 +199,41 @@ def test_updates_that_are_audited() -> None:
     assert [update for update in range(1, 302) if audited_whole(update)] == [1, 2, 10, 100, 200, 300]
 
 
-def test_an_audit_that_is_not_whole_reads_what_may_change_during_a_training() -> None:
+def test_an_audit_that_is_not_whole_reads_masks_and_groups() -> None:
     trained = trainer(algorithm="grpo")
     with torch.no_grad():
         state = trained.prepare(*trained.collect(), 0.0)
     few, whole = (audit_update(trained, state, whole=whole).readings for whole in (False, True))
-    assert {"log_prob_gap_mean", "effective_sample_size", "last_actions_left_out"} <= set(few)
+    assert {"tokens_after_the_end", "last_actions_left_out"} <= set(few)
     assert set(few) < set(whole)
-    assert {"row_alone", "gradient_of_parts", "replayed_differently", "problem_unread"} <= set(whole)
+    assert {"log_prob_gap_mean", "effective_sample_size", "row_alone"} <= set(whole)
+    assert {"gradient_of_parts", "replayed_differently", "problem_unread"} <= set(whole)
+
+
+@pytest.mark.parametrize("core", ["gru", "transformer"])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_the_first_gradient_of_every_tenth_update_reads_the_log_probabilities(core: str, noise: float) -> None:
+    trained = trainer(core=core)
+    trained.updates = 19
+    prepare, seen = trained.prepare, list[tuple[float, float]]()
+
+    def noisy(rollout: Rollout, *arguments: Any) -> UpdateState:
+        behavior = rollout.behavior_log_prob + noise * torch.randn(rollout.action.shape)
+        return prepare(dataclasses.replace(rollout, behavior_log_prob=behavior), *arguments)
+
+    def applied(state: UpdateState, gradients: list[Tensor], terms: Tensor) -> None:
+        own = state.columns.loss_mask & ~state.columns.explored
+        seen.append((float(terms[-1]), int(own.sum())))
+        apply_gradients(state, gradients, terms)
+
+    apply_gradients = trained.apply_gradients
+    trained.prepare, trained.apply_gradients = noisy, applied  # type: ignore[method-assign,assignment]
+    trained.update()
+    assert sum(count for count, _ in seen) == seen[0][1], "the minibatches have all of its tokens"
+    assert [alarm.check for alarm in trained.alarms] == (["log_prob_gap_mean"] if noise else [])
+    if noise:
+        assert trained.alarms[0].value == pytest.approx(noise * 0.8, rel=0.3)  # the mean of |normal| is 0.798
+        assert trained.alarms[0].tokens == seen[0][0]
 
 
 def test_a_score_that_pays_for_failure_is_named() -> None:

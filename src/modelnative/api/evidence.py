@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from torch import nn
 
 from modelnative.api.training import Agent, load
 from modelnative.errors import UserError, require_path
-from modelnative.evidence.certificate import Certificate
+from modelnative.evidence.certificate import Certificate, StageCertificate
 from modelnative.evidence.certify import certify as certify_task
 from modelnative.evidence.clinic import clinic as clinic
-from modelnative.evidence.evaluate import Evaluation, episodes, stages_and_splits
+from modelnative.evidence.evaluate import Evaluation, Reference, episodes, stages_and_splits
 from modelnative.evidence.evaluate import evaluate as evaluate_policy
 from modelnative.evidence.explain import Explanation
 from modelnative.evidence.explain import explain as explain_policy
@@ -23,7 +24,7 @@ from modelnative.evidence.inspect import inspect as inspect_policy
 from modelnative.evidence.switches import Switch, SwitchedEpisode, switched
 from modelnative.evidence.tutorial_comparison import compare_tutorial
 from modelnative.policies.registry import make_policy
-from modelnative.runs.files import FORMAT, append_lines, begin_lines, require_replaceable, write_json
+from modelnative.runs.files import FORMAT, append_lines, begin_lines, read_json, require_replaceable, write_json
 from modelnative.runs.run import Run
 from modelnative.studio.plot import write_plot
 from modelnative.studio.report import write_run_report, write_sweep_reports
@@ -34,6 +35,7 @@ from modelnative.tasks.contract.task import AnyTask, Split, require
 from modelnative.training.rollout import Rollout
 
 tutorial = compare_tutorial
+FLOOR_PROBLEMS = 10_000  # of a stage, that agents which should fail are tried on by `evaluate`
 
 
 def certify(
@@ -97,6 +99,7 @@ def evaluate(
     sampled: bool = False,
     episodes_file: str | Path | None = None,
     options: dict[str, Any] | None = None,
+    floors: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Play every problem once, greedily unless `sampled`, and count; of endless stages, a fixed sample is played.
@@ -108,6 +111,9 @@ def evaluate(
         sampled: draw the actions at temperature 1, from the run's seed.
         episodes_file: write a JSON line for every episode there; an existing file of episodes is replaced.
         options: of the task, changed after training; only with a run folder. See `load`.
+        floors: also say what the oracle and agents that should fail reach. Read from the run's `certificate.json` if it
+            has these stages with these options; else measured on at most 10,000 problems of a stage, without training
+            the two networks of `certify`.
         progress: is called with a line before everything that takes time.
 
     Raises:
@@ -121,6 +127,8 @@ def evaluate(
     if sampled:
         generator = torch.Generator().manual_seed(agent.run.config.seed)
     stages_and_splits(task, stages, split)  # before a file is replaced
+    names = task.spec.stages if stages is None else tuple(stages)
+    references = _floors(agent.run, task, names, progress) if floors else {}
     on_rollout = None
     if episodes_file is not None:
         file = Path(episodes_file)
@@ -129,9 +137,33 @@ def evaluate(
         def on_rollout(rollout: Rollout) -> None:
             append_lines(file, episodes(task, rollout))
 
-    return evaluate_policy(
+    found = evaluate_policy(
         agent.policy, task, stages=stages, split=split, generator=generator, progress=progress, on_rollout=on_rollout
     )
+    return replace(found, floors=references)
+
+
+def _floors(
+    run: Run, task: AnyTask, stages: Sequence[str], progress: Callable[[str], None] | None
+) -> dict[str, dict[str, Reference]]:
+    """What `certify` found of some stages, or finds now."""
+    known: dict[str, StageCertificate] = {}
+    if run.certificate_path.exists():
+        try:
+            certificate = Certificate.of(read_json(run.certificate_path))
+        except (KeyError, TypeError, ValueError) as error:
+            allowed = f"a certificate; write it again with: {run.command('certify')}"
+            raise UserError(f"certificate: {str(run.certificate_path)!r} is damaged; expected {allowed}") from error
+        if certificate.options == task.options():
+            known = {stage.stage: stage for stage in certificate.stages}
+    if missing := [name for name in stages if name not in known]:
+        measured = certify_task(task, missing, problems=FLOOR_PROBLEMS, train=False, progress=progress)
+        known |= {stage.stage: stage for stage in measured.stages}
+    return {
+        name: {agent: Reference(f.rate, f.best, f.interval) for agent, f in known[name].figures.items()}
+        for name in stages
+        if name in known  # else Ctrl-C came first
+    }
 
 
 def report(folder: str | Path) -> tuple[list[Path], list[str]]:

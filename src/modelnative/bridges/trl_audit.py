@@ -21,6 +21,7 @@ from modelnative.tasks.contract.task import require
 from modelnative.training.audit import (
     Alarm,
     Audit,
+    Weights,
     group_readings,
     log_prob_readings,
     mask_readings,
@@ -115,11 +116,11 @@ class TRLAudit:
             different += sum(_plays_differently(episode) for episode in played)
         readings["replayed_differently"] = (float(different), n)
         if trainer.multi_objective_aggregation == "sum_then_normalize":
-            readings |= problem_readings(advantages, mask, problems)
+            readings |= problem_readings(Weights.of(advantages, mask), problems)
             by_length = trainer.loss_type == "grpo"  # which divides by the length of an episode
             weights = advantages / mask.sum(1, keepdim=True).clamp_min(1) if by_length else advantages
-            readings |= group_readings(weights, mask, groups, returns)
-        readings |= verdict_readings(advantages, mask, success)
+            readings |= group_readings(Weights.of(weights, mask), groups, returns)
+        readings |= verdict_readings(Weights.of(advantages, mask), success)
         self.last = {
             "old_log_probs": new if old is None else old,
             "new_log_probs": new,

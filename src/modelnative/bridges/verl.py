@@ -21,6 +21,7 @@ from modelnative.tasks.contract.task import SPLITS, AnyTask, Split, require
 from modelnative.training.audit import (
     Audit,
     Readings,
+    Weights,
     group_readings,
     log_prob_readings,
     problem_readings,
@@ -157,10 +158,10 @@ def audit_batch(
         weights = advantages
         if loss_agg_mode == "seq-mean-token-mean":
             weights = advantages / mask.sum(1, keepdim=True).clamp_min(1)
-        readings |= problem_readings(advantages, mask, problems)
-        readings |= group_readings(weights, mask, groups, returns)
+        readings |= problem_readings(Weights.of(advantages, mask), problems)
+        readings |= group_readings(Weights.of(weights, mask), groups, returns)
     won = returns > 0 if success is None else success.bool()
-    readings |= verdict_readings(advantages, mask, won)
+    readings |= verdict_readings(Weights.of(advantages, mask), won)
     return Audit(readings)
 
 

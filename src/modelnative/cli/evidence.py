@@ -74,16 +74,20 @@ def evaluate(arguments: Sequence[str]) -> int:
     add("--episodes", dest="episodes_file", type=Path, metavar="FILE", help=episodes)
     add("--sampled", action="store_true", help="sample the actions at temperature 1, from the run's seed")
     add_options(parser, "options of the task to change, to test on what was not trained on, such as shapes=unseen")
+    add(
+        "--floors", action="store_true", help="show what the oracle and agents that should fail reach, too; see certify"
+    )
     add("--json", action="store_true", help="print JSON instead of a table")
     given = parser.given(arguments)
     folder, as_json = given.pop("folder"), given.pop("json")
+    from modelnative.studio import certificate as pictures
     from modelnative.studio import tables
 
-    evaluation = mn.evaluate(folder, **given)
+    evaluation = mn.evaluate(folder, **given, progress=print_progress if given["floors"] else None)
     if as_json:
         print_json(evaluation.as_dict())
     else:
-        tables.show([tables.results(evaluation)])
+        tables.show([tables.results(evaluation), *pictures.comparison(evaluation)])
         print(evaluation.line())
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,11 +47,32 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What another agent reaches on all problems of a stage.
+
+    Attributes:
+        rate: its success.
+        best: whether no agent of its kind does better; if not, the rate is a lower bound.
+        interval: the 95% Wilson interval; None where the rate is exact.
+    """
+
+    rate: float
+    best: bool = True
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """The successes of a policy, counted for each stage and split."""
+    """The successes of a policy, counted for each stage and split.
+
+    Attributes:
+        counts, greedy: as above.
+        floors: by stage and agent, as `certify` names them, what the oracle and agents that should fail reach.
+    """
 
     counts: tuple[Count, ...]
     greedy: bool
+    floors: dict[str, dict[str, Reference]] = field(default_factory=dict)
 
     @property
     def perfect(self) -> bool:
@@ -93,7 +114,9 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         counts = [{**vars(count), "rate": count.rate} for count in self.counts]
-        return {"greedy": self.greedy, "perfect": self.perfect, "counts": counts, "line": self.line()}
+        found = {"greedy": self.greedy, "perfect": self.perfect, "counts": counts, "line": self.line()}
+        floors = {stage: {name: vars(r) for name, r in agents.items()} for stage, agents in self.floors.items()}
+        return {**found, "floors": floors} if floors else found
 
     def _repr_html_(self) -> str:
         rows = []

@@ -28,7 +28,7 @@ def _flatten(logits: Tensor, value: Tensor, tokens: Any, weights: Any) -> Argume
 def _forward(learns: bool, logits: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Saved]:
     """The terms; for the derivative the gradients of the loss by logits and value."""
     *columns, weights = rest
-    terms, of_logits, of_value = logits.new_empty(6), logits.new_empty(logits.shape), value.new_empty(value.shape)
+    terms, of_logits, of_value = logits.new_empty(8), logits.new_empty(logits.shape), value.new_empty(value.shape)
     call = LossCall(logits, value, *columns, *logits.shape, current_threads(), *weights)
     call.run("policy_loss", terms, of_logits, of_value)
     return terms, (of_logits, of_value)

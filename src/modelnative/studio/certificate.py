@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from modelnative.evidence.certificate import Certificate, StageCertificate, SuccessRate
-from modelnative.evidence.evaluate import floor, interval
+from modelnative.evidence.evaluate import Evaluation, Reference, floor, interval
 from modelnative.evidence.findings import DEFECT, WARNING
 from modelnative.evidence.notebook import markdown as as_markdown
 from modelnative.studio.tables import Fitted, table
@@ -57,6 +57,29 @@ def _table(certificate: Certificate) -> Fitted:
         for heading, cell in zip(numbers, cells, strict=True):
             narrow.add_row(name if heading == numbers[0] else "", heading, cell)
     return Fitted(wide, narrow)
+
+
+def comparison(evaluation: Evaluation) -> Iterator[RenderableType]:
+    """Success of a trained agent beside that of the oracle and of agents that should fail; a column for each stage."""
+    if not evaluation.floors:
+        return
+    stages = list(evaluation.floors)
+    shown = table("success", *stages, right=tuple(stages))
+    for split in dict.fromkeys(count.split for count in evaluation.counts):
+        name = "held-out" if split == "heldout" else split
+        rates = [floor(evaluation.total(stage, split).rate) for stage in stages]
+        shown.add_row(f"this agent, {name}", *rates, style="bold")
+    for name, agents in COLUMNS.items():
+        cells = []
+        for stage in stages:
+            rates = [evaluation.floors[stage][agent] for agent in agents if agent in evaluation.floors[stage]]
+            best = max(rates, key=lambda reference: reference.rate, default=None)
+            cells.append(_cell(best, name not in MAY_SUCCEED, " "))
+        if any(cell.plain != MISSING for cell in cells):
+            shown.add_row(name, *cells)
+    yield ""
+    yield shown
+    yield Text(LEGEND, "dim")
 
 
 def markdown(certificate: Certificate) -> str:
@@ -110,7 +133,7 @@ def _row(stage: StageCertificate, separator: str) -> list[Text]:
     return [*cells, Text(overlap)]
 
 
-def _cell(rate: SuccessRate | None, should_fail: bool, separator: str) -> Text:
+def _cell(rate: SuccessRate | Reference | None, should_fail: bool, separator: str) -> Text:
     if rate is None:
         return Text(MISSING)
     text = f"{'' if rate.best else '≥ '}{floor(rate.rate)}"

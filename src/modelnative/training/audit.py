@@ -5,15 +5,19 @@ They need tensors alone, so that the same checks serve trainers of other librari
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from modelnative.errors import UserError
 
 MEAN_GAP, MAX_GAP = 1e-4, 1e-2  # of log-probabilities; rounding gives 2e-7 and 3e-6 in float32
-LEAST_READ = 1e-9  # change of a log-probability with another problem's context; 0 if nothing of it is read
+LEAST_READ = 1e-4  # change of a log-probability with another problem's context; only rounding if nothing of it is read
 PAID = 0.9  # what failed episodes may be paid, of what successful ones are
 LEAST_SAMPLE = 0.99  # effective sample size as a share of the tokens
 MOST_SHARE = 1e-3  # of the advantages' root mean square
@@ -213,71 +217,110 @@ def audit(
         readings |= mask_readings(mask, running.bool())
     if advantages is not None:
         spread = advantages if advantages.shape == mask.shape else advantages[:, None].expand(mask.shape)
+        weights = Weights.of(spread, mask)
         if problems is not None:
-            readings |= problem_readings(spread, mask, problems)
+            readings |= problem_readings(weights, problems)
         if returns is not None and groups is not None:
-            readings |= group_readings(spread, mask, groups, returns)
+            readings |= group_readings(weights, groups, returns)
         verdict = success if success is not None else None if returns is None else returns > 0
         if verdict is not None:
-            readings |= verdict_readings(spread, mask, verdict.bool())
+            readings |= verdict_readings(weights, verdict.bool())
     return Audit(readings)
 
 
 Readings = dict[str, tuple[float, int]]
 
+# NumPy computes the readings: on so few numbers a call of torch takes several times as long.
+Numbers = npt.NDArray[Any]
 
-def log_prob_readings(old: Tensor, new: Tensor) -> Readings:
+
+def numbers(x: Tensor | Numbers) -> Numbers:
+    """A tensor's elements."""
+    if not isinstance(x, Tensor):
+        return x
+    x = x.detach().cpu()
+    return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The advantages of n episodes.
+
+    Attributes:
+        each: [n], the mean over the tokens in the loss.
+        scale: their root mean square.
+        seen: bool [n], whether there are such tokens.
+    """
+
+    each: Numbers
+    scale: float
+    seen: Numbers
+
+    @classmethod
+    def of(cls, advantages: Tensor, mask: Tensor) -> Weights:
+        """Of advantages and the tokens in the loss, [n, T] each."""
+        inside = numbers(mask)
+        count = inside.sum(1)
+        each = np.where(inside, numbers(advantages), 0).sum(1, dtype=np.float64) / np.maximum(count, 1)
+        seen = count > 0
+        return cls(each, math.sqrt(each @ each / max(1, seen.sum())), seen)
+
+
+def log_prob_readings(old: Tensor | Numbers, new: Tensor | Numbers) -> Readings:
     """Of log-probabilities [m], those stored and those of the policy before its first step."""
-    gap, ratio = (new.double() - old.double()).abs(), (new.double() - old.double()).exp()
-    sample = ratio.sum().square() / ratio.square().sum() / len(ratio)
+    with np.errstate(all="ignore"):
+        difference = np.subtract(numbers(new), numbers(old), dtype=np.float64)
+        gap, ratio = np.abs(difference), np.exp(difference)
+        sample = ratio.sum() ** 2 / (ratio @ ratio) / len(ratio)
     values = {"log_prob_gap_mean": gap.mean(), "log_prob_gap_max": gap.max(), "effective_sample_size": sample}
-    return {name: (float(value), len(old)) for name, value in values.items()}
+    return {name: (float(value), len(gap)) for name, value in values.items()}
 
 
-def mask_readings(mask: Tensor, running: Tensor) -> Readings:
+def mask_readings(mask: Tensor | Numbers, running: Tensor | Numbers) -> Readings:
     """Of the tokens in the loss and those of the episode, bool [n, T] each."""
-    last = running & ~torch.cat([running[:, 1:], torch.zeros_like(running[:, :1])], 1)
-    seen = mask.any(1)
+    inside, runs = numbers(mask), numbers(running)
+    last = runs.copy()
+    last[:, :-1] &= ~runs[:, 1:]
+    seen = inside.any(1)
     return {
-        "tokens_after_the_end": (float((mask & ~running).sum()), int(mask.sum())),
-        "last_actions_left_out": (float((last & ~mask).any(1)[seen].sum()), int(seen.sum())),
+        "tokens_after_the_end": (float((inside & ~runs).sum()), int(inside.sum())),
+        "last_actions_left_out": (float(((last & ~inside).any(1) & seen).sum()), int(seen.sum())),
     }
 
 
-def problem_readings(advantages: Tensor, mask: Tensor, problems: Tensor) -> Readings:
-    """Of advantages [n, T] that are relative to the mean of a group; problems [n]."""
-    each, scale = _by_episode(advantages, mask)
-    if not scale > 0:
+def problem_readings(weights: Weights, problems: Tensor) -> Readings:
+    """Of advantages that are relative to the mean of a group; problems [n]."""
+    if not weights.scale > 0:
         return {}
-    _, problem = problems.unique(return_inverse=True)
-    count = torch.bincount(problem)
-    mean = torch.zeros(len(count), dtype=each.dtype, device=each.device).index_add(0, problem, each) / count
-    return {"group_mean": (float(mean.abs().max()) / scale, len(count))}
+    order, starts = _kinds(problems)
+    mean = np.add.reduceat(weights.each[order], starts) / (np.append(starts[1:], len(order)) - starts)
+    return {"group_mean": (float(np.abs(mean).max()) / weights.scale, len(mean))}
 
 
-def group_readings(advantages: Tensor, mask: Tensor, groups: Tensor, returns: Tensor) -> Readings:
+def group_readings(weights: Weights, groups: Tensor, returns: Tensor) -> Readings:
     """Of the same advantages; the groups and the returns of the episodes [n]."""
-    each, scale = _by_episode(advantages, mask)
-    if not scale > 0:
+    if not weights.scale > 0:
         return {}
-    kinds, kind = torch.stack([groups.double(), returns.double()], 1).unique(dim=0, return_inverse=True)
-    most, least = (torch.zeros(len(kinds), dtype=each.dtype, device=each.device) for _ in range(2))
-    for result, how in ((most, "amax"), (least, "amin")):
-        result.scatter_reduce_(0, kind, each, how, include_self=False)
-    return {"weight_by_length": (float((most - least).max()) / scale, len(kinds))}
+    order, starts = _kinds(returns, groups)
+    each = weights.each[order]
+    spread = np.maximum.reduceat(each, starts) - np.minimum.reduceat(each, starts)
+    return {"weight_by_length": (float(spread.max()) / weights.scale, len(starts))}
 
 
-def _by_episode(advantages: Tensor, mask: Tensor) -> tuple[Tensor, float]:
-    """The mean advantage of each episode's tokens in the loss, [n]; and the root mean square of all."""
-    each = torch.where(mask, advantages, 0).sum(1) / mask.sum(1).clamp_min(1)
-    return each, float(advantages[mask].square().mean().sqrt())
+def _kinds(*columns: Tensor) -> tuple[Numbers, Numbers]:
+    """An order in which episodes with equal numbers in all columns [n] lie side by side, and where each kind starts."""
+    keys = [numbers(column) for column in columns]
+    order = np.lexsort(keys)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = np.logical_or.reduce([x[order[1:]] != x[order[:-1]] for x in keys])
+    return order, np.flatnonzero(new)
 
 
-def verdict_readings(advantages: Tensor, mask: Tensor, success: Tensor, least: int = 16) -> Readings:
-    """Of advantages [n, T] and verdicts [n]; nothing unless `least` episodes succeed and as many fail."""
-    seen = mask.any(1)
-    each, won = _by_episode(advantages, mask)[0][seen], success[seen]
-    if int(won.sum()) < least or int((~won).sum()) < least or not float(each.std()) > 0:
+def verdict_readings(weights: Weights, success: Tensor, least: int = 16) -> Readings:
+    """Of advantages and verdicts [n]; nothing unless `least` episodes succeed and as many fail."""
+    won, each = numbers(success)[weights.seen].astype(np.float64), weights.each[weights.seen]
+    if min(won.sum(), len(won) - won.sum()) < least:
         return {}
-    correlation = torch.corrcoef(torch.stack([each.double(), won.double()]))[0, 1]
-    return {"verdict_correlation": (float(correlation), len(won))}
+    won, each = won - won.mean(), each - each.mean()
+    spread = math.sqrt((each @ each) * (won @ won))
+    return {"verdict_correlation": (float(each @ won) / spread, len(won))} if spread > 0 else {}

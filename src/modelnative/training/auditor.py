@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from modelnative.policies.contract import forward_rollout
+from modelnative.native import kernel_threads
+from modelnative.tasks.contract.batch import Batch
+from modelnative.tasks.contract.task import AnyTask, Problems, program_length
+from modelnative.training.algorithm import episode_returns
 from modelnative.training.audit import (
     Audit,
+    Numbers,
     Readings,
+    Weights,
     group_readings,
     log_prob_readings,
     mask_readings,
+    numbers,
     problem_readings,
     verdict_readings,
 )
+from modelnative.training.gradient import action_log_probs
 from modelnative.training.rollout import Rollout
 from modelnative.training.update_state import UpdateState
 
@@ -26,8 +35,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates between audits, after those of updates 1 and 2
 WHOLE, WHOLE_EVERY = (1, 2, 10), 100  # updates at which all is read, and between them after these
-EPISODES, FEW = 64, 16  # that are read, and at the other audits
-ALONE, PARTED = 2, 16  # that are read one by one, and whose gradient is taken
+EPISODES, FEW = 64, 16  # that are read, and of those where fewer do
 
 
 def audit_due(update: int) -> bool:
@@ -47,80 +55,85 @@ def audit_update(trainer: Trainer, state: UpdateState, whole: bool | None = None
     Args:
         trainer: which plays and learns.
         state: of the update.
-        whole: whether to read all; else the masks, the log-probabilities of a few episodes and the means of groups, a
-            sixth of the work. None: as the number of the update says.
+        whole: whether to read all; else only masks and groups. None: as the number of the update says.
     """
     whole = audited_whole(trainer.updates + 1) if whole is None else whole
-    rollout = state.rollout
-    advantages = state.columns.advantage.view_as(rollout.reward).t()
-    mask = rollout.loss_mask.t()
-    readings = verdict_readings(advantages, mask, rollout.success) if whole else {}
-    mine = trainer.group.shard(torch.arange(len(rollout.success), device=rollout.success.device))
-    count = EPISODES if whole else FEW
-    rows = mine[:: max(1, len(mine) // count)][:count]
+    rollout, n = state.rollout, len(state.length)
+    readings: Readings = {}
+    if whole or trainer.algorithm.grouped:
+        weights = Weights.of(state.columns.advantage.view_as(rollout.reward).t(), rollout.loss_mask.t())
+        readings |= verdict_readings(weights, rollout.success) if whole else {}
     if trainer.algorithm.grouped:
-        returns = (rollout.reward * rollout.loss_mask).sum(0)
-        groups = torch.arange(len(returns), device=returns.device) // trainer.algorithm.num_generations
-        readings |= problem_readings(advantages, mask, rollout.problems.key)
-        readings |= group_readings(advantages, mask, groups, returns)
-    if not len(rows):
+        groups, returns = torch.arange(n) // trainer.algorithm.num_generations, episode_returns(rollout)
+        readings |= problem_readings(weights, rollout.problems.key) | group_readings(weights, groups, returns)
+    step = trainer.group.size * max(1, n // (trainer.group.size * EPISODES))
+    rows = range(trainer.group.rank, n, step)[:EPISODES]  # some of those that this process plays
+    if not rows:
         return Audit(readings)
-    some = rollout.select(rows)
-    readings |= mask_readings(some.loss_mask.t(), some.running.t())
-    log_prob = _log_probs(trainer, some)
-    own = some.loss_mask & ~some.explored
-    if bool(own.any()):
-        readings |= log_prob_readings(some.behavior_log_prob[own], log_prob[own])
+    some = slice(rows.start, rows.stop, rows.step)
+    mask, running = (numbers(x[:, some]) for x in (rollout.loss_mask, rollout.running))
+    readings |= mask_readings(mask.T, running.T)
     if whole:
-        readings |= _alone(trainer, some, log_prob) | _unread(trainer, some, log_prob)
-        readings |= _paid(trainer, some) | _parts(trainer, state, rows[:PARTED]) | _replayed(trainer, some)
+        with kernel_threads(1):  # so few episodes are not worth sharing
+            readings |= _predicted(trainer, state, torch.tensor(rows, device=rollout.success.device), mask)
     return Audit(readings)
 
 
-def _log_probs(trainer: Trainer, rollout: Rollout) -> Tensor:
-    """The policy's log-probabilities of the actions, by a fresh forward pass: float [T, n]."""
-    output = forward_rollout(trainer.policy, rollout.problems, rollout.token, rollout.feedback, None, None)
-    log_probs = output.logits.float().log_softmax(-1)
-    return log_probs.gather(-1, rollout.action.flatten()[:, None])[:, 0].view_as(rollout.action)
+def audit_terms(trainer: Trainer, terms: Tensor) -> Audit:
+    """The reading of the first gradient step of an update that is not audited whole: of all of its tokens, for free.
+
+    Args:
+        trainer: which learns.
+        terms: float [8], of the loss, see `LossTerms`.
+    """
+    *_, gap, count = terms.tolist()
+    if audited_whole(trainer.updates + 1) or not count:
+        return Audit({})
+    return Audit({"log_prob_gap_mean": (gap / count, int(count))})
 
 
-def _alone(trainer: Trainer, rollout: Rollout, log_prob: Tensor) -> Readings:
-    """How much the log-probabilities of an episode change if it is the only one."""
-    rows = torch.arange(min(ALONE, log_prob.shape[1]), device=log_prob.device)
-    alone = torch.cat([_log_probs(trainer, rollout.select(row)) for row in rows.split(1)], 1)
-    running = rollout.running[:, : len(rows)]
-    return {"row_alone": (float((alone - log_prob[:, : len(rows)])[running].abs().max()), int(running.sum()))}
+def _predicted(trainer: Trainer, state: UpdateState, rows: Tensor, mask: Numbers) -> Readings:
+    """All that needs the policy's predictions or the task, of some episodes; and their loss mask [T, m]."""
+    rollout = state.rollout
+    log_prob = _log_probs(trainer, state, rows)
+    own = mask & ~numbers(rollout.explored[:, rows])
+    readings: Readings = {}
+    if own.any():
+        old, new = (numbers(x)[own] for x in (rollout.behavior_log_prob[:, rows], log_prob))
+        readings |= log_prob_readings(old, new)
+    readings |= _alone(trainer, state, rows[:1], log_prob) | _unread(trainer, state, rows, log_prob)
+    return readings | _parts(trainer, state, rows[:FEW]) | _played_again(trainer.task, rollout.select(rows))
 
 
-def _unread(trainer: Trainer, rollout: Rollout, log_prob: Tensor) -> Readings:
+def _log_probs(trainer: Trainer, state: UpdateState, rows: Tensor, problems: Problems | None = None) -> Tensor:
+    """The policy's log-probabilities of the actions of some episodes, by a fresh forward pass: float [T, m].
+
+    `problems` are read instead of those that were played.
+    """
+    rollout = state.rollout if problems is None else replace(state.rollout, problems=problems)
+    return action_log_probs(trainer.policy, rollout, state.length, rows)
+
+
+def _alone(trainer: Trainer, state: UpdateState, row: Tensor, log_prob: Tensor) -> Readings:
+    """How much the log-probabilities of the first episode change if it is the only one."""
+    running = state.rollout.running[:, row]
+    change = (_log_probs(trainer, state, row) - log_prob[:, :1])[running].abs().max()
+    return {"row_alone": (float(change), int(running.sum()))}
+
+
+def _unread(trainer: Trainer, state: UpdateState, rows: Tensor, log_prob: Tensor) -> Readings:
     """How much the log-probabilities change if each episode is given another problem of its stage."""
-    problems = rollout.problems
-    order = problems.stage.sort(stable=True).indices
-    other = torch.empty_like(order).index_copy(0, order, order.roll(1))
+    problems = state.rollout.problems
+    order = rows[problems.stage[rows].sort(stable=True).indices]
+    other = torch.arange(len(problems), device=rows.device).index_copy(0, order, order.roll(1))
     differs = (problems.context != problems.context[other]).any(1) & (problems.stage == problems.stage[other])
-    if not bool(differs.any()):
+    given = differs[rows].nonzero()[:FEW, 0]
+    if not len(given):
         return {}
-    exchanged = _log_probs(trainer, replace(rollout, problems=problems[other]))
-    seen = rollout.running & differs
-    return {"problem_unread": (float((exchanged - log_prob)[seen].abs().max()), int(seen.sum()))}
-
-
-def _paid(trainer: Trainer, rollout: Rollout) -> Readings:
-    """What failed episodes are paid, as a share of what the oracle is paid for the same problems."""
-    failed = ~rollout.success
-    if not bool(failed.any()) or not trainer.task.has_oracle:
-        return {}
-    paid, count = rollout.reward.sum(0)[failed], int(failed.sum())
-    if not bool((paid > 0).any()):
-        return {"paid_without_success": (0.0, count)}
-    problems = rollout.problems[failed]
-    state, reward, success = trainer.task.begin(problems), torch.zeros_like(paid), torch.zeros_like(failed[failed])
-    for action in trainer.task.oracle(problems).t():
-        step = trainer.task.step(state, action)
-        state, reward, success = step.state, reward + step.reward, success | step.success
-    if not bool(success.any()) or float(reward[success].mean()) <= 0:
-        return {}
-    return {"paid_without_success": (float(paid[success].mean() / reward[success].mean()), int(success.sum()))}
+    exchanged = _log_probs(trainer, state, rows[given], problems[other])
+    seen = state.rollout.running[:, rows[given]]
+    change = (exchanged - log_prob[:, given])[seen].abs().max()
+    return {"problem_unread": (float(change), int(seen.sum()))}
 
 
 def _parts(trainer: Trainer, state: UpdateState, rows: Tensor) -> Readings:
@@ -137,17 +150,46 @@ def _parts(trainer: Trainer, state: UpdateState, rows: Tensor) -> Readings:
     return {"gradient_of_parts": (float(torch.stack(torch._foreach_norm(difference)).norm() / scale), len(rows))}
 
 
-def _replayed(trainer: Trainer, rollout: Rollout) -> Readings:
-    """How many actions, played again, show, pay or end something else than recorded."""
-    task, different = trainer.task, 0
-    state, success = task.begin(rollout.problems), torch.zeros_like(rollout.success)
-    for t, action in enumerate(rollout.action):
-        running = rollout.running[t]
-        shown = (task.feedback(state) != rollout.feedback[t]).any(1)
+def _played_again(task: AnyTask, rollout: Rollout) -> Readings:
+    """How many actions, played again, show, pay or end something else than recorded; and what failures are paid.
+
+    That is a share of what the oracle is paid for the same problems, which are played behind the others.
+    """
+    problems, actions, n = rollout.problems, rollout.action, len(rollout.success)
+    steps = len(actions)
+    failed, paid = (~rollout.success).nonzero()[:, 0], rollout.reward.sum(0)
+    readings: Readings = {}
+    if task.has_oracle and len(failed):
+        readings["paid_without_success"] = (0.0, len(failed))
+        if bool((paid[failed] > 0).any()):
+            failed = failed[:FEW]
+            program = task.oracle(problems[failed])
+            program = program[:, : int(program_length(program, task.spec.end).max())].t()
+            longest = max(steps, len(program))
+            both = (pad(x, (0, 0, 0, longest - len(x)), value=task.spec.end) for x in (actions, program))
+            problems, actions = Batch.cat([problems, problems[failed]]), torch.cat(list(both), 1)
+    feedback, reward, done, success = _replay(task, problems, actions)
+    other = (feedback[:steps, :n] != rollout.feedback).any(2) | (reward[:steps, :n] != rollout.reward)
+    other[:-1] |= done[: steps - 1, :n] == rollout.running[1:]
+    won = (success[:steps, :n] & rollout.running).any(0)
+    different = (other & rollout.running).sum() + (won != rollout.success).sum()
+    readings["replayed_differently"] = (float(different), int(rollout.running.sum()))
+    solved, worth = success[:, n:].any(0), reward[:, n:].sum(0)
+    if len(solved):
+        del readings["paid_without_success"]
+        if bool(solved.any()) and float(worth[solved].mean()) > 0:
+            share = float(paid[failed][solved].mean() / worth[solved].mean())
+            readings["paid_without_success"] = (share, int(solved.sum()))
+    return readings
+
+
+def _replay(task: AnyTask, problems: Problems, actions: Tensor) -> Sequence[Tensor]:
+    """What actions [T, n] meet: the feedback before each [T, n, F]; its reward, `done` and success [T, n]."""
+    state: Any = task.begin(problems)
+    shown, steps = [task.feedback(state)], []
+    for action in actions:
         step = task.step(state, action)
-        state, success = step.state, success | (step.success & running)
-        goes_on = rollout.running[t + 1] if t + 1 < len(rollout.action) else step.done.logical_not()
-        other = shown | (step.reward != rollout.reward[t]) | (step.done == goes_on)
-        different += int((other & running).sum())
-    different += int((success != rollout.success).sum())
-    return {"replayed_differently": (float(different), int(rollout.running.sum()))}
+        state = step.state
+        shown.append(step.feedback)
+        steps.append((step.reward, step.done, step.success))
+    return [torch.stack(shown[:-1]), *map(torch.stack, zip(*steps, strict=True))]

@@ -1,4 +1,4 @@
-"""The gradient of the loss on some episodes, by a fresh forward pass."""
+"""The gradient of the loss on some episodes, or their log-probabilities alone, by a fresh forward pass."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from modelnative.native import operator
 from modelnative.policies.contract import Policy, forward_rollout
 from modelnative.training.loss import LossWeights, policy_loss
+from modelnative.training.rollout import Rollout
 from modelnative.training.update_state import UpdateState
 
 
@@ -18,7 +19,7 @@ from modelnative.training.update_state import UpdateState
 def policy_gradient(
     policy: Policy, parameters: Sequence[Tensor], state: UpdateState, rows: Tensor, weights: LossWeights
 ) -> list[Tensor]:
-    """The gradient of the loss on some episodes by every parameter, and, last, the loss's terms, float [6].
+    """The gradient of the loss on some episodes by every parameter, and, last, the loss's terms, float [8].
 
     Args:
         policy: is asked anew for its predictions.
@@ -52,3 +53,19 @@ def episode_loss(policy: Policy, state: UpdateState, rows: Tensor, weights: Loss
         where = where.index_select(0, selected)
     output = forward_rollout(policy, rollout.problems[rows], token, feedback, lengths, selected)
     return policy_loss(output.logits, output.value, replace(state.columns, where=where), weights)
+
+
+@operator("gradient")
+def action_log_probs(policy: Policy, rollout: Rollout, length: Tensor, rows: Tensor) -> Tensor:
+    """Log-probabilities of the actions of some episodes: float [T, m]. After the end of an episode they mean nothing.
+
+    Args:
+        policy: is asked anew for its predictions.
+        rollout: of n episodes.
+        length: int64 [n], their actions.
+        rows: int64 [m], the episodes.
+    """
+    some = rollout.select(rows)
+    output = forward_rollout(policy, some.problems, some.token, some.feedback, None, None)
+    log_probs = output.logits.float().log_softmax(-1)
+    return log_probs.gather(-1, some.action.flatten()[:, None])[:, 0].view_as(some.action)

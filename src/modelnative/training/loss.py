@@ -64,7 +64,13 @@ class LossWeights:
 
 
 class LossTerms(NamedTuple):
-    """The loss and its parts, scalar tensors. Those of parts of a minibatch add up."""
+    """The loss, its parts and two sums, scalar tensors. Those of parts of a minibatch add up.
+
+    Attributes:
+        log_prob_gap: what the log-probabilities of the actions differ from those stored, without their signs, summed
+            over the tokens in the policy gradient that were not explored.
+        log_probs: how many these are. Before the first step of an update, the first over this is only rounding.
+    """
 
     loss: Tensor
     policy_loss: Tensor
@@ -72,11 +78,13 @@ class LossTerms(NamedTuple):
     entropy: Tensor
     approximate_kl: Tensor
     clip_fraction: Tensor
+    log_prob_gap: Tensor
+    log_probs: Tensor
 
 
 @operator("policy_loss")
 def policy_loss(logits: Tensor, value: Tensor, tokens: LossTokens, weights: LossWeights) -> Tensor:
-    """The loss of given actions under a fresh forward pass, and its parts in the order of `LossTerms`: float [6].
+    """The loss of given actions under a fresh forward pass, and its parts in the order of `LossTerms`: float [8].
 
     Only the first, the loss, is to be differentiated.
 
@@ -104,7 +112,9 @@ def policy_loss(logits: Tensor, value: Tensor, tokens: LossTokens, weights: Loss
     policy = -mean(gain) - hinted.sum() / weights.count
     loss = policy + weights.value * mean(error.square()) - weights.entropy * mean(entropy)
     approximate_kl = mean(ratio - 1 - difference)  # k3 of Schulman (2020): unbiased and never negative
-    parts = (policy, mean(error.square()), mean(entropy), approximate_kl, mean(clipped.to(value.dtype)))
+    own = tokens.loss_mask & ~tokens.explored
+    sums = (torch.where(own, difference.abs(), 0.0).sum(), own.to(value.dtype).sum())
+    parts = (policy, mean(error.square()), mean(entropy), approximate_kl, mean(clipped.to(value.dtype)), *sums)
     return torch.stack([loss, *(part.detach() for part in parts)])
 
 

@@ -80,7 +80,7 @@ def measure(trainer: Trainer, state: UpdateState, end: float) -> Metrics:
     """The numbers of an update that ended at `end`, in seconds."""
     rollout, task = state.rollout, trainer.task
     _, *means = torch.stack(state.terms).mean(0).tolist()
-    terms = dict(zip(LossTerms._fields[1:], means, strict=True))
+    terms = dict(zip(LossTerms._fields[1:-2], means, strict=False))  # but for the sums
     seconds = end - state.started
     untrained = len(task.spec.stages) - len(trainer.stages)
     curriculum, n = trainer.curriculum, rollout.success.numel()

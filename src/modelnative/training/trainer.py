@@ -19,7 +19,7 @@ from modelnative.tasks.contract.task import AnyTask, Problems, program_length, r
 from modelnative.training.adam import Adam
 from modelnative.training.algorithm import Algorithm
 from modelnative.training.audit import Alarm
-from modelnative.training.auditor import audit_due, audit_update
+from modelnative.training.auditor import audit_due, audit_terms, audit_update
 from modelnative.training.config import TrainConfig
 from modelnative.training.curriculum import Curriculum, Draw, Preparation
 from modelnative.training.dynamic_sampling import replace_rejected
@@ -143,7 +143,10 @@ class Trainer:
             audited = self.config.alarms != "off" and audit_due(self.updates + 1)
             self.alarms = audit_update(self, state).alarms if audited else []
             for rows in self.minibatches():
-                self.apply_gradients(state, *self.gradient(state, rows))
+                gradients, terms = self.gradient(state, rows)
+                if audited and not state.terms:
+                    self.alarms += audit_terms(self, terms).alarms
+                self.apply_gradients(state, gradients, terms)
             return self.finish(state)
 
     def collect(self) -> tuple[Rollout, list[tuple[Draw, Tensor]], int]:
@@ -226,7 +229,7 @@ class Trainer:
         return [rows for order in orders for rows in order.tensor_split(config.loss.minibatches)]
 
     def gradient(self, state: UpdateState, rows: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The gradient of every parameter on some episodes, and the loss's terms, float [6]."""
+        """The gradient of every parameter on some episodes, and the loss's terms, float [8]."""
         mine = self.group.shard(rows)
         parts = self.parts(len(mine), LEARNED_AT_ONCE)  # each has every so manyth episode, so long ones and short ones
         split = [mine[offset::parts] for offset in range(parts)]

@@ -14,17 +14,18 @@ struct LossWeights {
 };
 
 struct LossTotals {
-    double gain = 0, error = 0, entropy = 0, kl = 0, clipped = 0;
+    double gain = 0, error = 0, entropy = 0, kl = 0, clipped = 0, gap = 0, own = 0;
 
     void add(const LossTotals& other) {
         gain += other.gain, error += other.error, entropy += other.entropy;
-        kl += other.kl, clipped += other.clipped;
+        kl += other.kl, clipped += other.clipped, gap += other.gap, own += other.own;
     }
 
     // In the order of `LossTerms`.
     void write(const LossWeights& w, float* terms) const {
         terms[1] = -gain / w.count, terms[2] = error / w.count, terms[3] = entropy / w.count;
         terms[4] = kl / w.count, terms[5] = clipped / w.count;
+        terms[6] = gap, terms[7] = own;
         terms[0] = terms[1] + w.value_weight * terms[2] - w.entropy * terms[3];
     }
 };
@@ -86,5 +87,6 @@ void loss_lanes(const LossColumns& c, const LossWeights& w, int64_t V, int count
         if (counts[l] == 0) continue;
         total.gain += gain[l], total.error += error[l] * error[l], total.entropy += entropy[l];
         total.kl += ratio[l] - 1.0f - difference[l];
+        if (!c.explored[at(l)]) total.gap += std::abs(difference[l]), total.own++;
     }
 }
