@@ -166,7 +166,7 @@ def test_problems_are_alike_for_a_procedure_if_they_differ_in_what_it_copies_alo
 def test_what_solves_a_problem_but_no_others_that_are_alike_is_a_coincidence() -> None:
     problems = filled(TEXT).others[1][:4000]
     texts = [TEXT.render(problems, i).removeprefix("compute ") for i in range(len(problems))]
-    row = next(i for i, text in enumerate(texts) if text.startswith("2+2*") or text.startswith("2*2+"))
+    row = next(i for i, text in enumerate(texts) if text.startswith(("2+2*", "2*2+")))
     right = "2 MUL 4 ADD 0 ANS" if texts[row][1] == "+" else "0 MUL 2 ADD 4 ANS"
     wrong = "0 ADD 2 ADD 4 ANS" if texts[row][1] == "*" else "0 MUL 4 ADD 2 ANS"
     both = procedures(right, wrong)
