@@ -99,6 +99,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         [],
     ),
     "expressions, self-imitation": ([*TEXT, *IMITATING], "E5", []),
+    "arithmetic, alone": (["--task", "arithmetic", *IMITATING, "--curricula.no-search"], "T2", []),
     "own tools, self-imitation": (["--task", "examples.own_tools:task", *IMITATING], "compare", []),
     "bill, self-imitation": (["--task", "tests.helpers.bill:task", *IMITATING, *LARGER], "T0", []),
     "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),

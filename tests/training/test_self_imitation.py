@@ -23,7 +23,7 @@ from modelnative.training.self_imitation.curriculum import SelfImitation
 from modelnative.training.self_imitation.likeness import SURE, Likeness
 from modelnative.training.self_imitation.search import ProblemSearch
 from modelnative.training.self_imitation.solutions import NUMBERS, POLICY, SEARCH, Solutions
-from modelnative.training.self_imitation.variation import lift, play_varied
+from modelnative.training.self_imitation.variation import FARTHEST, _moved, lift, play_varied
 from modelnative.training.trainer import Trainer
 
 TASKS: dict[str, AnyTask] = {
@@ -89,6 +89,33 @@ def test_a_lifted_program_writes_the_same_for_its_problem() -> None:
     assert torch.equal(written, programs)
 
 
+def procedures(*texts: str) -> Tensor:
+    """Procedures for `TEXT`, a place of the context written as a number: `0 MUL 2 ANS`."""
+    rows = torch.full((len(texts), TEXT.spec.horizon), PAD)
+    for row, text in zip(rows, texts, strict=True):
+        tokens = len(TEXT.spec.vocabulary)
+        numbers = [tokens + int(w) if w.isdigit() else TEXT.spec.vocabulary.index(w) for w in text.split()]
+        row[: len(numbers)] = torch.tensor(numbers)
+    return rows
+
+
+def test_copies_are_moved_together_and_other_symbols_are_not() -> None:
+    problems = TEXT.sample(torch.ones(200, dtype=torch.int64), generator())
+    weights, tokens = symbol_weights(TEXT, problems, False), len(TEXT.spec.vocabulary)
+    before = procedures("0 MUL 2 ADD 4 ANS").expand(2000, -1)
+    after = _moved(before, TEXT, weights, generator())
+    by = after - before
+    changed = by.any(1)
+    assert 0.1 < float(changed.float().mean()) < 0.5
+    assert not bool(by[:, [1, 3, 5]].any())
+    assert set(by.unique().tolist()) == set(range(-FARTHEST, FARTHEST + 1))
+    for row in by[changed].tolist():
+        moved = [row[0], row[2], row[4]]
+        assert len(set(moved) - {0}) == 1, "all by as much"
+        assert moved == sorted(moved, key=abs), "from some place of the context on"
+    assert bool((after[changed][:, [0, 2, 4]] >= tokens).all())
+
+
 def filled(task: AnyTask) -> Solutions:
     table = Solutions(len(task.spec.stages), task.spec.horizon)
     table.fill(task, "train")
@@ -141,16 +168,6 @@ def test_the_table_keeps_the_program_that_most_problems_share_then_the_shortest(
     assert stored(4) == []
 
 
-def procedures(*texts: str) -> Tensor:
-    """Procedures for `TEXT`, a place of the context written as a number: `0 MUL 2 ANS`."""
-    rows = torch.full((len(texts), TEXT.spec.horizon), PAD)
-    for row, text in zip(rows, texts, strict=True):
-        tokens = len(TEXT.spec.vocabulary)
-        numbers = [tokens + int(w) if w.isdigit() else TEXT.spec.vocabulary.index(w) for w in text.split()]
-        row[: len(numbers)] = torch.tensor(numbers)
-    return rows
-
-
 def test_problems_are_alike_for_a_procedure_if_they_differ_in_what_it_copies_alone() -> None:
     problems = filled(TEXT).others[1][:4000]
     texts = [TEXT.render(problems, i).removeprefix("compute ") for i in range(len(problems))]
@@ -189,10 +206,20 @@ def test_where_the_context_says_nothing_no_success_is_a_coincidence() -> None:
     assert likeness.support(procedure[:0], problems[:0])[0].tolist() == []
 
 
-def test_without_other_problems_that_are_alike_a_success_counts_as_a_coincidence() -> None:
-    problems = filled(TEXT).others[1][:50]
-    literal = procedures("ANS")
-    assert Likeness(TEXT, problems).support(literal, problems[:1])[1].tolist() == [True]
+def test_where_no_other_problem_is_alike_the_nearest_decide() -> None:
+    task = bill.make()
+    problems = filled(task).others[0]
+    likeness = Likeness(task, problems)
+    program = task.oracle(problems[:1])  # its tokens name the operands, whose digits are not copied
+    procedure = torch.where(program == task.spec.end, PAD, program)
+    assert int(likeness.alike(procedure[0], problems.context[0]).sum()) == 1
+    rows = likeness.nearest(procedure[0], problems[:1])
+    assert 1 < len(rows) < len(problems) / 4
+    assert set((problems.context[rows] != problems.context[0]).sum(1).tolist()) == {1}
+    support, coincidence = likeness.support(procedure, problems[:1])
+    assert coincidence.tolist() == [False]
+    assert support[0] > 0.5 * SURE
+    assert likeness.support(procedure[:, :1].expand_as(procedure), problems[:1])[1].tolist() == [True]
 
 
 def test_the_table_holds_right_programs_where_the_context_tells_problems_apart() -> None:

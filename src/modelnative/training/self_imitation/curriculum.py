@@ -75,7 +75,9 @@ class SelfImitation(Threshold):
         generator = torch.Generator().manual_seed(seed)
         if self.config.search:
             opened = int(self.opened)
-            searched = [stage for stage in range(opened) if len(table.unknown(stage))] or [int(self.success[:opened].argmin())]
+            searched = [stage for stage in range(opened) if len(table.unknown(stage))] or [
+                int(self.success[:opened].argmin())
+            ]
             for stage in searched:
                 self.actions[stage] += self._search(task, stage).turn(generator)
         for stage in range(int(self.opened)):

@@ -105,6 +105,7 @@ class ProblemSearch:
         pool, stored = len(self.pool), self.table.support[self.stage]
         for i in (~coincidence).nonzero()[:, 0].tolist():
             alike = self.likeness.alike(procedures[i], self.pool.context[rows[i]])[:pool]
+            alike |= int(alike.sum()) == 1  # no others: try it on all
             alike &= (self.table.length[self.stage, :pool] == 0) | (stored[:pool] < support[i])
             targets = torch.cat([rows[i : i + 1], alike.nonzero()[:TARGETS, 0]])
             success, _ = self.machines.play(procedures[i : i + 1], self.pool[targets])

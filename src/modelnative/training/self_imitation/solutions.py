@@ -68,7 +68,8 @@ class Solutions(nn.Module):
         stages, each = self.length.shape
         for stage in range(len(self.pools), stages):
             generator = torch.Generator().manual_seed(stage)
-            drawn, more = (_distinct(task.sample(torch.full((n * each,), stage), generator, split)) for n in (2, MORE))
+            most = min(MORE * each, (NUMBERS >> 2) // max(1, task.spec.context_length))
+            drawn, more = (_distinct(task.sample(torch.full((n,), stage), generator, split)) for n in (2 * each, most))
             pool = drawn[:each]
             self.pools.append(pool)
             self.others.append(_distinct(Batch.cat([pool, more])))
