@@ -61,6 +61,12 @@ class Likeness:
         distance[self.problems.key[:NEAR] == problem.key] = len(differs) + 1
         return (distance == distance.min().clamp_max(len(differs))).nonzero()[:, 0]
 
+    def others(self, procedure: Tensor, problem: Problems) -> Tensor:
+        """The other problems that are alike, or else the nearest: int64 [m], their rows."""
+        alike = self.alike(procedure, problem.context[0]) & (self.problems.key != problem.key)
+        rows = alike.nonzero()[:, 0]
+        return rows if len(rows) else self.nearest(procedure, problem)
+
     def support(self, procedures: Tensor, problems: Problems) -> tuple[Tensor, Tensor]:
         """How surely each procedure solves problems like one that it solved.
 
@@ -75,10 +81,9 @@ class Likeness:
         """
         others, told_apart = list[Tensor](), torch.zeros(len(procedures), dtype=torch.bool)
         for i, procedure in enumerate(procedures):
-            alike = self.alike(procedure, problems.context[i])
-            told_apart[i] = not bool(alike.all())
-            rows = (alike & (self.problems.key != problems.key[i])).nonzero()[:, 0]
-            others.append((rows if len(rows) else self.nearest(procedure, problems[i : i + 1]))[:SAMPLE])
+            rows = self.others(procedure, problems[i : i + 1])
+            told_apart[i] = len(rows) + 1 < len(self.problems)
+            others.append(rows[:SAMPLE])
         # Most procedures that are wrong are known by a few problems.
         solved, count = self._solved(procedures, [rows[:FEW] for rows in others])
         left = (~told_apart | (2 * solved > count)).nonzero()[:, 0]

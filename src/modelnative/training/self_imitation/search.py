@@ -104,10 +104,10 @@ class ProblemSearch:
         support, coincidence = self.likeness.support(procedures, self.pool[rows])
         pool, stored = len(self.pool), self.table.support[self.stage]
         for i in (~coincidence).nonzero()[:, 0].tolist():
-            alike = self.likeness.alike(procedures[i], self.pool.context[rows[i]])[:pool]
-            alike |= int(alike.sum()) == 1  # no others: try it on all
-            alike &= (self.table.length[self.stage, :pool] == 0) | (stored[:pool] < support[i])
-            targets = torch.cat([rows[i : i + 1], alike.nonzero()[:TARGETS, 0]])
+            others = self.likeness.others(procedures[i], self.pool[rows[i : i + 1]])
+            others = others[others < pool]
+            worse = (self.table.length[self.stage, others] == 0) | (stored[others] < support[i])
+            targets = torch.cat([rows[i : i + 1], others[worse][:TARGETS]])
             success, _ = self.machines.play(procedures[i : i + 1], self.pool[targets])
             solved = targets[success[0]]
             programs, _ = write_programs(self.task, procedures[i].expand(len(solved), -1), self.pool[solved])
