@@ -2,6 +2,7 @@
 
     python benchmarks/families.py                         # everything; hours on two cores
     python benchmarks/families.py hops recall --seeds 5
+    python benchmarks/families.py expressions --minutes 30  # on a machine that is shared with other work
     python benchmarks/families.py --table                 # print the table of all results so far
 
 Results are appended to benchmarks/families.jsonl, a line a run. Success is greedy, on problems held out; of stages too
@@ -86,7 +87,11 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
     "countdown, a hundred tries, no hints": (SEARCH, "C4", []),
     "countdown, one try, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
     "hops, discover": (["--task", "hops", *DISCOVER], "H6", []),
-    "dictionary, store, discover": (["--task", "dictionary", "--options", "store=true", *DISCOVER], "K8", []),
+    "dictionary, store, discover": (
+        ["--task", "dictionary", "--options", "store=true", *DISCOVER, "--target-success", "0.98"],
+        "K8",
+        [],
+    ),
     "own tools, discover": (["--task", "examples.own_tools:task", *DISCOVER, *IMITATED], "compare", []),
     "expressions, paper, self-imitation": (
         [*PAPER, *IMITATING, "--optimizer.learning-rate", "0.006", "--optimizer.anneal-below-failure", "0.5"],
@@ -94,6 +99,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         [],
     ),
     "expressions, self-imitation": ([*TEXT, *IMITATING], "E5", []),
+    "arithmetic, alone": (["--task", "arithmetic", *IMITATING, "--curricula.no-search"], "T2", []),
     "own tools, self-imitation": (["--task", "examples.own_tools:task", *IMITATING], "compare", []),
     "bill, self-imitation": (["--task", "tests.helpers.bill:task", *IMITATING, *LARGER], "T0", []),
     "hops, no hints": (["--task", "hops", *UNHINTED, *LARGER], "H6", []),
@@ -133,16 +139,18 @@ def main() -> None:
     parser.add_argument("families", nargs="*", metavar="family", help="; ".join(FAMILIES))
     parser.add_argument("--seeds", type=int, default=5, help="so many (default 5)")
     parser.add_argument("--first-seed", type=int, default=0, help="from this one on (default 0)")
+    parser.add_argument("--minutes", type=float, help="at most so many a run, instead of those of its recipe")
     parser.add_argument("--table", action="store_true", help="print the table of all results so far, measure nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.families) - set(FAMILIES)
     if unknown:
         parser.error(f"unknown family {sorted(unknown)[0]!r}; choose from {'; '.join(FAMILIES)}")
+    minutes = [] if arguments.minutes is None else ["--minutes", str(arguments.minutes)]
     if not arguments.table:
         for name in arguments.families or FAMILIES:
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 changed = UNSEEN if name.startswith("expressions, further") else ()
-                line = measure(name, [*BUDGET, *FAMILIES[name][0]], seed, changed)
+                line = measure(name, [*BUDGET, *FAMILIES[name][0], *minutes], seed, changed)
                 with open(RESULTS, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 print(name, seed, line["line"], f"{line['seconds']:.1f} s, {line['updates']} updates", flush=True)

@@ -72,6 +72,12 @@ def processor() -> str:
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
+def processor_seconds() -> float:
+    """What the processes that have ended and were waited for have used of the processor; 0 on Windows."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] = ()) -> dict[str, object]:
     """Train with some flags on the command line; also evaluate with `changed` options of the task."""
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +93,9 @@ def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] =
             str(run),
             *flags,
         ]
+        before = processor_seconds()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        spent = processor_seconds() - before
         if not (run / "result.json").exists():
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
         result = json.loads((run / "result.json").read_text())
@@ -106,6 +114,7 @@ def measure(recipe: str, flags: list[str], seed: int, changed: tuple[str, ...] =
         "solved": result["evaluation"]["perfect"],
         "line": result["evaluation"]["line"],
         **{name: result[name] for name in ("seconds", "updates", "episodes", "steps")},
+        "processor_seconds": round(spent, 1),  # of the whole process, whatever else the machine does
         "rates": rates,
         "machine": {**result["machine"], "processor": processor(), "cores": os.cpu_count(), "threads": threads},
     }

@@ -13,7 +13,7 @@ from modelnative.runs.events import Interrupted, Verified
 from modelnative.runs.run import Run
 from modelnative.studio.live import LOG_UPDATES, LiveView, clock
 from modelnative.training.config import with_fields
-from modelnative.training.events import Event, Started, Updated
+from modelnative.training.events import Event, Searched, Started, Updated
 from modelnative.training.metrics import Metrics, Timing
 from modelnative.training.recipes import recipe
 from modelnative.training.trainer import Trainer
@@ -71,6 +71,21 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     )
     assert lines[-1] == "update   20  greedy check: T0=0.750 (3/4 problems)  10.0 s"
     assert "\x1b" not in shown
+
+
+def test_a_search_says_what_it_found_or_that_it_found_nothing_within_its_budget() -> None:
+    console = Console(file=io.StringIO(), width=300)
+    with LiveView(console) as view:
+        view(Searched("T0", ("{a} ADD ANS",), 1.0, 1_000, found=True, ended=True))
+        view(Searched("T1", ("{a} ANS", "{b} ANS"), 0.4125, 2_000, found=False, ended=True))
+        view(Searched("T2", (), 0.0, 3_000, found=False, ended=True))
+    found, some, then, nothing, _ = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert found == "search found T0: {a} ADD ANS  (1,000 actions)"
+    budget = "search found no procedure for {} within its budget ({} actions, curricula.search_budget); "
+    best = "the best found solves 0.412 of the problems: {a} ANS and 1 more"
+    assert some == budget.format("T1", "2,000") + best
+    assert then == "T1 and the stages after it, if any, are trained without hints"
+    assert nothing == budget.format("T2", "3,000") + "nothing found solves a problem"
 
 
 def test_a_picture_on_a_terminal() -> None:

@@ -79,7 +79,16 @@ WRONG: list[tuple[str, Any, dict[str, Any]]] = [
     ("optimizer.anneal_below_failure", 0.0, {}),
     ("optimizer.anneal_below_failure", 1.1, {}),
 ]
-ANYTHING = {"task", "options", "device", "init", "policy.copy_head", "policy.stage_aware", "loss.scale_rewards"}
+ANYTHING = {
+    "task",
+    "options",
+    "device",
+    "init",
+    "policy.copy_head",
+    "policy.stage_aware",
+    "loss.scale_rewards",
+    "curricula.search",
+}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:

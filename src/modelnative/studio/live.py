@@ -116,9 +116,15 @@ class LiveView(View, Callback):
     def on_search(self, event: Searched) -> None:
         first, more = (*event.procedures, "nothing yet")[0], len(event.procedures) - 1
         state = f"{event.stage}: {first}" + (f" and {more} more" if more > 0 else "")
-        if event.ended:
-            found = "found" if event.found else f"no procedure found; the best solves {event.solved:.3f}:"
-            self._print(f"search {found} {state}  ({event.actions:,} actions)")
+        if event.ended and event.found:
+            self._print(f"search found {state}  ({event.actions:,} actions)")
+        elif event.ended:
+            best = f"the best found solves {event.solved:.3f} of the problems: {state.partition(': ')[2]}"
+            self._print(
+                f"search found no procedure for {event.stage} within its budget ({event.actions:,} actions, "
+                f"curricula.search_budget); {best if event.procedures else 'nothing found solves a problem'}"
+            )
+            self._print(f"{event.stage} and the stages after it, if any, are trained without hints")
         elif self.live is not None and time.perf_counter() - self._drawn > REFRESH_SECONDS:
             self._draw(Text(f"searching {state}  solves {event.solved:.3f} · {event.actions:,} actions", "dim"))
 

@@ -97,6 +97,9 @@ class CurriculumConfig(ConfigModel):
     """Sampling weight of solved stages. Failing stages have weight 1."""
     search_budget: int = Field(default=400_000_000, ge=1, le=10**12)
     """Actions that the search for procedures may play for each stage (curriculum discover)."""
+    search: bool = True
+    """Let a program search solve training problems, too. Without it, only what the policy solves by itself is imitated
+    (curriculum self-imitation)."""
     success_ema: FractionBelowOne = 0.8
     """Decay of the moving average of success rates that the curriculum uses."""
 

@@ -13,7 +13,7 @@ from modelnative.training.curricula import Threshold
 from modelnative.training.curriculum import Draw
 from modelnative.training.rollout import Rollout
 from modelnative.training.self_imitation.search import ProblemSearch
-from modelnative.training.self_imitation.solutions import Solutions
+from modelnative.training.self_imitation.solutions import POLICY, Solutions
 
 REPLAYED, TRIED = 0.25, 0.25  # most shares of a stage's episodes that imitate, and that try what was not solved
 FAILING = 4  # times the share of problems that the policy fails is how much of them is used
@@ -28,7 +28,8 @@ class SelfImitation(Threshold):
     al., 2018; priority queue training, Abolafia et al., 2018). Up to a quarter tries problems that have no program or
     that the policy fails, with blind actions in between; the others are new problems. The table grows by the policy's
     own successes and by a program search, which varies known programs on other problems in every update (expert
-    iteration, Anthony et al., 2017, with that search as the expert). Who found a program is kept apart.
+    iteration, Anthony et al., 2017, with that search as the expert), unless `config.search` is off. Who found a program
+    is kept apart.
 
     Attributes:
         solutions: the table.
@@ -72,9 +73,13 @@ class SelfImitation(Threshold):
         table.fill(task, split)
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
         generator = torch.Generator().manual_seed(seed)
-        opened = (1 - self.success[: int(self.opened)]).clamp_min(0.01).cpu()
-        stage = int(torch.multinomial(opened, 1, generator=generator))
-        self.actions[stage] += self._search(task, stage).turn(generator)
+        if self.config.search:
+            opened = int(self.opened)
+            searched = [stage for stage in range(opened) if len(table.unknown(stage))] or [
+                int(self.success[:opened].argmin())
+            ]
+            for stage in searched:
+                self.actions[stage] += self._search(task, stage).turn(generator)
         for stage in range(int(self.opened)):
             here, known, unknown = draw.stage.cpu() == stage, table.known(stage), table.unknown(stage)
             failed = known[table.failed[stage, known]]
@@ -103,9 +108,14 @@ class SelfImitation(Threshold):
         seed = int(torch.randint(2**31, (), generator=generator, device=rollout.success.device))
         for stage in range(int(self.opened)):
             here = problems.stage[won] == stage
-            if bool(here.any()):
+            if not bool(here.any()):
+                continue
+            if self.config.search:
                 chance = torch.Generator().manual_seed(seed + stage)
                 self.actions[stage] += self._search(task, stage).offer(rows[won][here], programs[here], chance)
+            else:  # to try them on other problems would be a search
+                same = torch.zeros_like(rows[won][here])
+                table.store(stage, rows[won][here], programs[here], same, task.spec.end, POLICY)
 
     def describe(self) -> list[str]:
         words = super().describe()
