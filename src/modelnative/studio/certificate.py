@@ -72,8 +72,8 @@ def comparison(evaluation: Evaluation) -> Iterator[RenderableType]:
     for name, agents in COLUMNS.items():
         cells = []
         for stage in stages:
-            rates = [evaluation.floors[stage][agent] for agent in agents if agent in evaluation.floors[stage]]
-            best = max(rates, key=lambda reference: reference.rate, default=None)
+            measured = [evaluation.floors[stage][agent] for agent in agents if agent in evaluation.floors[stage]]
+            best = max(measured, key=lambda reference: reference.rate, default=None)
             cells.append(_cell(best, name not in MAY_SUCCEED, " "))
         if any(cell.plain != MISSING for cell in cells):
             shown.add_row(name, *cells)
