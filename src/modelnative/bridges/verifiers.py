@@ -133,8 +133,8 @@ class EpisodeTools(vf.Toolset[EpisodeToolsConfig, EpisodeState]):  # type: ignor
             self.state.episode = episode.to_json()
             return text
 
-        # What the model wrote is passed on unchanged, and the episode refuses it in its own words. The type is str because
-        # the server reads lists and objects out of the texts of all other types.
+        # What the model wrote is passed on unchanged, and the episode refuses it in its own words. The type is str,
+        # because the server reads lists and objects out of the texts of all other types.
         hints = {
             name: Annotated[str, PlainValidator(lambda value: value), WithJsonSchema(argument.schema())]
             for name, argument in call.arguments.items()
