@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from modelnative.extras import optional
 from modelnative.tasks import make_task
@@ -133,8 +133,12 @@ class EpisodeTools(vf.Toolset[EpisodeToolsConfig, EpisodeState]):  # type: ignor
             self.state.episode = episode.to_json()
             return text
 
-        # The schema is of the argument, the value is what the model wrote: the episode refuses it in its own words.
-        hints = {name: Annotated[Any, WithJsonSchema(a.schema())] for name, a in call.arguments.items()}
+        # What the model wrote is passed on unchanged, and the episode refuses it in its own words. The type is str,
+        # because the server reads lists and objects out of the texts of all other types.
+        hints = {
+            name: Annotated[str, PlainValidator(lambda value: value), WithJsonSchema(argument.schema())]
+            for name, argument in call.arguments.items()
+        }
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters = [inspect.Parameter(name, kind, annotation=hint) for name, hint in hints.items()]
         function.__name__ = call.name
