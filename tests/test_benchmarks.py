@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -252,3 +254,30 @@ def test_only_code_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     assert rows["bridges"] == ["0", "3", "3", "0"]
     assert rows["all"] == ["3", "6", "3", "3"]
     assert rows["other libraries"] == ["3"]
+
+
+def test_minutes_replace_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    families, seen = importlib.import_module("families"), list[list[str]]()
+
+    def measure(name: str, flags: list[str], seed: int, changed: tuple[str, ...]) -> dict[str, Any]:
+        seen.append(flags)
+        rates = {"evaluation heldout": {"K8": 1.0}}
+        return {"recipe": name, "seed": seed, "line": "", "seconds": 1.0, "updates": 1, "rates": rates}
+
+    monkeypatch.setattr(families, "measure", measure)
+    monkeypatch.setattr(families, "RESULTS", tmp_path / "families.jsonl")
+    for more in ([], ["--minutes", "30"]):
+        monkeypatch.setattr("sys.argv", ["families.py", "dictionary, store, discover", "--seeds", "1", *more])
+        families.main()
+    minutes = [[flags[i + 1] for i, flag in enumerate(flags) if flag == "--minutes"][-1] for flags in seen]
+    assert minutes == ["10", "30.0"], "the last one counts"
+
+
+def test_processor_seconds_are_those_of_processes_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    learning = importlib.import_module("learning")
+    before = learning.processor_seconds()
+    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    spent = learning.processor_seconds() - before
+    assert spent > 0.01 or sys.platform == "win32"
