@@ -67,8 +67,8 @@ def comparison(evaluation: Evaluation) -> Iterator[RenderableType]:
     shown = table("success", *stages, right=tuple(stages))
     for split in dict.fromkeys(count.split for count in evaluation.counts):
         name = "held-out" if split == "heldout" else split
-        rates = [floor(evaluation.total(stage, split).rate) for stage in stages]
-        shown.add_row(f"this agent, {name}", *rates, style="bold")
+        own = [floor(evaluation.total(stage, split).rate) for stage in stages]
+        shown.add_row(f"this agent, {name}", *own, style="bold")
     for name, agents in COLUMNS.items():
         cells = []
         for stage in stages:

@@ -186,7 +186,7 @@ def _played_again(task: AnyTask, rollout: Rollout) -> Readings:
 def _replay(task: AnyTask, problems: Problems, actions: Tensor) -> Sequence[Tensor]:
     """What actions [T, n] meet: the feedback before each [T, n, F]; its reward, `done` and success [T, n]."""
     state: Any = task.begin(problems)
-    shown, steps = [task.feedback(state)], []
+    shown, steps = [task.feedback(state)], list[tuple[Tensor, Tensor, Tensor]]()
     for action in actions:
         step = task.step(state, action)
         state = step.state
