@@ -206,20 +206,23 @@ def test_where_the_context_says_nothing_no_success_is_a_coincidence() -> None:
     assert likeness.support(procedure[:0], problems[:0])[0].tolist() == []
 
 
-def test_where_no_other_problem_is_alike_the_nearest_decide() -> None:
+def test_for_a_procedure_that_copies_nothing_all_problems_are_alike() -> None:
     task = bill.make()
     problems = filled(task).others[0]
-    likeness = Likeness(task, problems)
     program = task.oracle(problems[:1])  # its tokens name the operands, whose digits are not copied
     procedure = torch.where(program == task.spec.end, PAD, program)
-    assert int(likeness.alike(procedure[0], problems.context[0]).sum()) == 1
-    rows = likeness.nearest(procedure[0], problems[:1])
-    assert 1 < len(rows) < len(problems) / 4
-    assert set((problems.context[rows] != problems.context[0]).sum(1).tolist()) == {1}
+    likeness = Likeness(task, problems)
+    assert len(likeness.others(procedure[0], problems[:1])) == len(problems) - 1
     support, coincidence = likeness.support(procedure, problems[:1])
     assert coincidence.tolist() == [False]
-    assert support[0] > 0.5 * SURE
-    assert likeness.support(procedure[:, :1].expand_as(procedure), problems[:1])[1].tolist() == [True]
+    assert support[0] == SURE * 129 // 130, "one procedure solves all bills"
+
+
+def test_without_other_problems_that_are_alike_a_success_counts_as_a_coincidence() -> None:
+    problems = filled(TEXT).others[1][:1]
+    assert Likeness(TEXT, problems).support(procedures("0 ANS"), problems)[1].tolist() == [False], "there is no other"
+    problems = filled(TEXT).others[1][:20]
+    assert Likeness(TEXT, problems).support(procedures("0 ANS"), problems[:1])[1].tolist() == [True]
 
 
 def test_the_table_holds_right_programs_where_the_context_tells_problems_apart() -> None:

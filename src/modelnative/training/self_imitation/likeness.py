@@ -10,7 +10,6 @@ from modelnative.training.discovery.procedures import Symbols, hash_weights, len
 
 SAMPLE = 128  # problems that are alike, at most, on which a procedure is tried
 FEW = 4  # that are tried first
-NEAR = 4096  # problems among which the nearest are looked for
 SURE = 1000  # support is in thousandths
 
 
@@ -19,8 +18,8 @@ class Likeness:
 
     A procedure copies from some places of the context. Two problems are alike for it if all other places hold the same:
     for `{a} MUL {b} ANS` copied from `3*4`, all products of two digits. A procedure that is right solves those, too;
-    one that came upon the number 12 in another way does not. Where no others are alike, as tokens stand in the context
-    that the procedure has no need to copy, those count whose context differs in the fewest places.
+    one that came upon the number 12 in another way does not. For a procedure that copies nothing, all problems are
+    alike.
 
     Args:
         task: answers.
@@ -35,7 +34,6 @@ class Likeness:
         self.weights = hash_weights(problems.context.shape[1])
         self.terms = (problems.context * self.weights).t().contiguous()  # int64 [C, P], of each place
         self.total = self.terms.sum(0)
-        self.looked_at = problems.context[:NEAR].t().contiguous()
 
     def alike(self, procedure: Tensor, context: Tensor) -> Tensor:
         """The problems that are like one for a procedure: bool [P].
@@ -44,28 +42,17 @@ class Likeness:
             procedure: int64 [horizon].
             context: int64 [C], of the one.
         """
-        copied = self._copied(procedure)
+        place = procedure - self.symbols.tokens
+        copied = place[(place >= 0) & (place < len(self.terms))].unique()
+        if not len(copied):
+            return torch.ones_like(self.total, dtype=torch.bool)
         left = (context * self.weights).sum() - (context * self.weights)[copied].sum()
         return self.total - self.terms[copied].sum(0) == left
 
-    def nearest(self, procedure: Tensor, problem: Problems) -> Tensor:
-        """Of the first `NEAR` other problems, those that differ in the fewest places not copied: int64 [m], their rows.
-
-        Args:
-            procedure: int64 [horizon].
-            problem: one.
-        """
-        differs = self.looked_at != problem.context.t()
-        differs[self._copied(procedure)] = False
-        distance = differs.sum(0)
-        distance[self.problems.key[:NEAR] == problem.key] = len(differs) + 1
-        return (distance == distance.min().clamp_max(len(differs))).nonzero()[:, 0]
-
     def others(self, procedure: Tensor, problem: Problems) -> Tensor:
-        """The other problems that are alike, or else the nearest: int64 [m], their rows."""
-        alike = self.alike(procedure, problem.context[0]) & (self.problems.key != problem.key)
-        rows = alike.nonzero()[:, 0]
-        return rows if len(rows) else self.nearest(procedure, problem)
+        """The other problems that are alike: int64 [m], their rows."""
+        alike = self.alike(procedure, problem.context[0])
+        return (alike & (self.problems.key != problem.key)).nonzero()[:, 0]
 
     def support(self, procedures: Tensor, problems: Problems) -> tuple[Tensor, Tensor]:
         """How surely each procedure solves problems like one that it solved.
@@ -76,8 +63,8 @@ class Likeness:
 
         Returns:
             (s + 1) / (m + 2) in thousandths, where it solves s of m other problems that are alike, int64 [n]; and
-            whether its success must be taken for a coincidence, bool [n]: it does not solve most of them. Where all
-            problems are alike the context does not tell them apart, and nothing is taken for one.
+            whether its success must be taken for a coincidence, bool [n]: it does not solve most of them, or there are
+            none. Where all problems are alike the context does not tell them apart, and nothing is taken for one.
         """
         others, told_apart = list[Tensor](), torch.zeros(len(procedures), dtype=torch.bool)
         for i, procedure in enumerate(procedures):
@@ -89,11 +76,6 @@ class Likeness:
         left = (~told_apart | (2 * solved > count)).nonzero()[:, 0]
         solved[left], count[left] = self._solved(procedures[left], [others[i] for i in left.tolist()])
         return SURE * (solved + 1) // (count + 2), told_apart & (2 * solved <= count)
-
-    def _copied(self, procedure: Tensor) -> Tensor:
-        """The places of the context that it copies from, int64 [m]."""
-        place = procedure - self.symbols.tokens
-        return place[(place >= 0) & (place < len(self.terms))].unique()
 
     def _solved(self, procedures: Tensor, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
         """How many of some problems each procedure solves, int64 [n], and how many there are, int64 [n]."""

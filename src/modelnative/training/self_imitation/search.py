@@ -44,7 +44,11 @@ class ProblemSearch:
         rows, procedures = targets[played.rows][order], played.procedures[order]
         new = self.table.length[self.stage, rows] == 0
         chosen = torch.cat([new.nonzero()[:WINNERS, 0], (~new).nonzero()[:BETTER, 0]])
-        self._spread(rows[chosen], procedures[chosen])
+        rows, procedures = rows[chosen], procedures[chosen]
+        # What was drawn as a token and stands in the problem may as well have been copied.
+        programs, context = played.programs[order][chosen], self.pool[rows].context
+        copies = lift(self.task, programs, context, self.weights, generator)
+        self._spread(rows, torch.where(procedures < len(self.task.spec.vocabulary), copies, procedures))
         return self.steps - before
 
     def offer(self, rows: Tensor, programs: Tensor, generator: torch.Generator) -> int:
