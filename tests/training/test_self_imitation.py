@@ -20,10 +20,9 @@ from modelnative.tasks.tools.task import ToolTask
 from modelnative.training.discovery.edits import symbol_weights
 from modelnative.training.discovery.procedures import PAD, Machines, write_programs
 from modelnative.training.self_imitation.curriculum import SelfImitation
-from modelnative.training.self_imitation.likeness import SURE, Likeness
 from modelnative.training.self_imitation.search import ProblemSearch
 from modelnative.training.self_imitation.solutions import NUMBERS, POLICY, SEARCH, Solutions
-from modelnative.training.self_imitation.variation import FARTHEST, _moved, lift, play_varied
+from modelnative.training.self_imitation.variation import lift, play_varied
 from modelnative.training.trainer import Trainer
 
 TASKS: dict[str, AnyTask] = {
@@ -31,7 +30,6 @@ TASKS: dict[str, AnyTask] = {
     "paper": make_task("expressions", operators=2, feedback="paper"),
     "bill": bill.make(),
 }
-TEXT = make_task("expressions", operators=2)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -89,33 +87,6 @@ def test_a_lifted_program_writes_the_same_for_its_problem() -> None:
     assert torch.equal(written, programs)
 
 
-def procedures(*texts: str) -> Tensor:
-    """Procedures for `TEXT`, a place of the context written as a number: `0 MUL 2 ANS`."""
-    rows = torch.full((len(texts), TEXT.spec.horizon), PAD)
-    for row, text in zip(rows, texts, strict=True):
-        tokens = len(TEXT.spec.vocabulary)
-        numbers = [tokens + int(w) if w.isdigit() else TEXT.spec.vocabulary.index(w) for w in text.split()]
-        row[: len(numbers)] = torch.tensor(numbers)
-    return rows
-
-
-def test_copies_are_moved_together_and_other_symbols_are_not() -> None:
-    problems = TEXT.sample(torch.ones(200, dtype=torch.int64), generator())
-    weights, tokens = symbol_weights(TEXT, problems, False), len(TEXT.spec.vocabulary)
-    before = procedures("0 MUL 2 ADD 4 ANS").expand(2000, -1)
-    after = _moved(before, TEXT, weights, generator())
-    by = after - before
-    changed = by.any(1)
-    assert 0.1 < float(changed.float().mean()) < 0.5
-    assert not bool(by[:, [1, 3, 5]].any())
-    assert set(by.unique().tolist()) == set(range(-FARTHEST, FARTHEST + 1))
-    for row in by[changed].tolist():
-        moved = [row[0], row[2], row[4]]
-        assert len(set(moved) - {0}) == 1, "all by as much"
-        assert moved == sorted(moved, key=abs), "from some place of the context on"
-    assert bool((after[changed][:, [0, 2, 4]] >= tokens).all())
-
-
 def filled(task: AnyTask) -> Solutions:
     table = Solutions(len(task.spec.stages), task.spec.horizon)
     table.fill(task, "train")
@@ -166,82 +137,6 @@ def test_the_table_keeps_the_program_that_most_problems_share_then_the_shortest(
     assert stored(3) == [2, 1], "of equal ones always the same"
     assert table.counts(0)[1:] == (0, 1), "the search solved it first"
     assert stored(4) == []
-
-
-def test_problems_are_alike_for_a_procedure_if_they_differ_in_what_it_copies_alone() -> None:
-    problems = filled(TEXT).others[1][:4000]
-    texts = [TEXT.render(problems, i).removeprefix("compute ") for i in range(len(problems))]
-    row = next(i for i, text in enumerate(texts) if text[1::2] == "+*" and len(text) == 5)
-    likeness = Likeness(TEXT, problems)
-    alike = likeness.alike(procedures("2 MUL 4 ADD 0 ANS")[0], problems.context[row])
-    assert [texts[i] for i in alike.nonzero()[:, 0]] == [t for t in texts if len(t) == 5 and t[1::2] == "+*"]
-    alike = likeness.alike(procedures("2 MUL 4 ANS")[0], problems.context[row])
-    assert 1 < int(alike.sum()) < 200, "those that begin with the same digit"
-    assert all(texts[i][0] == texts[row][0] for i in alike.nonzero()[:, 0])
-
-
-def test_what_solves_a_problem_but_no_others_that_are_alike_is_a_coincidence() -> None:
-    problems = filled(TEXT).others[1][:4000]
-    texts = [TEXT.render(problems, i).removeprefix("compute ") for i in range(len(problems))]
-    row = next(i for i, text in enumerate(texts) if text.startswith(("2+2*", "2*2+")))
-    right = "2 MUL 4 ADD 0 ANS" if texts[row][1] == "+" else "0 MUL 2 ADD 4 ANS"
-    wrong = "0 ADD 2 ADD 4 ANS" if texts[row][1] == "*" else "0 MUL 4 ADD 2 ANS"
-    both = procedures(right, wrong)
-    solved = problems[torch.tensor([row, row])]
-    assert bool(write_programs(TEXT, both, solved)[1].all()), "each gets the right number"
-    support, coincidence = Likeness(TEXT, problems).support(both, solved)
-    assert coincidence.tolist() == [False, True]
-    assert support[0] > 0.95 * SURE
-    assert support[1] < 0.5 * SURE
-
-
-def test_where_the_context_says_nothing_no_success_is_a_coincidence() -> None:
-    task = TASKS["paper"]
-    problems = filled(task).others[1]
-    procedure = torch.full((1, task.spec.horizon), PAD)
-    likeness = Likeness(task, problems)
-    support, coincidence = likeness.support(procedure, problems[:1])
-    assert support.tolist() == [SURE * 1 // (128 + 2)], "it solves none of 128"
-    assert not bool(coincidence.any())
-    assert likeness.support(procedure[:0], problems[:0])[0].tolist() == []
-
-
-def test_for_a_procedure_that_copies_nothing_all_problems_are_alike() -> None:
-    task = bill.make()
-    problems = filled(task).others[0]
-    program = task.oracle(problems[:1])  # its tokens name the operands, whose digits are not copied
-    procedure = torch.where(program == task.spec.end, PAD, program)
-    likeness = Likeness(task, problems)
-    assert len(likeness.others(procedure[0], problems[:1])) == len(problems) - 1
-    support, coincidence = likeness.support(procedure, problems[:1])
-    assert coincidence.tolist() == [False]
-    assert support[0] == SURE * 129 // 130, "one procedure solves all bills"
-
-
-def test_without_other_problems_that_are_alike_a_success_counts_as_a_coincidence() -> None:
-    problems = filled(TEXT).others[1][:1]
-    assert Likeness(TEXT, problems).support(procedures("0 ANS"), problems)[1].tolist() == [False], "there is no other"
-    problems = filled(TEXT).others[1][:20]
-    assert Likeness(TEXT, problems).support(procedures("0 ANS"), problems[:1])[1].tolist() == [True]
-
-
-def test_the_table_holds_right_programs_where_the_context_tells_problems_apart() -> None:
-    table, chance = filled(TEXT), generator(2)
-    for stage, turns in enumerate((10, 40)):
-        search = ProblemSearch(TEXT, table, stage)
-        for _ in range(turns):
-            search.turn(chance)
-    known = table.known(1)
-    assert len(known) > 0.5 * int(table.size[1])
-    pool = table.pools[1][known]
-    # The same program for the same tree with other operands, in the places where they stand now.
-    moved = torch.where(pool.operands > 0, pool.operands % 9 + 1, 0)
-    other, fits = TEXT._checked(pool.stage, pool.shape, pool.operators, moved, "all")
-    other = TEXT._with_context(other)
-    apart = fits & torch.tensor([len(set(row[:3])) == 3 for row in pool.operands.tolist()])
-    programs = table.lookup(pool, TEXT.spec.end)
-    again = lift(TEXT, programs, pool.context, symbol_weights(TEXT, pool, False), chance)
-    assert float(write_programs(TEXT, again, other)[1][apart].float().mean()) > 0.9
 
 
 def test_a_search_finds_programs_of_a_task_of_tools_that_several_problems_share(
@@ -299,7 +194,7 @@ def test_only_known_programs_that_the_policy_fails_are_imitated_and_whole(monkey
 
 
 def test_without_a_search_the_table_has_the_policys_own_successes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, name in ((ProblemSearch, "turn"), (Machines, "play"), (Likeness, "support")):
+    for kind, name in ((ProblemSearch, "turn"), (ProblemSearch, "offer"), (Machines, "play")):
         monkeypatch.setattr(kind, name, None)
     changes = {"episodes": 512, "curricula": {"search": False}}
     trainer = Trainer(double(), mn.with_fields(mn.recipe(curriculum="self-imitation"), changes))

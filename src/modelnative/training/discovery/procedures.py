@@ -243,13 +243,8 @@ def write_programs(task: AnyTask, procedures: Tensor, problems: Problems) -> tup
 
 def row_hash(rows: Tensor, seed: int = 0) -> Tensor:
     """A hash of each row: int64 [n, m] -> int64 [n], a sum with random odd weights that `seed` decides."""
-    return (rows * hash_weights(rows.shape[1], seed)).sum(1)
-
-
-def hash_weights(width: int, seed: int = 0) -> Tensor:
-    """The weights of `row_hash`: int64 [width]."""
-    weights = torch.randint(-(2**62), 2**62, (width,), generator=torch.Generator().manual_seed(seed))
-    return 2 * weights + 1
+    weights = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=torch.Generator().manual_seed(seed))
+    return (rows * (2 * weights + 1)).sum(1)
 
 
 def _mixed(hashes: Tensor) -> Tensor:

@@ -4,7 +4,6 @@
 |---|---|
 | `solutions` | the table: many training problems, and the best program found so far for each |
 | `variation` | programs of solved problems, edited at random while they are played on others |
-| `likeness` | which problems are alike for a procedure, and whether it solves them too |
 | `search` | turns of a program search for the problems of a stage |
 | `curriculum` | which episodes are played: new problems, unsolved ones, and known programs to imitate |
 

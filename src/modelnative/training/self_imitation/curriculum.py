@@ -74,12 +74,9 @@ class SelfImitation(Threshold):
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
         generator = torch.Generator().manual_seed(seed)
         if self.config.search:
-            opened = int(self.opened)
-            searched = [stage for stage in range(opened) if len(table.unknown(stage))] or [
-                int(self.success[:opened].argmin())
-            ]
-            for stage in searched:
-                self.actions[stage] += self._search(task, stage).turn(generator)
+            opened = (1 - self.success[: int(self.opened)]).clamp_min(0.01).cpu()
+            stage = int(torch.multinomial(opened, 1, generator=generator))
+            self.actions[stage] += self._search(task, stage).turn(generator)
         for stage in range(int(self.opened)):
             here, known, unknown = draw.stage.cpu() == stage, table.known(stage), table.unknown(stage)
             failed = known[table.failed[stage, known]]

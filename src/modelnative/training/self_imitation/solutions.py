@@ -8,12 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from modelnative.tasks.contract.batch import Batch
 from modelnative.tasks.contract.task import AnyTask, Problems, Split, program_length
-from modelnative.training.discovery.procedures import first_of_each
 
 MOST = 4096  # problems of a stage
-MORE = 8  # times as many are drawn, to find some that are alike
 NUMBERS = 1 << 24  # in all programs together, whatever the horizon
 TOLD_APART = 8  # first tokens by which equally good programs are told apart
 MISSES = 2  # failures in a row after which the policy counts as failing a problem
@@ -32,13 +29,11 @@ class Solutions(nn.Module):
     Attributes:
         programs: int16 [S, P, horizon], padded with the task's `end`.
         length: int16 [S, P], actions of each program; 0 where none is known.
-        support: int16 [S, P], how surely the procedure behind each program solves problems like this one, in
-            thousandths; see `Likeness`.
+        support: int16 [S, P], how many of a sample of the stage's problems the procedure behind each program solves.
         found_by: int8 [S, P], who solved each problem first: `NOBODY`, `POLICY` (by an episode of its own) or `SEARCH`.
         misses: int8 [S, P], how often in a row the policy failed when it tried the problem; `MISSES` before it tried.
         size: int64 [S], problems of each stage; P until `fill`.
         pools: for each stage the distinct problems, at most P; filled by `fill`.
-        others: for each stage distinct problems, at most `MORE` · P, those of the pool first.
     """
 
     programs: Tensor
@@ -57,7 +52,6 @@ class Solutions(nn.Module):
         self.register_buffer("misses", torch.full((stages, each), MISSES, dtype=torch.int8))
         self.register_buffer("size", torch.full((stages,), each))
         self.pools: list[Problems] = []
-        self.others: list[Problems] = []
         self._sorted: list[tuple[Tensor, Tensor]] = []  # the keys of each pool, and their rows
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
@@ -68,11 +62,13 @@ class Solutions(nn.Module):
         stages, each = self.length.shape
         for stage in range(len(self.pools), stages):
             generator = torch.Generator().manual_seed(stage)
-            most = min(MORE * each, (NUMBERS >> 2) // max(1, task.spec.context_length))
-            drawn, more = (_distinct(task.sample(torch.full((n,), stage), generator, split)) for n in (2 * each, most))
-            pool = drawn[:each]
+            drawn: Problems = task.sample(torch.full((2 * each,), stage), generator, split)
+            order = drawn.key.argsort(stable=True)
+            key = drawn.key[order]
+            new = torch.ones_like(key, dtype=torch.bool)
+            new[1:] = key[1:] != key[:-1]
+            pool = drawn[order[new].sort()[0][:each]]
             self.pools.append(pool)
-            self.others.append(_distinct(Batch.cat([pool, more])))
             self.size[stage] = len(pool)
             self._sorted.append((pool.key.sort()[0], pool.key.argsort()))
 
@@ -160,8 +156,3 @@ class Solutions(nn.Module):
         weight = 2.0 ** (-15 - 5 * torch.arange(TOLD_APART, dtype=torch.float64))
         first = (programs[:, :TOLD_APART] * weight[:horizon]).sum(1)
         return support.double() * (horizon + 1) + horizon - length - first
-
-
-def _distinct(problems: Problems) -> Problems:
-    """The first problem of each key."""
-    return problems[first_of_each(problems.key)]

@@ -16,8 +16,6 @@ EDITS = 1.5  # of a program, on average
 KINDS = torch.tensor([0.3, 0.2, 0.15, 0.15, 0.2])
 INSERT, REPLACE, DELETE, SPLICE, FINISH = range(5)
 LONGEST = 3  # new symbols that are put in at once
-MOVED = 0.3  # share of the procedures whose copies, from some place of the context on, are moved
-FARTHEST = 3  # places by which they are moved, to the left or to the right
 
 
 @dataclass
@@ -57,7 +55,7 @@ def play_varied(
     episodes = Episodes(task, problems, False)
     both = torch.full((n, 2, horizon + 1), PAD)
     both[:, 0, :horizon], both[:, 1, :horizon] = parents, parents.roll(1, 0)
-    source, length = _moved(both.flatten(1), task, weights, generator), lengths(parents)
+    source, length = both.flatten(1), lengths(parents)
     other = length.roll(1)
     rate = EDITS / length.clamp_min(1)
     pointer, fresh, count, steps = (torch.zeros(n, dtype=torch.int64) for _ in range(4))
@@ -93,18 +91,6 @@ def play_varied(
         fresh = fresh - (is_fresh & effective).long()
     rows = success.nonzero()[:, 0]
     return Played(rows, procedures[rows, :horizon], programs[rows, :horizon], int(steps.sum()))
-
-
-def _moved(procedures: Tensor, task: AnyTask, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Procedures, int64 [n, m], some of which copy from other places, as if something had been put into the problem."""
-    symbols, (n, _) = Symbols(task.spec), procedures.shape
-    chance, place, by = torch.rand(3, n, 1, generator=generator)
-    first = symbols.tokens + (place * task.spec.context_length).long()
-    by = (by * 2 * FARTHEST).long() - FARTHEST  # int64 [n, 1]
-    moved = procedures + torch.where(by < 0, by, by + 1)
-    fits = (moved >= symbols.tokens) & (moved < symbols.shown) & (weights[moved.clamp(0, symbols.count - 1)] > 0)
-    chosen = (chance < MOVED) & (procedures >= first) & (procedures < symbols.shown) & fits
-    return torch.where(chosen, moved, procedures)
 
 
 def lift(task: AnyTask, programs: Tensor, context: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
