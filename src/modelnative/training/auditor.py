@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 EVERY = 10  # updates between audits, after those of updates 1 and 2
 WHOLE, WHOLE_EVERY = (1, 2, 10), 100  # updates at which all is read, and between them after these
-EPISODES, FEW = 64, 16  # that are read, and of those where fewer do
+EPISODES, FEW, ALONE = 64, 16, 2  # that are read, of those where fewer do, and that are read one by one
 
 
 def audit_due(update: int) -> bool:
@@ -101,7 +101,7 @@ def _predicted(trainer: Trainer, state: UpdateState, rows: Tensor, mask: Numbers
     if own.any():
         old, new = (numbers(x)[own] for x in (rollout.behavior_log_prob[:, rows], log_prob))
         readings |= log_prob_readings(old, new)
-    readings |= _alone(trainer, state, rows[:1], log_prob) | _unread(trainer, state, rows, log_prob)
+    readings |= _alone(trainer, state, rows[:ALONE], log_prob) | _unread(trainer, state, rows, log_prob)
     return readings | _parts(trainer, state, rows[:FEW]) | _played_again(trainer.task, rollout.select(rows))
 
 
@@ -114,10 +114,11 @@ def _log_probs(trainer: Trainer, state: UpdateState, rows: Tensor, problems: Pro
     return action_log_probs(trainer.policy, rollout, state.length, rows)
 
 
-def _alone(trainer: Trainer, state: UpdateState, row: Tensor, log_prob: Tensor) -> Readings:
-    """How much the log-probabilities of the first episode change if it is the only one."""
-    running = state.rollout.running[:, row]
-    change = (_log_probs(trainer, state, row) - log_prob[:, :1])[running].abs().max()
+def _alone(trainer: Trainer, state: UpdateState, rows: Tensor, log_prob: Tensor) -> Readings:
+    """How much the log-probabilities of an episode change if it is the only one."""
+    alone = torch.cat([_log_probs(trainer, state, row) for row in rows.split(1)], 1)
+    running = state.rollout.running[:, rows]
+    change = (alone - log_prob[:, : len(rows)])[running].abs().max()
     return {"row_alone": (float(change), int(running.sum()))}
 
 
