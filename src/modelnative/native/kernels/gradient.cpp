@@ -113,8 +113,8 @@ struct Block {
                 if (c.mask[token]) where.push_back(here), at.push_back(token), fetch(token);
                 return sum.data();
             };
-            gru_step(count, H, before(t), given.across.data(), net.inner, recurrent.data(), before(t + 1), &gates[t * BLOCK * G],
-                     &inner[t * BLOCK * H], input);
+            gru_step(count, H, before(t), given.across.data(), net.inner, recurrent.data(), before(t + 1),
+                     &gates[t * BLOCK * G], &inner[t * BLOCK * H], input);
             std::fill_n(&grad[t * BLOCK * H], count * H, 0.0f);
         }
     }
@@ -241,8 +241,7 @@ std::vector<int64_t> used_rows(const GradientCall& c, std::vector<int32_t>& pack
     return which;
 }
 
-Prepared::Prepared(const GradientCall& c)
-    : packed(c.net.rows), which(used_rows(c, packed)), order(longest_first(c)) {
+Prepared::Prepared(const GradientCall& c) : packed(c.net.rows), which(used_rows(c, packed)), order(longest_first(c)) {
     const int64_t H = c.net.width, G = c.net.gates();
     embedding.resize(which.size() * H), table.resize(which.size() * G), across.resize(H * G);
     c.net.table(which, embedding.data(), table.data());
