@@ -110,13 +110,14 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
 
 
 def table(lines: list[dict]) -> str:
-    """All results as Markdown, every seed shown; success is rounded down."""
+    """The newest result of each seed as Markdown; success is rounded down."""
     rows = [
         "| run | seeds | stage | held-out success, each seed | seconds, median (range) | never trained on |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, (_, stage, further) in FAMILIES.items():
-        runs = [line for line in lines if line["recipe"] == name]
+        newest = {line["seed"]: line for line in lines if line["recipe"] == name}
+        runs = [newest[seed] for seed in sorted(newest)]
         if not runs:
             continue
         heldout = [run["rates"]["evaluation heldout"] for run in runs]

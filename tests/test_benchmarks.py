@@ -274,6 +274,16 @@ def test_minutes_replace_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch, tm
     assert minutes == ["10", "30.0"], "the last one counts"
 
 
+def test_the_families_table_has_the_newest_result_of_each_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    families = importlib.import_module("families")
+
+    def line(seed: int, rate: float) -> dict[str, Any]:
+        return {"recipe": "hops", "seed": seed, "seconds": 1.0, "rates": {"evaluation heldout": {"H6": rate}}}
+
+    assert "| hops | 2 | H6 | 0.250 0.750 |" in families.table([line(1, 0.5), line(0, 0.25), line(1, 0.75)])
+
+
 def test_processor_seconds_are_those_of_processes_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     learning = importlib.import_module("learning")
