@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # trainings start there, so that they find the task of an example
 RESULTS = Path(__file__).with_suffix(".jsonl")
+STEADY = ["--loss.hint-weight", "0.2", "--optimizer.learning-rate", "0.005"]
 RECIPES: dict[str, list[str]] = {
     "default": [],
     "discover": ["--curriculum", "discover"],
@@ -35,8 +36,8 @@ RECIPES: dict[str, list[str]] = {
     "transformer, grpo": ["--core", "transformer", "--algorithm", "grpo"],
     "mingru": ["--core", "mingru"],
     "mingru, grpo": ["--core", "mingru", "--algorithm", "grpo"],
-    "reader": ["--policy.reader", "gru", "--loss.hint-weight", "0.2"],
-    "reader, grpo": ["--policy.reader", "gru", "--algorithm", "grpo", "--loss.hint-weight", "0.2"],
+    "reader": ["--policy.reader", "gru"],
+    "reader, grpo": ["--policy.reader", "gru", "--algorithm", "grpo", *STEADY],
     "open-loop": ["--options", "feedback=none"],
     "no-copy-head": ["--policy.no-copy-head"],
     "threshold, no hints": ["--curriculum", "threshold", "--minutes", "10", "--updates", "1000000"],
