@@ -84,7 +84,7 @@ FAMILIES: dict[str, tuple[list[str], str, list[str]]] = {
         ["H7", "H8", "H9", "H10", "H11", "H12"],
     ),
     "expressions, paper, no hints": ([*PAPER, *UNHINTED, *LARGER], "E5", []),
-    "countdown, a hundred tries, no hints": ([*SEARCH, "--minutes", "60", "--updates", "700"], "C4", []),
+    "countdown, a hundred tries, no hints": ([*SEARCH, "--minutes", "60", "--updates", "1100"], "C4", []),
     "countdown, one try, no hints": (["--task", "countdown", *UNHINTED], "C4", []),
     "hops, discover": (["--task", "hops", *DISCOVER], "H6", []),
     "dictionary, store, discover": (

@@ -303,7 +303,7 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=500, help="GRPO steps at most")
+    parser.add_argument("--steps", type=int, default=1500, help="GRPO steps at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--until", type=float, default=0.2, help="success at which the warm start stops")
     parser.add_argument("--target", type=float, default=0.99, help="success at which GRPO stops")

@@ -65,7 +65,8 @@ def test_another_version_than_those_tested_is_a_warning_that_names_them(
     if not importlib.util.find_spec(module):
         pytest.skip(f"{module} is not installed here; benchmarks/conformance.py runs this where it is")
     monkeypatch.setattr(extras, "version", lambda package: "999")
-    with warnings.catch_warnings(record=True) as caught, contextlib.suppress(UserError):
+    # What fails after the warning may be the package's: one that is installed for another may be too old (mcp 1).
+    with warnings.catch_warnings(record=True) as caught, contextlib.suppress(Exception):
         warnings.simplefilter("always")
         use()
     texts = [str(warning.message) for warning in caught]

@@ -27,7 +27,8 @@ def run_tests(names: list[str]) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     found = re.search(r"^(?:=+ )?(.*\d+ passed.*) in [\d.]+s", done.stdout, re.MULTILINE)
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-500:]
+    failures = "; ".join(re.findall(r"^(?:FAILED|ERROR) (.*)", done.stdout, re.MULTILINE))
+    assert done.returncode == 0, failures or done.stdout[-1500:] + done.stderr[-500:]
     assert found, done.stdout[-500:]
     return re.sub(r", \d+ warnings?", "", found[1])
 

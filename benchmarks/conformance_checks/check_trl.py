@@ -66,9 +66,9 @@ def trl_learns() -> str:
     import tiny_llm
 
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    found, _ = tiny_llm.run(steps=500, seed=0, until=0.2, target=0.99)
+    found, _ = tiny_llm.run(steps=1500, seed=0, until=0.2, target=0.99)
     before, after = (found[f"held out {name}"]["sampled"] for name in ("before", "after"))
-    assert after >= 0.9, found
+    assert after >= 0.98, found
     assert not found["alarms"], found
     return (
         f"held-out success {before:.3f} after the warm start, {after:.3f} after {found['GRPO steps']} steps of GRPO; "
