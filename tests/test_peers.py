@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -88,6 +89,72 @@ def test_a_training_in_jax_plays_and_learns(worlds: ModuleType, monkeypatch: pyt
         assert abs(after - before).max() > 1e-4
     action, _ = training.act(worlds.TensorWorld(5, worlds.Stages(), 0).observation, training.begin(5))
     assert action.shape == (5,)
+
+
+def test_a_training_in_skrl_unrolls_what_it_played_and_learns(
+    worlds: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update's first pass over a rollout must give the log-probabilities of that rollout, past ends as well."""
+    pytest.importorskip("skrl", reason="skrl is installed by benchmarks/peers/set_up.sh")
+    monkeypatch.setitem(sys.modules, "worlds", worlds)
+    training = load("skrl_ppo.py", "peer_skrl").SKRL(worlds.Stages(), 0, environments=64, steps=16)
+    update, first, names = training.agent.update, [], ["observations", "actions", "terminated", "log_prob"]
+
+    def watched(**when: int) -> None:
+        ((seen, action, ended, log_prob),) = training.agent.memory.sample_all(names, sequence_length=16)
+        ((memory,),) = training.agent.memory.sample_all(["rnn_policy_0"], sequence_length=16)
+        assert ended.view(64, 16)[:, :-1].any()
+        with torch.no_grad():
+            hidden, _ = training.model.remember(seen, memory.transpose(0, 1), ended)
+            again = training.model.actor(hidden).log_softmax(-1).gather(1, action.long())
+        torch.testing.assert_close(again, log_prob)
+        first.append(training.model.actor.weight.clone())
+        update(**when)
+
+    monkeypatch.setattr(training.agent, "update", watched)
+    assert [training.update() for _ in range(3)] == [64 * 16] * 3
+    assert len(first) == 3, "it learns once in an update"
+    after = training.model.actor.weight.detach()
+    assert float((after - first[0].detach()).abs().max()) > 1e-4
+    assert bool(after.isfinite().all())
+    action, _ = training.act(worlds.TensorWorld(5, worlds.Stages(), 0).observation, training.begin(5))
+    assert action.shape == (5,)
+
+
+def line(name: str, peer: str, rate: float) -> dict[str, Any]:
+    """A result of `compare.py throughput`, as far as tables and pictures read it."""
+    configuration = {"peer": peer, "threads": 1}
+    measured = {"steps_per_second": rate, "steps": 1000, "cpu_seconds": 0.5, "parameters": 44_819}
+    return {"name": name, "schedule": "uniform", "configuration": configuration, "start": "now", **measured}
+
+
+def test_table_and_picture_leave_out_families_without_results(tmp_path: Path) -> None:
+    compare = load("compare.py", "peer_compare")
+    kinds = {name: compare.family(line(name, known["peer"], 1.0)) for name, known in compare.CONFIGURATIONS.items()}
+    assert set(kinds.values()) == set(compare.FAMILIES) - {"ours"}
+    assert kinds["skrl-8192"] == "skrl"
+    lines = [line("ours-uniform-8192", "ours", 300.0), line("skrl-512", "skrl", 100.0)]
+    table = compare.throughput_table(lines)
+    assert "| skrl GRU, batched | skrl-512 | 3.00 (3.00–3.00) |" in table
+    assert "JAX" not in table
+    assert compare.throughput_table(lines[:1]).endswith("| 300 (300–300) | 2,000 |"), "no peer, no ratio"
+    compare.plot(lines, tmp_path / "chart.svg")
+    drawn = (tmp_path / "chart.svg").read_text()
+    assert "skrl-512" in drawn
+    assert "jax" not in drawn
+
+
+@pytest.mark.parametrize("command", ["table", "plot"])
+def test_without_any_result_there_is_no_traceback(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare = load("compare.py", "peer_compare")
+    monkeypatch.setattr(compare, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare.py", command])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "no results yet; measure some first" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def keys(n: int, generator: torch.Generator) -> torch.Tensor:

@@ -39,6 +39,7 @@ LIBRARIES = (
     "gymnasium",
     "jax",
     "jaxlib",
+    "skrl",
 )
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -53,6 +54,7 @@ FAMILIES = {
     "torchrl-lstm": "TorchRL LSTM, batched",
     "torchrl-gru": "TorchRL GRU, batched",
     "jax": "JAX, one compiled program",
+    "skrl": "skrl GRU, batched",
 }
 
 
@@ -96,6 +98,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "jax-2048": sized("jax", 2048, 12, 1, pairs=True, shuffle=False),
     "jax-2048-2-devices": sized("jax", 2048, 12, 2, pairs=True, shuffle=False),
     "jax-8192": sized("jax", 8192, 12, 1, pairs=True, shuffle=False),
+    "skrl-512": sized("skrl", 512, 24, 1),
+    "skrl-2048": sized("skrl", 2048, 24, 1),
+    "skrl-8192": sized("skrl", 8192, 24, 1),
 }
 # The batched peers at every size. On a busy machine two threads wait for each other and lose all that they may win.
 BATCHED: dict[str, tuple[str, dict[str, str]]] = {
@@ -104,6 +109,7 @@ BATCHED: dict[str, tuple[str, dict[str, str]]] = {
     "torchrl-lstm": ("torchrl", {"core": "lstm"}),
     "torchrl-gru": ("torchrl", {"core": "gru"}),
     "jax": ("jax", {"pairs": True, "shuffle": False}),
+    "skrl": ("skrl", {}),
 }
 GRID = {
     f"{name}-{n}x{steps}-{threads}": sized(peer, n, steps, threads, **more)
@@ -140,6 +146,8 @@ def make(configuration: dict[str, Any], seed: int, schedule: str) -> Any:
         from cleanrl_lstm import CleanRL as Kind
     elif peer == "jax":
         from jax_ppo import JAX as Kind
+    elif peer == "skrl":
+        from skrl_ppo import SKRL as Kind
     else:
         from torchrl_ppo import TorchRL as Kind
     return Kind(Stages(schedule), seed, **fields)
@@ -309,6 +317,7 @@ def solve_table(lines: list[dict[str, Any]]) -> str:
 
 
 TABLES = {"throughput": throughput_table, "solve": solve_table}
+NOTHING = "no results yet; measure some first, as with `compare.py throughput`"
 
 
 def chosen(patterns: list[str], known: dict[str, Any], parser: argparse.ArgumentParser) -> list[str]:
@@ -373,6 +382,8 @@ def main() -> None:
             print(f"{name:32} {json.dumps(configuration)}")
         return
     if arguments.command == "table":
+        if not any(read(kind) for kind in TABLES):
+            parser.error(NOTHING)
         for kind, table in TABLES.items():
             lines = read(kind)
             for start in dict.fromkeys(line["start"] for line in lines):
@@ -380,7 +391,8 @@ def main() -> None:
                 print(f"## {kind}, {start}", table(mine), json.dumps(mine[0]["machine"]), "", sep="\n\n")
         return
     if arguments.command == "plot":
-        newest = read("throughput")
+        if not (newest := read("throughput")):
+            parser.error(NOTHING)
         plot([line for line in newest if line["start"] == newest[-1]["start"]], HERE / "throughput.svg")
         return
     names = [*extra, *chosen(arguments.names, known, parser)]
