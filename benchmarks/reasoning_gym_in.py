@@ -39,15 +39,16 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 TASK = "modelnative.bridges.reasoning_gym_task:ReasoningGym"
 LIBRARIES = ("modelnative", "SB3 RecurrentPPO")
 READ = ["--policy.reader", "gru"]
+IMITATED = ["--loss.hint-weight", "0.2"]
 # By dataset: flags of `modelnative train`, options of the task, steps of SB3.
 DATASETS: dict[str, tuple[list[str], dict[str, Any], int]] = {
     "chain_sum": (
-        ["--updates", "4000", "--policy.width", "128"],
+        ["--updates", "4000", "--policy.width", "128", *IMITATED],
         {"size": 50_000, "min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2},
         500_000,
     ),
     "spell_backward": (["--updates", "400", *READ], {"size": 20_000, "min_word_len": 3, "max_word_len": 6}, 500_000),
-    "spiral_matrix": (["--updates", "600", *READ], {"size": 20_000, "min_n": 2, "max_n": 3}, 500_000),
+    "spiral_matrix": (["--updates", "600", *IMITATED], {"size": 20_000, "min_n": 2, "max_n": 3}, 500_000),
 }
 SETTINGS = {"n_steps": 32, "batch_size": 512, "n_epochs": 4, "learning_rate": 1e-3, "ent_coef": 0.01, "gamma": 1.0}
 

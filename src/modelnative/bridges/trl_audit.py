@@ -98,8 +98,10 @@ class TRLAudit:
         old = batch.get("sampling_per_token_logps", batch.get("old_per_token_logps"))
         if old is not None:
             readings |= log_prob_readings(old[mask], new[mask])
-        alone = self._alone(batch, min(ALONE, n))
-        readings["row_alone"] = (float((alone - new[: len(alone)])[mask[: len(alone)]].abs().max()), len(alone))
+        kept = mask.any(1)  # the trainer may leave out whole episodes, such as those that were cut off
+        chosen = kept.nonzero()[:ALONE, 0].tolist()
+        if chosen:
+            readings["row_alone"] = (max(self._row_alone(batch, i, new[i], mask[i]) for i in chosen), len(chosen))
         first = trainer.accelerator.process_index * n
         assert self._returns is not None
         returns = self._returns[first : first + n]
@@ -116,10 +118,11 @@ class TRLAudit:
             different += sum(_plays_differently(episode) for episode in played)
         readings["replayed_differently"] = (float(different), n)
         if trainer.multi_objective_aggregation == "sum_then_normalize":
-            readings |= problem_readings(Weights.of(advantages, mask), problems)
+            # An episode that is left out still has its part in the mean of its group.
+            readings |= problem_readings(Weights.of(advantages, mask | ~kept[:, None]), problems)
             by_length = trainer.loss_type == "grpo"  # which divides by the length of an episode
             weights = advantages / mask.sum(1, keepdim=True).clamp_min(1) if by_length else advantages
-            readings |= group_readings(Weights.of(weights, mask), groups, returns)
+            readings |= group_readings(Weights.of(weights[kept], mask[kept]), groups[kept], returns[kept])
         readings |= verdict_readings(Weights.of(advantages, mask), success)
         self.last = {
             "old_log_probs": new if old is None else old,
@@ -144,15 +147,14 @@ class TRLAudit:
         )
         return log_probs
 
-    def _alone(self, batch: dict[str, Any], count: int) -> Tensor:
-        """The log-probabilities of the first episodes, each in a batch of its own without padding: float [count, T]."""
-        found = torch.zeros(count, batch["completion_ids"].shape[1], device=batch["completion_ids"].device)
-        for i in range(count):
-            prompt = batch["prompt_ids"][i][batch["prompt_mask"][i].bool()]
-            completion = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
-            ids = torch.cat([prompt, completion])[None]
-            found[i, : len(completion)] = self._of(ids, torch.ones_like(ids), len(completion))[0]
-        return found
+    def _row_alone(self, batch: dict[str, Any], i: int, new: Tensor, mask: Tensor) -> float:
+        """How far the log-probabilities of an episode are from those in a batch of its own, without padding."""
+        prompt = batch["prompt_ids"][i][batch["prompt_mask"][i].bool()]
+        completion = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
+        ids = torch.cat([prompt, completion])[None]
+        alone = self._of(ids, torch.ones_like(ids), len(completion))[0]
+        length = len(completion)
+        return float((alone - new[:length])[mask[:length]].abs().max())
 
 
 def audit_trainer(trainer: Any, every: int = 10, on_alarm: Callable[[Alarm], None] | None = None) -> TRLAudit:
