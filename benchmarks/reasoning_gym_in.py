@@ -8,7 +8,7 @@
 Results are appended to benchmarks/reasoning_gym_in.jsonl, a line a run: the command, the seed, greedy success on all
 held-out questions, the success of the best constant answer on them, steps, and processor seconds of the whole run;
 for `chain_sum` also the success on held-out questions whose sum was not trained on in the other order (3 + 4, 4 + 3).
-The settings were chosen on seed 0, which is not in the default seeds. RecurrentPPO trains from the same rewards without
+The settings were chosen on seeds 0 and 1, which are not in the default seeds. RecurrentPPO trains from the same rewards without
 hints, which it does not know.
 """
 
@@ -164,7 +164,7 @@ def main() -> None:
     """Measure, keep, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="parts of names (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--library", choices=LIBRARIES, help="only this one")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)

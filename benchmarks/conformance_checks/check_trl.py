@@ -76,7 +76,9 @@ def trl_learns() -> str:
     )
 
 
-@check("trl", "trl", "four faults planted in a `GRPOTrainer`, two steps each, and none, also with completions that are cut off", slow=True)
+@check(
+    "trl", "trl", "four faults in a `GRPOTrainer`, and none, also of completions that are cut off, audited", slow=True
+)
 def trl_faults() -> str:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import tempfile
