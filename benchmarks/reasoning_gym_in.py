@@ -8,8 +8,8 @@
 Results are appended to benchmarks/reasoning_gym_in.jsonl, a line a run: the command, the seed, greedy success on all
 held-out questions, the success of the best constant answer on them, steps, and processor seconds of the whole run;
 for `chain_sum` also the success on held-out questions whose sum was not trained on in the other order (3 + 4, 4 + 3).
-The settings were chosen on seeds 0 and 1, which are not in the default seeds. RecurrentPPO trains from the same rewards without
-hints, which it does not know.
+The settings were chosen on seeds 0 and 1, which are not in the default seeds. RecurrentPPO trains from the same rewards
+without hints, which it does not know.
 """
 
 from __future__ import annotations

@@ -68,11 +68,14 @@ def trl_learns() -> str:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     found, _ = tiny_llm.run(steps=3000, seed=0, until=0.3, target=0.99)
     before, after = (found[f"held out {name}"]["sampled"] for name in ("before", "after"))
-    assert after >= 0.98, found
+    greedy = found["held out after"]["greedy"]
+    assert after >= 0.95, found
+    assert greedy >= 0.98, found
     assert not found["alarms"], found
     return (
-        f"held-out success {before:.3f} after the warm start, {after:.3f} after {found['GRPO steps']} steps of GRPO; "
-        f"{found['audits']} audits, no alarm; {found['processor seconds']:.0f} processor seconds"
+        f"held-out success {before:.3f} after the warm start, {after:.3f} (greedy {greedy:.3f}) after "
+        f"{found['GRPO steps']} steps of GRPO; {found['audits']} audits, no alarm; "
+        f"{found['processor seconds']:.0f} processor seconds"
     )
 
 
